@@ -1,0 +1,296 @@
+"""Images of particles, read slice by slice from stacks that stay on disk."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from jaxrelax.io.errors import InputError, MissingImagesError
+from jaxrelax.io.mrc_header import MrcHeader, read_header
+from jaxrelax.io.particles import Particles
+from jaxrelax.io.stacks import missing_images_message
+
+logger = logging.getLogger("jaxrelax")
+
+PIXEL_SIZE_TOLERANCE = 1e-3  # relative; headers hold float32 quotients
+
+
+class ImageReader:
+    """Reads images of a `Particles` table, opening each stack by memory map when first needed.
+
+    Only the slices asked for are read. At most ``max_open`` stacks are held open. One thread
+    at a time may call `read`.
+    """
+
+    def __init__(self, particles: Particles, max_open: int = 64):
+        self.particles = particles
+        self.max_open = max_open
+        self._headers: dict[int, MrcHeader] = {}
+        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def header(self, stack: int) -> MrcHeader:
+        """Header of a stack, by its number in ``particles.stack_paths``.
+
+        Raises:
+            MissingImagesError: the file is not there.
+            InputError: it is truncated, no MRC file, or its images are not square and even.
+        """
+        if stack not in self._headers:
+            path = self.particles.stack_paths[stack]
+            if not path.is_file():
+                raise self._missing(stack)
+            header = read_header(path)
+            header.require_whole()
+            _, ny, nx = header.shape
+            if ny != nx:
+                raise InputError(f"{path}: images of {nx} x {ny} pixels are not square. Crop them.")
+            if nx % 2:
+                raise InputError(
+                    f"{path}: the box of {nx} pixels is odd. Crop or pad the images to an even box."
+                )
+            self._headers[stack] = header
+        return self._headers[stack]
+
+    def validate(self) -> None:
+        """Check every stack against the table, from the headers alone.
+
+        A header with another pixel size than the optics table is only a warning in the log:
+        the optics table is right.
+
+        Raises:
+            MissingImagesError: image files are not there.
+            InputError: a stack is truncated, has another box than the optics table, or has
+                fewer images than the table names.
+        """
+        table = self.particles
+        used = np.unique(table.stack_index)
+        missing = [int(stack) for stack in used if not table.stack_paths[stack].is_file()]
+        if missing:
+            raise self._missing(missing[0], others=len(missing) - 1)
+        self._require_indices(np.arange(len(table)))
+        pairs = np.unique(np.column_stack([table.stack_index, table.optics_group]), axis=0)
+        mismatched: list[str] = []
+        for stack, group in pairs.tolist():
+            header, optics = self.header(stack), table.optics[group]
+            if optics.box and header.shape[2] != optics.box:
+                raise InputError(
+                    f"{header.path}: the box is {header.shape[2]} pixels, but {table.source} "
+                    f"says {optics.box} for optics group '{optics.name}'. "
+                    "Correct the table or extract the images again."
+                )
+            found, said = header.pixel_size_angstrom, optics.pixel_size_angstrom
+            if found > 0 and abs(found - said) > PIXEL_SIZE_TOLERANCE * said:
+                mismatched.append(f"{header.path} ({found:.5g} Å, table {said:.5g} Å)")
+        if mismatched:
+            logger.warning(
+                "The pixel size in the header of %d stack(s) is not that of the optics table, "
+                "which is used: %s",
+                len(mismatched),
+                "; ".join(mismatched[:3]),
+            )
+
+    def box(self, rows: Int[np.ndarray, " rows"] | None = None) -> int:
+        """Box size in pixels of these particles (all by default).
+
+        Raises:
+            InputError: they have different boxes.
+        """
+        stacks = self.particles.stack_index if rows is None else self.particles.stack_index[rows]
+        boxes = {self.header(int(stack)).shape[2] for stack in np.unique(stacks)}
+        if len(boxes) != 1:
+            raise InputError(
+                f"{self.particles.source}: images of different boxes ({sorted(boxes)}) in one "
+                "batch. Read each optics group by itself."
+            )
+        return boxes.pop()
+
+    def read(self, rows) -> Float32[np.ndarray, "rows y x"]:
+        """Images of these rows of the table, in this order, as float32.
+
+        Raises:
+            InputError: as `header` and `box`, or an image lies outside its stack.
+            IndexError: a row is not in the table.
+        """
+        rows = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if rows.size == 0:
+            raise ValueError("no rows to read")
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise IndexError(f"row {int(rows.max())} of a table of {len(self)} particles")
+        self._require_indices(rows)
+        size = self.box(rows)
+        out = np.empty((len(rows), size, size), np.float32)
+        stacks, slices = self.particles.stack_index[rows], self.particles.image_index[rows]
+        signs = self.particles.image_sign[rows]
+        # By stack, and forwards inside it: this is how disks and page caches like it.
+        for i in np.lexsort((slices, stacks)):
+            out[i] = self._map(int(stacks[i]))[slices[i]]
+        negative = signs < 0
+        if negative.any():
+            out[negative] *= -1.0
+        return out
+
+    def image_name(self, row: int) -> str:
+        """``17@stack.mrcs``, for messages."""
+        table = self.particles
+        return f"{table.image_index[row] + 1}@{table.image_names[table.stack_index[row]]}"
+
+    def close(self) -> None:
+        """Let go of all memory maps; a later `read` opens them again."""
+        self._maps.clear()
+
+    def __enter__(self) -> ImageReader:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _map(self, stack: int) -> np.ndarray:
+        if stack in self._maps:
+            self._maps.move_to_end(stack)
+        else:
+            while len(self._maps) >= self.max_open:
+                self._maps.popitem(last=False)
+            self._maps[stack] = self.header(stack).memory_map()
+        return self._maps[stack]
+
+    def _require_indices(self, rows: Int[np.ndarray, " rows"]) -> None:
+        table = self.particles
+        stacks = table.stack_index[rows]
+        used, inverse = np.unique(stacks, return_inverse=True)
+        counts = np.array([self.header(int(stack)).shape[0] for stack in used])
+        outside = table.image_index[rows] >= counts[inverse.reshape(-1)]
+        if outside.any():
+            row = int(rows[np.flatnonzero(outside)[0]])
+            header = self.header(int(table.stack_index[row]))
+            raise InputError(
+                f"{table.source}, row {row + 1}: image '{self.image_name(row)}' is outside its "
+                f"stack, {header.path}, which has {header.shape[0]} images. Remove the row or "
+                "give the stack that belongs to this table."
+            )
+
+    def _missing(self, stack: int, others: int = 0) -> MissingImagesError:
+        table = self.particles
+        return MissingImagesError(
+            missing_images_message(
+                table.stack_paths[stack],
+                table.image_names[stack],
+                table.source,
+                table.image_root,
+                others,
+            )
+        )
+
+
+def find_bad_images(
+    reader: ImageReader, rows: Int[np.ndarray, " rows"] | None = None, chunk: int = 256
+) -> dict[int, str]:
+    """Rows whose image holds NaN or infinities, or is constant, with the reason.
+
+    Reads every image once, ``chunk`` at a time.
+    """
+    rows = np.arange(len(reader)) if rows is None else np.asarray(rows)
+    bad: dict[int, str] = {}
+    groups = reader.particles.optics_group[rows]
+    for group in np.unique(groups):
+        members = rows[groups == group]
+        for start in range(0, len(members), chunk):
+            part = members[start : start + chunk]
+            images = reader.read(part)
+            finite = np.isfinite(images).all(axis=(1, 2))
+            constant = images.max(axis=(1, 2)) == images.min(axis=(1, 2))
+            for row, is_finite, is_constant in zip(part, finite, constant, strict=True):
+                if not is_finite:
+                    bad[int(row)] = "NaN or infinite pixels"
+                elif is_constant:
+                    bad[int(row)] = "all pixels are equal"
+    return bad
+
+
+def drop_bad_images(particles: Particles, skip_bad: bool = False) -> Particles:
+    """The particles whose images are usable.
+
+    Args:
+        particles: whose images are all read once.
+        skip_bad: leave bad images out, with a count in the log, instead of raising.
+
+    Raises:
+        InputError: there are bad images and ``skip_bad`` is False, or no good one is left.
+    """
+    with ImageReader(particles) as reader:
+        bad = find_bad_images(reader)
+        if not bad:
+            return particles
+        named = [f"{reader.image_name(row)} ({bad[row]})" for row in sorted(bad)[:5]]
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    listing = ", ".join(named) + more
+    if not skip_bad or len(bad) == len(particles):
+        raise InputError(
+            f"{particles.source}: {len(bad)} of {len(particles)} images cannot be used: "
+            f"{listing}. Remove these rows, or leave them out with --skip-bad-images."
+        )
+    logger.warning("Left out %d of %d images: %s", len(bad), len(particles), listing)
+    keep = np.ones(len(particles), bool)
+    keep[list(bad)] = False
+    return particles.select(keep)
+
+
+class _Failure:
+    """An exception on its way from the reader thread to the consumer."""
+
+    def __init__(self, error: BaseException):
+        self.error = error
+
+
+def prefetch(
+    reader: ImageReader, batches: Iterable[np.ndarray], depth: int = 2
+) -> Iterator[tuple[np.ndarray, Float32[np.ndarray, "rows y x"]]]:
+    """Yield (rows, images) for each batch of rows, read ahead by a thread.
+
+    Args:
+        reader: used by the thread alone while this runs.
+        batches: arrays of rows.
+        depth: how many batches may wait, read, in memory.
+
+    Raises:
+        InputError: whatever `ImageReader.read` raises, at the batch it belongs to.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def offer(item) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for rows in batches:
+                if not offer((rows, reader.read(rows))):
+                    return
+            offer(None)
+        except BaseException as error:
+            offer(_Failure(error))
+
+    thread = threading.Thread(target=work, name="jaxrelax-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stop.set()
+        thread.join()

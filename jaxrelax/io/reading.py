@@ -1,0 +1,115 @@
+"""`read_particles`: one door for STAR and ``.cs`` files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jaxrelax.io.cryosparc import load_cryosparc
+from jaxrelax.io.errors import InputError, UnsupportedError
+from jaxrelax.io.mrc_header import read_header
+from jaxrelax.io.particles import Particles, Refusal
+from jaxrelax.io.relion import load_star
+
+logger = logging.getLogger("jaxrelax")
+
+
+def read_particles(
+    path: str | os.PathLike,
+    image_root: str | os.PathLike | None = None,
+    *,
+    passthrough: Iterable[str | os.PathLike] = (),
+    require_poses: bool = True,
+    ignore_aberrations: bool = False,
+) -> Particles:
+    """Read particles from a RELION STAR file (3.0 to 5, or one loop) or a cryoSPARC ``.cs``.
+
+    The images are not opened. Files that are not found are an error once they are needed.
+
+    Args:
+        path: the ``.star`` or ``.cs`` file.
+        image_root: folder that image names are relative to. Without it, the file's folder and
+            its parents are searched.
+        passthrough: ``.cs`` files with the fields that the job did not change, joined by uid.
+            Without it, files of the same job called ``*passthrough_particles*.cs`` in the same
+            folder are joined.
+        require_poses: raise when there are no poses; otherwise they are the identity.
+        ignore_aberrations: go on although columns ask for beam tilt, Zernike aberrations,
+            anisotropic magnification or a CTF scale, which are not applied.
+
+    Raises:
+        UnsupportedError: such columns are there, and ``ignore_aberrations`` is False.
+        InputError: anything else about the file that cannot be honoured.
+    """
+    particles = load_particles(
+        path, image_root, passthrough=passthrough, require_poses=require_poses
+    )
+    refusals = check_supported(particles)
+    blocking = [r for r in refusals if not (ignore_aberrations and r.is_aberration)]
+    if blocking:
+        asked = "; ".join(f"{r.column}: {r.reason}" for r in blocking)
+        ways = " ".join(dict.fromkeys(r.way_out for r in blocking))
+        raise UnsupportedError(f"{path}: {asked}. {ways}")
+    for refusal in refusals:
+        logger.warning("%s: ignored as asked: %s: %s.", path, refusal.column, refusal.reason)
+    return particles
+
+
+def check_supported(particles: Particles, allow: Iterable[str] = ()) -> list[Refusal]:
+    """What the table asks for and the imaging model does not do; columns in ``allow`` left out."""
+    refusals = particles.document.refusals()
+    for group in particles.optics:
+        if group.box % 2:
+            refusals.append(
+                Refusal(
+                    "box",
+                    f"the box of {group.box} pixels of optics group '{group.name}' is odd",
+                    "Crop or pad the images to an even box.",
+                    is_aberration=False,
+                )
+            )
+    allowed = set(allow)
+    return [refusal for refusal in refusals if refusal.column not in allowed]
+
+
+def load_particles(
+    path: str | os.PathLike,
+    image_root: str | os.PathLike | None = None,
+    *,
+    passthrough: Iterable[str | os.PathLike] = (),
+    require_poses: bool = True,
+    require_ctf: bool = True,
+) -> Particles:
+    """As `read_particles`, but what is unsupported is left to the caller (`check_supported`)."""
+    path = Path(path)
+    root = None if image_root is None else Path(image_root)
+    if root is not None and not root.is_dir():
+        raise InputError(f"{root}: no such folder. Correct --image-root.")
+    if path.suffix == ".cs":
+        others = tuple(map(Path, passthrough))
+        particles = load_cryosparc(path, root, others, require_poses, require_ctf)
+    elif path.suffix == ".star":
+        particles = load_star(path, root, require_poses, require_ctf)
+    else:
+        raise InputError(f"{path}: not a .star or .cs file. Give a file of particles.")
+    return _with_boxes(particles)
+
+
+def _with_boxes(particles: Particles) -> Particles:
+    """Take box sizes that the table leaves out from the stacks, where those are there."""
+    groups = list(particles.optics)
+    for number, group in enumerate(groups):
+        if group.box:
+            continue
+        stacks = np.unique(particles.stack_index[particles.optics_group == number])
+        for stack in stacks:
+            if particles.stack_paths[stack].is_file():
+                box = read_header(particles.stack_paths[stack]).shape[2]
+                groups[number] = replace(group, box=box)
+                break
+    return replace(particles, optics=tuple(groups))

@@ -1,0 +1,52 @@
+"""Where the image files that a table names are on this disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def search_folders(source: Path, image_root: Path | None) -> list[Path]:
+    """Folders that image names may be relative to: the root given, then the file's own parents."""
+    folders = list(source.resolve().parents)
+    return [image_root.resolve(), *folders] if image_root is not None else folders
+
+
+def file_name(name: str) -> str:
+    """The file part of an image name: no leading ``>`` (cryoSPARC), no ``:mrcs`` (RELION)."""
+    name = name.removeprefix(">")
+    for suffix in (":mrcs", ":mrc"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def resolve_stacks(names: Sequence[str], source: Path, image_root: Path | None) -> tuple[Path, ...]:
+    """A path for every image file name.
+
+    A file that is nowhere gets the path it would have in the first folder searched; whoever
+    needs its images finds that it does not exist and says so.
+    """
+    folders = search_folders(source, image_root)
+    paths = []
+    for name in map(file_name, names):
+        found = next((folder for folder in folders if os.path.isfile(folder / name)), None)
+        if found is not None and found != folders[0]:
+            folders = [found, *(folder for folder in folders if folder != found)]
+        paths.append((found or search_folders(source, image_root)[0]) / name)
+    return tuple(paths)
+
+
+def missing_images_message(
+    path: Path, name: str, source: Path, image_root: Path | None, others: int
+) -> str:
+    """What to tell about an image file that is not there."""
+    tried = search_folders(source, image_root)
+    shown = ", ".join(str(folder) for folder in tried[:4]) + (", ..." if len(tried) > 4 else "")
+    more = f" (and {others} more files)" if others else ""
+    where = "" if os.path.isabs(file_name(name)) else f" in any of {shown}"
+    return (
+        f"{source}: the image file '{name}'{more} does not exist{where}. Image names are "
+        "relative to the project folder that the file was written from: name it with "
+        "--image-root."
+    )
