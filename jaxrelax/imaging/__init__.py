@@ -1,0 +1,72 @@
+"""How an image comes about: Fourier packing, CTF, slices and their adjoint, noise."""
+
+from jaxrelax.imaging.batch import (
+    ImageBatch,
+    ImageGeometry,
+    batch_ctf,
+    image_geometry,
+    undo_premultiplication,
+)
+from jaxrelax.imaging.ctf import CTFParameters, ctf, electron_wavelength_angstrom
+from jaxrelax.imaging.half_spectrum import HalfSpectrum, half_spectrum, pack, shift_phases, unpack
+from jaxrelax.imaging.noise import NoiseModel, RadialNoise, pixel_weights, white_spectrum
+from jaxrelax.imaging.preprocess import (
+    background_power,
+    normalise_background,
+    radii_px,
+    soft_circle,
+)
+from jaxrelax.imaging.slices import (
+    FourierVolume,
+    extract_slices,
+    extract_slices_and_tangents,
+    fold_friedel,
+    half_shape,
+    insert_slices,
+    volume_radius,
+)
+from jaxrelax.imaging.volume import (
+    fourier_volume,
+    gridding_correction,
+    half_grid_shells,
+    map_from_half_transform,
+    resample_map,
+    working_box,
+)
+
+__all__ = [
+    "CTFParameters",
+    "FourierVolume",
+    "HalfSpectrum",
+    "ImageBatch",
+    "ImageGeometry",
+    "NoiseModel",
+    "RadialNoise",
+    "background_power",
+    "batch_ctf",
+    "ctf",
+    "electron_wavelength_angstrom",
+    "extract_slices",
+    "extract_slices_and_tangents",
+    "fold_friedel",
+    "fourier_volume",
+    "gridding_correction",
+    "half_grid_shells",
+    "half_shape",
+    "half_spectrum",
+    "image_geometry",
+    "insert_slices",
+    "map_from_half_transform",
+    "normalise_background",
+    "pack",
+    "pixel_weights",
+    "radii_px",
+    "resample_map",
+    "shift_phases",
+    "soft_circle",
+    "undo_premultiplication",
+    "unpack",
+    "volume_radius",
+    "white_spectrum",
+    "working_box",
+]
