@@ -1,0 +1,60 @@
+"""Rotations, point groups, subgroups and registers. Host-side NumPy, but for `exp_so3`."""
+
+from .agreement import (
+    GlobalOperator,
+    RegisterAgreement,
+    best_global_operator,
+    pose_error_mod_group,
+    register_agreement,
+)
+from .cosets import RightCosets, register_mates, right_cosets
+from .groups import NotAGroupError, PointGroup, group_from_operators, nearest_operator
+from .operator_files import parse_group, read_operators
+from .point_groups import UnknownGroupError, point_group
+from .rotations import (
+    cryosparc_pose_to_matrix,
+    euler_to_matrix,
+    exp_so3,
+    is_axis_aligned_permutation,
+    matrix_to_cryosparc_pose,
+    matrix_to_euler,
+    matrix_to_rotvec,
+    project_to_so3,
+    random_rotations,
+    rotation_angle,
+    rotvec_to_matrix,
+)
+from .subgroups import subgroup, subgroup_indices, subgroups
+
+__all__ = [
+    "GlobalOperator",
+    "NotAGroupError",
+    "PointGroup",
+    "RegisterAgreement",
+    "RightCosets",
+    "UnknownGroupError",
+    "best_global_operator",
+    "cryosparc_pose_to_matrix",
+    "euler_to_matrix",
+    "exp_so3",
+    "group_from_operators",
+    "is_axis_aligned_permutation",
+    "matrix_to_cryosparc_pose",
+    "matrix_to_euler",
+    "matrix_to_rotvec",
+    "nearest_operator",
+    "parse_group",
+    "point_group",
+    "pose_error_mod_group",
+    "project_to_so3",
+    "random_rotations",
+    "read_operators",
+    "register_agreement",
+    "register_mates",
+    "right_cosets",
+    "rotation_angle",
+    "rotvec_to_matrix",
+    "subgroup",
+    "subgroup_indices",
+    "subgroups",
+]
