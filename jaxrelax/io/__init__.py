@@ -3,27 +3,42 @@
 The only package that knows file formats; it knows geometry and nothing else of jaxrelax.
 """
 
+from jaxrelax.io.atomic import atomic_open, atomic_write_bytes, atomic_write_text
 from jaxrelax.io.errors import InputError, MissingImagesError, UnsupportedError
-from jaxrelax.io.images import ImageReader, drop_bad_images, find_bad_images, prefetch
+from jaxrelax.io.images import ImageReader, drop_bad_images, find_bad_images
+from jaxrelax.io.inspect import Inspection, format_inspection, inspect_file
 from jaxrelax.io.mrc import read_map, read_mask, write_map, write_stack
+from jaxrelax.io.output import OutputFolder, write_fsc_star
 from jaxrelax.io.particles import OpticsGroup, Particles, Refusal
+from jaxrelax.io.prefetch import prefetch
 from jaxrelax.io.reading import check_supported, read_particles
+from jaxrelax.io.writing import write_cs, write_star
 
 __all__ = [
     "ImageReader",
     "InputError",
+    "Inspection",
     "MissingImagesError",
     "OpticsGroup",
+    "OutputFolder",
     "Particles",
     "Refusal",
     "UnsupportedError",
+    "atomic_open",
+    "atomic_write_bytes",
+    "atomic_write_text",
     "check_supported",
     "drop_bad_images",
     "find_bad_images",
+    "format_inspection",
+    "inspect_file",
     "prefetch",
     "read_map",
     "read_mask",
     "read_particles",
+    "write_cs",
+    "write_fsc_star",
     "write_map",
     "write_stack",
+    "write_star",
 ]

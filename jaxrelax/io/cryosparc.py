@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int
-from numpy.lib import recfunctions
 
 from jaxrelax.geometry import cryosparc_pose_to_matrix
+from jaxrelax.io.cryosparc_records import join_passthrough, read_records
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import (
     Document,
@@ -68,34 +67,6 @@ class CryosparcDocument(Document):
         return found
 
 
-def read_records(path: Path) -> np.ndarray:
-    """The structured array of a ``.cs`` file.
-
-    Raises:
-        InputError: the file is missing or is none, or is of the newer stream format.
-    """
-    try:
-        with open(path, "rb") as handle:
-            magic = handle.read(6)
-        if magic == b"\x94CSDAT":
-            raise InputError(
-                f"{path}: this is cryoSPARC's stream format. Save it as NumPy records, with "
-                "cryosparc-tools: Dataset.load(...).save(path, format=1)."
-            )
-        records = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a .cs file, or truncated ({error}).") from error
-    if not isinstance(records, np.ndarray) or records.dtype.names is None or records.ndim != 1:
-        raise InputError(f"{path}: not a table of records, so not a .cs file.")
-    if len(records) == 0:
-        raise InputError(f"{path}: no rows.")
-    return records
-
-
 def load_cryosparc(
     path: Path,
     image_root: Path | None,
@@ -108,7 +79,7 @@ def load_cryosparc(
     Raises:
         InputError: the file or a needed field is missing, or uids do not match.
     """
-    records = _join_all(path, read_records(path), tuple(passthrough))
+    records = join_passthrough(path, read_records(path), tuple(passthrough))
     document = CryosparcDocument(records)
     names = records.dtype.names or ()
     way_out = "Give the job's passthrough file (--passthrough)."
@@ -127,18 +98,18 @@ def load_cryosparc(
         if name not in names:
             return np.full(n, default)
         column = records[name].astype(np.float64)
-        if not np.all(np.isfinite(column)):
+        bad = np.logical_not(np.isfinite(column).reshape(n))
+        if bad.any():
             raise InputError(
-                f"{path}, {some_rows(~np.isfinite(column))}: field {name} is not finite. "
+                f"{path}, {some_rows(bad)}: field {name} is not finite. "
                 "Correct or remove these rows."
             )
         return column
 
     pixel_size = _exact_decimal(records["blob/psize_A"])
-    if np.any(pixel_size <= 0):
-        raise InputError(
-            f"{path}, {some_rows(pixel_size <= 0)}: blob/psize_A is not positive. Correct it."
-        )
+    wrong = np.asarray(pixel_size <= 0)
+    if wrong.any():
+        raise InputError(f"{path}, {some_rows(wrong)}: blob/psize_A is not positive. Correct it.")
     if require_ctf and "ctf/amp_contrast" not in names:
         logger.warning("%s: no field ctf/amp_contrast; taken as 0.", path)
     exposure = values("ctf/exp_group_id").astype(np.int64)
@@ -216,7 +187,7 @@ def _latents(
     if has_poses:
         pose = records[POSE].astype(np.float64)
         shift = records[SHIFT].astype(np.float64)
-        bad = ~np.isfinite(np.concatenate([pose, shift], axis=1)).all(axis=1)
+        bad = ~np.isfinite(np.concatenate([pose, shift], axis=1)).all(axis=1).reshape(n)
         if bad.any():
             raise InputError(
                 f"{path}, {some_rows(bad)}: {POSE} or {SHIFT} is not finite. "
@@ -229,78 +200,11 @@ def _latents(
     return Latents(rotations, origins, half.astype(np.int8), number.astype(np.int32))
 
 
-def _join_all(path: Path, records: np.ndarray, passthrough: tuple[Path, ...]) -> np.ndarray:
-    """Add the fields of the passthrough files given, or else of those beside the file."""
-    for other in passthrough:
-        records = _join(path, records, other, read_records(other))
-    if passthrough:
-        return records
-    for other in _siblings(path):
-        theirs = read_records(other)
-        if not _covers(records, theirs):
-            logger.warning("%s: left aside, it lacks some uids of %s.", other, path)
-            continue
-        joined = _join(path, records, other, theirs)
-        if joined is not records:
-            logger.info("%s: joined the passthrough fields of %s.", path, other)
-        records = joined
-    return records
-
-
-def _siblings(path: Path) -> list[Path]:
-    """Passthrough files of the same job in the same folder."""
-    if "passthrough" in path.name:
-        return []
-    job = re.search(r"J\d+", path.name)
-    found = sorted(path.parent.glob("*passthrough_particles*.cs"))
-    matches = [(other, re.search(r"J\d+", other.name)) for other in found]
-    return [
-        other
-        for other, its_job in matches
-        if job is None or its_job is None or job[0] == its_job[0]
-    ]
-
-
-def _covers(records: np.ndarray, theirs: np.ndarray) -> bool:
-    both = "uid" in (records.dtype.names or ()) and "uid" in (theirs.dtype.names or ())
-    return both and bool(np.isin(records["uid"], theirs["uid"]).all())
-
-
-def _join(path: Path, records: np.ndarray, other: Path, theirs: np.ndarray) -> np.ndarray:
-    """The records with the fields that only ``theirs`` has, matched by uid."""
-    if "uid" not in (records.dtype.names or ()) or "uid" not in (theirs.dtype.names or ()):
-        raise InputError(f"{other}: cannot be joined to {path} without the field uid in both.")
-    new = [name for name in theirs.dtype.names or () if name not in (records.dtype.names or ())]
-    if not new:
-        return records
-    order = np.argsort(theirs["uid"], kind="stable")
-    sorted_uid = theirs["uid"][order]
-    at = np.minimum(np.searchsorted(sorted_uid, records["uid"]), len(theirs) - 1)
-    lost = sorted_uid[at] != records["uid"]
-    if lost.any():
-        raise InputError(
-            f"{other}: {int(lost.sum())} particles of {path} are not in this passthrough file "
-            f"({some_rows(lost)}). Give the passthrough file of the same job."
-        )
-    return append_fields(records, {name: theirs[name][order[at]] for name in new})
-
-
-def append_fields(records: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
-    """A structured array with more fields, which may have axes of their own."""
-    extra = [(name, values.dtype, values.shape[1:]) for name, values in fields.items()]
-    dtype = np.dtype([*recfunctions.repack_fields(records.dtype).descr, *extra])
-    out = np.empty(len(records), dtype)
-    for name in records.dtype.names or ():
-        out[name] = records[name]
-    for name, values in fields.items():
-        out[name] = values
-    return out
-
-
 def _exact_decimal(values: np.ndarray) -> Float64[np.ndarray, " particles"]:
     """float32 settings as the decimal number that was meant: 0.07, not 0.07000000029802322."""
     distinct, inverse = np.unique(values.astype(np.float32), return_inverse=True)
-    return np.array([float(str(x)) for x in distinct], np.float64)[inverse.reshape(-1)]
+    decimals = np.array([float(str(x)) for x in distinct], np.float64)
+    return decimals[inverse.reshape(-1)]
 
 
 def _text(value: bytes | str | np.generic) -> str:

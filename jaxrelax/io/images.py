@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -205,12 +202,11 @@ def find_bad_images(
         for start in range(0, len(members), chunk):
             part = members[start : start + chunk]
             images = reader.read(part)
-            finite = np.isfinite(images).all(axis=(1, 2))
-            constant = images.max(axis=(1, 2)) == images.min(axis=(1, 2))
-            for row, is_finite, is_constant in zip(part, finite, constant, strict=True):
-                if not is_finite:
+            for row, image in zip(part, images, strict=True):
+                low, high = float(image.min()), float(image.max())  # NaN if any pixel is
+                if not (np.isfinite(low) and np.isfinite(high)):
                     bad[int(row)] = "NaN or infinite pixels"
-                elif is_constant:
+                elif low == high:
                     bad[int(row)] = "all pixels are equal"
     return bad
 
@@ -241,56 +237,3 @@ def drop_bad_images(particles: Particles, skip_bad: bool = False) -> Particles:
     keep = np.ones(len(particles), bool)
     keep[list(bad)] = False
     return particles.select(keep)
-
-
-class _Failure:
-    """An exception on its way from the reader thread to the consumer."""
-
-    def __init__(self, error: BaseException):
-        self.error = error
-
-
-def prefetch(
-    reader: ImageReader, batches: Iterable[np.ndarray], depth: int = 2
-) -> Iterator[tuple[np.ndarray, Float32[np.ndarray, "rows y x"]]]:
-    """Yield (rows, images) for each batch of rows, read ahead by a thread.
-
-    Args:
-        reader: used by the thread alone while this runs.
-        batches: arrays of rows.
-        depth: how many batches may wait, read, in memory.
-
-    Raises:
-        InputError: whatever `ImageReader.read` raises, at the batch it belongs to.
-    """
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def offer(item) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for rows in batches:
-                if not offer((rows, reader.read(rows))):
-                    return
-            offer(None)
-        except BaseException as error:
-            offer(_Failure(error))
-
-    thread = threading.Thread(target=work, name="jaxrelax-reader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -27,6 +27,7 @@ class MrcHeader:
     pixel_size_angstrom: float
     file_bytes: int
     axes: tuple[int, int, int] = (1, 2, 3)
+    is_volume: bool = True  # by the space group, which is 0 in stacks
 
     @property
     def bytes_per_slice(self) -> int:
@@ -95,6 +96,7 @@ def read_header(path: str | os.PathLike) -> MrcHeader:
         pixel_size_angstrom=pixel_size if np.isfinite(pixel_size) else 0.0,
         file_bytes=file_bytes,
         axes=_axes(header),
+        is_volume=int(header["ispg"]) != 0,
     )
 
 

@@ -5,191 +5,28 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 
 from jaxrelax.geometry import euler_to_matrix
-from jaxrelax.io import relion_refusals
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import (
-    Document,
     Latents,
     Particles,
-    Refusal,
     group_optics,
     require_columns,
     some_rows,
     unique_names,
 )
+from jaxrelax.io.relion_tables import ANGLES, PIXEL_SIZES, CtfLookup, read_document
 from jaxrelax.io.stacks import resolve_stacks
-from jaxrelax.io.star import StarTable, read_star
 
 logger = logging.getLogger("jaxrelax")
 
-ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-PIXEL_SIZES = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 UNSET_PSI = -999.0
 _IMAGE_NAME = re.compile(r"^(?:(\d+)@)?(.+)$")
-
-
-@dataclass(frozen=True)
-class StarDocument(Document):
-    """All the blocks of a STAR file, and which of them hold the particles and the optics."""
-
-    tables: tuple[StarTable, ...]
-    particle_block: int
-    optics_block: int | None
-
-    @property
-    def particles(self) -> StarTable:
-        """The block with one row per particle."""
-        return self.tables[self.particle_block]
-
-    @property
-    def optics(self) -> StarTable | None:
-        """``data_optics``; None in files of RELION 3.0 and older."""
-        return None if self.optics_block is None else self.tables[self.optics_block]
-
-    def with_particles(self, table: StarTable) -> StarDocument:
-        """The same file with another block of particles."""
-        i = self.particle_block
-        return replace(self, tables=(*self.tables[:i], table, *self.tables[i + 1 :]))
-
-    def select(self, rows: Int[np.ndarray, " rows"]) -> StarDocument:
-        return self.with_particles(self.particles.select(rows))
-
-    def column(self, name: str) -> np.ndarray | None:
-        if name not in self.particles:
-            return None
-        return np.array(self.particles.column(name), dtype=object)
-
-    def refusals(self) -> list[Refusal]:
-        return relion_refusals.find(self.particles, self.optics)
-
-
-def read_document(path: Path) -> StarDocument:
-    """Read a STAR file and find its particles.
-
-    Raises:
-        InputError: no block has a column rlnImageName.
-    """
-    tables = read_star(path)
-    with_images = [i for i, table in enumerate(tables) if "rlnImageName" in table]
-    named = [i for i in with_images if tables[i].name == "particles"] or with_images
-    if not named:
-        raise InputError(
-            f"{path}: no column rlnImageName in any block, so no particles. "
-            "Give a STAR file of particles, such as run_data.star."
-        )
-    if len(tables[named[0]]) == 0:
-        raise InputError(f"{path}: block 'data_{tables[named[0]].name}' has no rows.")
-    optics = next((i for i, table in enumerate(tables) if table.name == "optics"), None)
-    return StarDocument(tables, named[0], optics)
-
-
-class _Lookup:
-    """CTF values in RELION's order: particle table, then optics table, then a default."""
-
-    def __init__(self, path: Path, document: StarDocument):
-        self.path = path
-        self.n = len(document.particles)
-        self.particles = _Columns(path, document.particles)
-        self.optics = None if document.optics is None else _Columns(path, document.optics)
-        self.group = self._groups()
-
-    def _groups(self) -> Int[np.ndarray, " particles"]:
-        """0-based row of the optics table for each particle."""
-        if self.optics is None:
-            return np.zeros(self.n, np.int64)
-        count = len(self.optics.table)
-        if count == 0:
-            raise InputError(f"{self.path}: block 'data_optics' has no rows.")
-        if "rlnOpticsGroup" not in self.particles.table:
-            if count == 1:
-                return np.zeros(self.n, np.int64)
-            raise InputError(
-                f"{self.path}: no column rlnOpticsGroup in the particles although there are "
-                f"{count} optics groups. Add the column."
-            )
-        numbers = self.optics.numbers("rlnOpticsGroup")
-        numbers = np.arange(1.0, count + 1) if numbers is None else numbers
-        wanted = self.particles.numbers("rlnOpticsGroup")
-        assert wanted is not None
-        match = wanted[:, None] == numbers[None, :]
-        lost = ~match.any(axis=1)
-        if lost.any():
-            raise InputError(
-                f"{self.path}, {some_rows(lost)}: rlnOpticsGroup {wanted[lost][0]:g} is not in "
-                "'data_optics'. Add the group or correct the rows."
-            )
-        return match.argmax(axis=1)
-
-    def __call__(self, *labels: str) -> Float64[np.ndarray, " particles"] | None:
-        """Values of the first of these labels that the file has, particle table first."""
-        for label in labels:
-            values = self.particles.numbers(label)
-            if values is not None:
-                return values
-            if self.optics is not None and (per_group := self.optics.numbers(label)) is not None:
-                return per_group[self.group]
-        return None
-
-    def or_default(self, label: str, default: float) -> Float64[np.ndarray, " particles"]:
-        values = self(label)
-        return np.full(self.n, default) if values is None else values
-
-
-class _Columns:
-    """Columns of one block as numbers, with errors that name the column and the row."""
-
-    def __init__(self, path: Path, table: StarTable):
-        self.path = path
-        self.table = table
-        self.text = table.columns(_WANTED)  # one pass over the file
-
-    def numbers(self, label: str) -> Float64[np.ndarray, " rows"] | None:
-        if label not in self.text:
-            return None
-        text = self.text[label]
-        try:
-            values = np.array(text, dtype=np.float64)
-        except ValueError as error:
-            row = next(i for i, value in enumerate(text) if not _is_number(value))
-            raise InputError(
-                f"{self.path}, block 'data_{self.table.name}', row {row + 1}: column {label} is "
-                f"'{text[row]}', not a number. Correct the value."
-            ) from error
-        if not np.all(np.isfinite(values)):
-            raise InputError(
-                f"{self.path}, block 'data_{self.table.name}', "
-                f"{some_rows(~np.isfinite(values))}: column {label} is not finite. "
-                "Correct or remove these rows."
-            )
-        return values
-
-
-_WANTED = (
-    *ANGLES,
-    *PIXEL_SIZES,
-    *("rlnImageName", "rlnMicrographName", "rlnOpticsGroup", "rlnOpticsGroupName"),
-    *("rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst"),
-    *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnCtfBfactor"),
-    *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImageSize"),
-    *("rlnPixelSize", "rlnMagnification", "rlnDetectorPixelSize"),
-    *("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"),
-    *("rlnRandomSubset", "rlnClassNumber"),
-)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def load_star(
@@ -201,8 +38,7 @@ def load_star(
         InputError: the file, a block or a needed column is missing or holds something else.
     """
     document = read_document(path)
-    lookup = _Lookup(path, document)
-    n = lookup.n
+    lookup = CtfLookup(path, document)
     pixel_size = _pixel_size(path, lookup)
     ctf = _ctf(path, lookup, require_ctf)
     has_poses, rotations = _rotations(path, lookup, require_poses)
@@ -251,7 +87,7 @@ def load_star(
         stack_index=stack_index,
         image_index=image_index,
         image_names=names,
-        image_sign=np.ones(n, np.int8),
+        image_sign=np.where(lookup.or_default("jrxImageSign", 1.0) < 0, -1, 1).astype(np.int8),
         micrograph=micrograph,
         has_poses=has_poses,
         document=document,
@@ -259,7 +95,7 @@ def load_star(
     )
 
 
-def _group_names(lookup: _Lookup) -> list[str]:
+def _group_names(lookup: CtfLookup) -> list[str]:
     if lookup.optics is None:
         return ["opticsGroup1"]
     count = len(lookup.optics.table)
@@ -267,7 +103,7 @@ def _group_names(lookup: _Lookup) -> list[str]:
     return lookup.optics.text.get("rlnOpticsGroupName", default)
 
 
-def _pixel_size(path: Path, lookup: _Lookup) -> Float64[np.ndarray, " particles"]:
+def _pixel_size(path: Path, lookup: CtfLookup) -> Float64[np.ndarray, " particles"]:
     values = lookup(*PIXEL_SIZES)
     if values is None:
         detector, magnification = lookup("rlnDetectorPixelSize"), lookup("rlnMagnification")
@@ -281,16 +117,17 @@ def _pixel_size(path: Path, lookup: _Lookup) -> Float64[np.ndarray, " particles"
             "'data_optics' or the particles, nor rlnDetectorPixelSize with a positive "
             "rlnMagnification. Add rlnImagePixelSize."
         )
-    if np.any(values <= 0):
+    wrong = np.asarray(values <= 0)
+    if wrong.any():
         raise InputError(
-            f"{path}, {some_rows(values <= 0)}: the pixel size is not positive. "
+            f"{path}, {some_rows(wrong)}: the pixel size is not positive. "
             "Correct rlnImagePixelSize (or rlnDetectorPixelSize and rlnMagnification)."
         )
     return values
 
 
 def _ctf(
-    path: Path, lookup: _Lookup, required: bool
+    path: Path, lookup: CtfLookup, required: bool
 ) -> Mapping[str, Float64[np.ndarray, " particles"]]:
     labels = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage")
     labels = (*labels, "rlnSphericalAberration")
@@ -312,7 +149,7 @@ def _ctf(
 
 
 def _rotations(
-    path: Path, lookup: _Lookup, required: bool
+    path: Path, lookup: CtfLookup, required: bool
 ) -> tuple[bool, Float64[np.ndarray, "particles 3 3"]]:
     missing = [label for label in ANGLES if label not in lookup.particles.text]
     if required:
@@ -337,7 +174,7 @@ def _rotations(
 
 
 def _origins_angstrom(
-    lookup: _Lookup, pixel_size: Float64[np.ndarray, " particles"]
+    lookup: CtfLookup, pixel_size: Float64[np.ndarray, " particles"]
 ) -> Float64[np.ndarray, "particles 2"]:
     columns = []
     for axis in "XY":

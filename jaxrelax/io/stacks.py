@@ -43,7 +43,7 @@ def missing_images_message(
     """What to tell about an image file that is not there."""
     tried = search_folders(source, image_root)
     shown = ", ".join(str(folder) for folder in tried[:4]) + (", ..." if len(tried) > 4 else "")
-    more = f" (and {others} more files)" if others else ""
+    more = f" (and {others} more)" if others else ""
     where = "" if os.path.isabs(file_name(name)) else f" in any of {shown}"
     return (
         f"{source}: the image file '{name}'{more} does not exist{where}. Image names are "

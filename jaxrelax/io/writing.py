@@ -1,0 +1,204 @@
+"""Particles written back: STAR for RELION, ``.cs`` for cryoSPARC, untouched values as they were."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+from jaxtyping import Float64
+
+from jaxrelax.geometry import matrix_to_cryosparc_pose, matrix_to_euler
+from jaxrelax.io.atomic import atomic_open
+from jaxrelax.io.cryosparc import (
+    ALIGNMENT_PIXEL,
+    CLASS,
+    POSE,
+    SHIFT,
+    SPLIT,
+    CryosparcDocument,
+    shift_pixel_size,
+)
+from jaxrelax.io.cryosparc_records import append_fields
+from jaxrelax.io.cryosparc_to_star import star_document
+from jaxrelax.io.errors import InputError
+from jaxrelax.io.particles import Particles
+from jaxrelax.io.relion_tables import ANGLES, StarDocument
+from jaxrelax.io.star import StarTable, write_star_tables
+
+
+def write_star(particles: Particles, path: str | os.PathLike) -> None:
+    """Write particles as a STAR file that RELION 3.1 to 5 and jaxrelax read.
+
+    From a STAR file: every block, column and row stays, in the form it had (3.0 stays 3.0). Rows
+    whose pose, origin, half-set or class changed get new text in those columns; all other text
+    is kept. From a ``.cs`` file: a STAR file of RELION 3.1 is made. Extra columns come last.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written to.
+    """
+    document = particles.document
+    if isinstance(document, CryosparcDocument):
+        document = star_document(particles)
+    elif isinstance(document, StarDocument):
+        document = document.with_particles(_updated_rows(particles, document))
+    else:
+        raise TypeError(f"no way to write {type(document).__name__} as STAR")
+    table = document.particles
+    for label, values in particles.extra_columns.items():
+        table = _with_column(table, label, as_text(values))
+    tables = document.with_particles(table).tables
+    if document.optics is not None:
+        tables = tuple(_with_version(t) for t in tables)
+    write_star_tables(path, tables)
+
+
+def as_text(values: np.ndarray) -> list[str]:
+    """Integers as integers, floats with seven digits, everything else as it is."""
+    if values.dtype.kind == "f":
+        return [f"{x:.7g}" for x in values]
+    if values.dtype.kind == "b":
+        return [str(int(x)) for x in values]
+    return [str(x) for x in values]
+
+
+def fixed(values: Float64[np.ndarray, " rows"]) -> list[str]:
+    """Angles and origins as RELION writes them: six decimals, without a negative zero."""
+    return [f"{x:.6f}" for x in np.round(values, 6) + 0.0]
+
+
+def _updated_rows(particles: Particles, document: StarDocument) -> StarTable:
+    table = document.particles
+    everything = np.arange(len(particles))
+    for name, changed in particles.changed_rows().items():
+        if not changed.any():
+            continue
+        columns = _columns_of(name, particles, document)
+        missing = [label for label in columns if label not in table]
+        if missing:
+            table = table.appended({label: columns[label](everything) for label in missing})
+        rows = np.flatnonzero(changed)
+        present = {label: text(rows) for label, text in columns.items() if label not in missing}
+        if present:
+            table = table.updated(rows, present)
+    return table
+
+
+def _columns_of(name: str, particles: Particles, document: StarDocument) -> dict:
+    """Labels that hold a field, each with a function from rows to text."""
+    if name == "rotations":
+
+        def angle(axis: int):
+            return lambda rows: fixed(matrix_to_euler(particles.rotations[rows])[axis])
+
+        return {label: angle(axis) for axis, label in enumerate(ANGLES)}
+    if name == "half_set":
+        return {"rlnRandomSubset": lambda rows: as_text(particles.half_set[rows])}
+    if name == "class_number":
+        return {"rlnClassNumber": lambda rows: as_text(particles.class_number[rows])}
+    in_table = document.particles.labels
+    suffixes = [s for s in ("Angst", "") if f"rlnOriginX{s}" in in_table]
+    suffixes = suffixes or ["Angst" if document.optics is not None else ""]
+    pixel_size = np.array([group.pixel_size_angstrom for group in particles.optics])
+
+    def origin(axis: int, suffix: str):
+        def text(rows: np.ndarray) -> list[str]:
+            values = particles.origins_angstrom[rows, axis]
+            scale = 1.0 if suffix else pixel_size[particles.optics_group[rows]]
+            return fixed(values / scale)
+
+        return text
+
+    return {
+        f"rlnOrigin{letter}{suffix}": origin(axis, suffix)
+        for suffix in suffixes
+        for axis, letter in enumerate("XY")
+    }
+
+
+def _with_column(table: StarTable, label: str, text: list[str]) -> StarTable:
+    if label in table:
+        return table.updated(np.arange(len(table)), {label: text})
+    return table.appended({label: text})
+
+
+def _with_version(table: StarTable) -> StarTable:
+    """RELION tells files with an optics table by their version line."""
+    if table.comment:
+        return table
+    return StarTable(table.name, table.labels, table.lines, table.is_loop, "# version 30001")
+
+
+def write_cs(particles: Particles, path: str | os.PathLike) -> None:
+    """Write particles that came from a ``.cs`` file as one, with every field kept.
+
+    ``alignments3D/pose``, ``shift``, ``split`` and ``class`` are changed in the rows that
+    changed, in cryoSPARC's units. Extra columns become fields: ``jrxRegisterEntropy`` is
+    ``jrx/register_entropy``. Fields joined from passthrough files are in the same file.
+
+    Raises:
+        InputError: the particles came from a STAR file, the disk is full, or the folder cannot
+            be written to.
+    """
+    document = particles.document
+    if not isinstance(document, CryosparcDocument):
+        raise InputError(
+            f"{path}: the particles of {particles.source} did not come from a .cs file, so "
+            "cryoSPARC's uids are not known. Write a STAR file and import that."
+        )
+    records = _with_alignment_fields(particles, document.records).copy()
+    changed = particles.changed_rows()
+    rows = changed["rotations"]
+    records[POSE][rows] = matrix_to_cryosparc_pose(particles.rotations[rows])
+    rows = changed["origins_angstrom"]
+    pixel_size = np.array([group.pixel_size_angstrom for group in particles.optics])
+    scale = shift_pixel_size(records, pixel_size[particles.optics_group])
+    records[SHIFT][rows] = particles.origins_angstrom[rows] / scale[rows, None]
+    for name, field in (("half_set", SPLIT), ("class_number", CLASS)):
+        rows = changed[name] & (getattr(particles, name) > 0)
+        if rows.any():
+            records[field][rows] = getattr(particles, name)[rows] - 1
+    for label, values in particles.extra_columns.items():
+        name, values = cryosparc_field(label), _fixed_width(values)
+        if name in (records.dtype.names or ()):
+            records[name] = values
+        else:
+            records = append_fields(records, {name: values})
+    with atomic_open(path) as handle:
+        np.save(handle, records, allow_pickle=False)
+
+
+def cryosparc_field(label: str) -> str:
+    """``jrx/register_entropy`` for ``jrxRegisterEntropy``; names with a slash stay."""
+    if "/" in label:
+        return label
+    words = re.findall(r"[A-Z][a-z0-9]*|[a-z0-9]+", label.removeprefix("jrx"))
+    return "jrx/" + "_".join(word.lower() for word in words)
+
+
+def _fixed_width(values: np.ndarray) -> np.ndarray:
+    """Text as bytes, as cryoSPARC keeps it; a ``.cs`` file holds no Python objects."""
+    if values.dtype.kind in "OU":
+        return np.array([str(value).encode() for value in values])
+    return values
+
+
+def _with_alignment_fields(particles: Particles, records: np.ndarray) -> np.ndarray:
+    """The records with fields for what changed, where the input has none."""
+    n, names = len(records), records.dtype.names or ()
+    changed = particles.changed_rows()
+    pixel_size = np.array([group.pixel_size_angstrom for group in particles.optics])
+    needed = {
+        POSE: np.zeros((n, 3), np.float32),
+        SHIFT: np.zeros((n, 2), np.float32),
+        ALIGNMENT_PIXEL: pixel_size[particles.optics_group].astype(np.float32),
+    }
+    fields = {}
+    if POSE not in names or SHIFT not in names:
+        fields.update(needed)
+    if changed["half_set"].any():
+        fields[SPLIT] = np.zeros(n, np.uint32)
+    if changed["class_number"].any():
+        fields[CLASS] = np.zeros(n, np.uint32)
+    fields = {name: values for name, values in fields.items() if name not in names}
+    return append_fields(records, fields) if fields else records
