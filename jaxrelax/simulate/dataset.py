@@ -1,0 +1,204 @@
+"""Simulate a data set with known truth, as files that RELION and jaxrelax read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxrelax.geometry import matrix_to_euler
+from jaxrelax.io import InputError, write_map, write_stack
+from jaxrelax.io.atomic import atomic_write_text
+from jaxrelax.io.star import StarTable, make_table, write_star_tables
+from jaxrelax.simulate.config import Simulation, SimulationResult
+from jaxrelax.simulate.images import Microscope
+from jaxrelax.simulate.specimen import Specimen, load_specimen
+from jaxrelax.simulate.truth import Truth, draw_truth, group_colour, group_voltage_kv
+
+logger = logging.getLogger("jaxrelax")
+
+MICROGRAPHS_PER_GROUP = 20
+MIN_BACKGROUND = 0.02  # of the pixels
+
+
+def simulate(
+    source: str | Path, out: str | Path, config: Simulation | None = None
+) -> SimulationResult:
+    """Make particle images of an atomic model, a map or the built-in phantom.
+
+    Writes into the folder ``out``: ``particles.mrcs``; ``particles.star`` with consensus poses as
+    a symmetric refinement leaves them (register at random, small errors); ``truth.star``, the
+    same rows with the true poses and origins, and ``jrxTrueRegister`` (index g of the operator
+    for which the true pose is the mate ``A gᵀ`` of the consensus pose ``A``), ``jrxJunk``,
+    ``jrxSymmetric`` and ``jrxOccupiedSites``; ``truth_map.mrc`` (the object; where sites are
+    occupied at random, its mean) and ``reference.mrc`` (the same, symmetrised over the group),
+    both on the grey scale of the images: their sum over z, times the CTF, is the signal; and
+    ``simulation.json``.
+
+    Images follow RELION: white particles, centred on pixel ``box // 2`` once shifted by +origin,
+    background of mean 0 and standard deviation 1.
+
+    Args:
+        source: path of a model (.cif, .pdb, maybe gzipped) or of a map (.mrc), or ``"phantom"``.
+        out: folder to write into; made if it does not exist.
+        config: the options; the defaults if left out.
+
+    Raises:
+        InputError: an option is out of range or cannot act on this source, or a file is unreadable
+            or cannot be written.
+    """
+    config = Simulation() if config is None else config
+    specimen = load_specimen(source, config)
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot make this folder ({error.strerror}).") from error
+    result = SimulationResult(
+        folder=out,
+        particles=out / "particles.star",
+        truth=out / "truth.star",
+        reference=out / "reference.mrc",
+        truth_map=out / "truth_map.mrc",
+        measured=dict(specimen.report),
+    )
+    truth_rng, noise_rng = (np.random.default_rng([config.seed, i]) for i in range(2))
+    truth = draw_truth(config, specimen.group, specimen.occupancy, truth_rng)
+    radius = _particle_radius(specimen, config)
+    microscope = Microscope(specimen, truth, config, radius)
+
+    occupancy = specimen.occupancy.probabilities
+    pixel = config.pixel_size_angstrom
+    truth_map = microscope.scale * specimen.mean_map(occupancy, symmetrise=False)
+    reference = microscope.scale * specimen.mean_map(occupancy, symmetrise=True)
+    write_map(result.truth_map, truth_map, pixel)
+    write_map(result.reference, reference, pixel)
+    result.measured["asymmetric_power_fraction"] = _asymmetric_power(truth_map, reference)
+    del truth_map, reference
+
+    write_stack(out / "particles.mrcs", microscope.images(noise_rng), pixel, config.dtype)
+    _write_tables(result, truth, config)
+    result.measured.update(
+        grey_scale=microscope.scale,
+        particle_diameter_angstrom=2.0 * radius,
+        # The noise has variance one before the images are normalised.
+        snr=microscope.variance.mean(),
+        snr_per_optics_group=microscope.variance.per_group(),
+        n_junk=int(truth.junk.sum()),
+        n_symmetric=int(truth.symmetric.sum()),
+        optics_groups=[
+            {"voltage_kv": group_voltage_kv(config, g), "noise_colour": group_colour(config, g)}
+            for g in range(config.n_optics_groups)
+        ],
+    )
+    content = {"simulation": asdict(config), "measured": result.measured}
+    atomic_write_text(out / "simulation.json", json.dumps(content, indent=2) + "\n")
+    logger.info("%s: %d images, SNR %.3g.", out, config.n_images, result.measured["snr"])
+    return result
+
+
+def _particle_radius(specimen: Specimen, config: Simulation) -> float:
+    diameter = config.particle_diameter_angstrom
+    radius = specimen.radius_angstrom() if diameter is None else 0.5 * diameter
+    area = np.pi * (radius / config.pixel_size_angstrom) ** 2
+    if radius > 0.5 * config.box * config.pixel_size_angstrom:
+        raise InputError(
+            f"the particle's circle ({2 * radius:.0f} Å across) is larger than the box "
+            f"({config.box * config.pixel_size_angstrom:.0f} Å). Use a larger box."
+        )
+    if area < 10.0:
+        raise InputError(f"particle_diameter_angstrom {2 * radius:g} is only a few pixels.")
+    return radius
+
+
+def _asymmetric_power(
+    truth_map: Float[np.ndarray, "z y x"], reference: Float[np.ndarray, "z y x"]
+) -> float:
+    """Power of what the symmetrisation removes, relative to that of the object."""
+    difference = np.sum((truth_map - reference).astype(np.float64) ** 2)
+    return float(difference / np.sum(truth_map.astype(np.float64) ** 2))
+
+
+def _write_tables(result: SimulationResult, truth: Truth, config: Simulation) -> None:
+    optics = _optics_table(config)
+    consensus = _pose_columns(truth.consensus_poses, truth.consensus_origins_angstrom)
+    true = _pose_columns(truth.poses, truth.origins_angstrom)
+    common = _common_columns(truth)
+    half = {"rlnRandomSubset": _integers(truth.half_set)}
+    extra = {
+        "jrxTrueRegister": _integers(truth.registers),
+        "jrxJunk": _integers(truth.junk),
+        "jrxSymmetric": _integers(truth.symmetric),
+    }
+    if truth.occupied.shape[1]:
+        extra["jrxOccupiedSites"] = [_site_list(row) for row in _carried(truth)]
+    for path, columns in (
+        (result.particles, {**common, **consensus, **half}),
+        (result.truth, {**common, **true, **half, **extra}),
+    ):
+        table = make_table("particles", columns, comment="# version 30001")
+        write_star_tables(path, (optics, table))
+
+
+def _optics_table(config: Simulation) -> StarTable:
+    groups = range(config.n_optics_groups)
+    columns = {
+        "rlnOpticsGroup": [str(g + 1) for g in groups],
+        "rlnOpticsGroupName": [f"opticsGroup{g + 1}" for g in groups],
+        "rlnAmplitudeContrast": [f"{config.amplitude_contrast:.6f}" for _ in groups],
+        "rlnSphericalAberration": [f"{config.spherical_aberration_mm:.6f}" for _ in groups],
+        "rlnVoltage": [f"{group_voltage_kv(config, g):.6f}" for g in groups],
+        "rlnImagePixelSize": [f"{config.pixel_size_angstrom:.6f}" for _ in groups],
+        "rlnImageSize": [str(config.box) for _ in groups],
+        "rlnImageDimensionality": ["2" for _ in groups],
+        "rlnPhaseShift": [f"{config.phase_shift_deg:.6f}" for _ in groups],
+    }
+    if config.phase_shift_deg == 0.0:
+        del columns["rlnPhaseShift"]
+    return make_table("optics", columns, comment="# version 30001")
+
+
+def _common_columns(truth: Truth) -> dict[str, list[str]]:
+    n = len(truth.registers)
+    numbers = np.arange(n) % MICROGRAPHS_PER_GROUP + 1
+    return {
+        "rlnImageName": [f"{i + 1:06d}@particles.mrcs" for i in range(n)],
+        "rlnMicrographName": [
+            f"group{g + 1}_mic{m:03d}.mrc" for g, m in zip(truth.optics_group, numbers, strict=True)
+        ],
+        "rlnOpticsGroup": _integers(truth.optics_group + 1),
+        "rlnDefocusU": [f"{x:.2f}" for x in truth.defocus_u_angstrom],
+        "rlnDefocusV": [f"{x:.2f}" for x in truth.defocus_v_angstrom],
+        "rlnDefocusAngle": [f"{x:.3f}" for x in truth.defocus_angle_deg],
+    }
+
+
+def _pose_columns(
+    poses: Float[np.ndarray, "n 3 3"], origins: Float[np.ndarray, "n 2"]
+) -> dict[str, list[str]]:
+    angles = matrix_to_euler(poses)
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
+    return {
+        name: [f"{x:.6f}" for x in values]
+        for name, values in zip(names, (*angles, *origins.T), strict=True)
+    }
+
+
+def _carried(truth: Truth) -> np.ndarray:
+    """Sites that the images show occupied: all on symmetric particles, none on junk."""
+    occupied = truth.occupied | truth.symmetric[:, None]
+    return occupied & ~truth.junk[:, None]
+
+
+def _site_list(row: np.ndarray) -> str:
+    return "+".join(str(i) for i in np.flatnonzero(row)) or "none"
+
+
+def _integers(values: Sequence[Any] | np.ndarray) -> list[str]:
+    return [str(int(value)) for value in values]
