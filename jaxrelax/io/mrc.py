@@ -147,12 +147,13 @@ def write_stack(
                 raise ValueError(f"images of shape {batch.shape[1:]} in a stack of {size}")
             if dtype == np.float16 and np.abs(batch).max(initial=0.0) > np.finfo(np.float16).max:
                 raise ValueError("values too large for float16; write float32")
-            handle.write(np.ascontiguousarray(batch, dtype=dtype.newbyteorder("<")).data)
-            count += len(batch)
-            low = min(low, float(batch.min(initial=np.inf)))
-            high = max(high, float(batch.max(initial=-np.inf)))
-            total += float(batch.sum(dtype=np.float64))
-            squares += float(np.square(batch, dtype=np.float64).sum())
+            written = np.ascontiguousarray(batch, dtype=dtype.newbyteorder("<"))
+            handle.write(written.data)
+            count += len(written)
+            low = min(low, float(written.min(initial=np.inf)))
+            high = max(high, float(written.max(initial=-np.inf)))
+            total += float(written.sum(dtype=np.float64))
+            squares += float(np.square(written, dtype=np.float64).sum())
         if not count or size is None:
             raise ValueError("a stack needs at least one image")
         pixels = count * size[0] * size[1]

@@ -89,7 +89,7 @@ def test_one_loop_of_subtomograms_is_read_and_refused(shared_data):
     assert particles.optics[0].pixel_size_angstrom == 5.0
     np.testing.assert_array_equal(particles.rotations, np.tile(np.eye(3), (16, 1, 1)))
     assert [refusal.column for refusal in check_supported(particles)] == ["rlnCtfImage"]
-    with pytest.raises(InputError, match="rlnDefocusU, rlnDefocusV.*rlnSphericalAberration"):
+    with pytest.raises(InputError, match=r"rlnDefocusU, rlnDefocusV.*rlnSphericalAberration"):
         read_particles(path)
 
 
@@ -180,7 +180,7 @@ def test_odd_box_no_pixel_size_and_no_particles_are_refused(particle_set):
     with pytest.raises(InputError, match="15 pixels of optics group 'opticsGroup1' is odd"):
         read_particles(path)
     path.write_text(text.replace("_rlnImagePixelSize", "_rlnUnknownSize"))
-    with pytest.raises(InputError, match="no pixel size.*rlnImagePixelSize"):
+    with pytest.raises(InputError, match=r"no pixel size.*rlnImagePixelSize"):
         read_particles(path)
     path.write_text(text.replace("1.500000 16", "-1.500000 16"))
     with pytest.raises(InputError, match="not positive"):
@@ -194,7 +194,7 @@ def test_an_unknown_kind_of_file_and_a_wrong_root_are_refused(particle_set):
     path = particle_set.write()
     with pytest.raises(InputError, match=r"not a \.star or \.cs file"):
         read_particles(path.rename(path.with_suffix(".txt")))
-    with pytest.raises(InputError, match="no such folder.*--image-root"):
+    with pytest.raises(InputError, match=r"no such folder.*--image-root"):
         read_particles(path, image_root=path.parent / "nowhere")
     with pytest.raises(InputError, match="no such file"):
         read_particles(path)

@@ -10,7 +10,7 @@ def test_quoted_values_and_blocks_without_loop_survive(tmp_path):
     path = tmp_path / "a.star"
     path.write_text(
         "# version 50001\ndata_general\n\n_rlnA 'two words'\n_rlnB\t3\n\n"
-        "data_particles\nloop_\n_rlnImageName #1\n_rlnNote #2\n1@a.mrcs \"a b\"\n2@a.mrcs \"\"\n"
+        'data_particles\nloop_\n_rlnImageName #1\n_rlnNote #2\n1@a.mrcs "a b"\n2@a.mrcs ""\n'
     )
     write_star_tables(tmp_path / "b.star", read_star(path))
     general, particles = read_star(tmp_path / "b.star")

@@ -1,0 +1,79 @@
+"""What `inspect` says about good and bad files."""
+
+import numpy as np
+import pytest
+
+from jaxrelax.io import InputError, format_inspection, inspect_file, write_map
+
+
+def test_good_particles_have_nothing_to_refuse(particle_set):
+    particle_set.write_stack()
+    found = inspect_file(particle_set.write())
+    rows = dict(found.rows)
+    assert found.kind == "RELION particles (3.1 or newer)"
+    assert rows["particles"] == "6"
+    assert "3 particles, box 16 px, 1.5 Å/px, 300 kV" in rows["optics group opticsGroup1"]
+    assert rows["half-sets"] == "1: 3, 2: 3"
+    assert rows["classes"] == "none"
+    assert rows["image files"] == "1 of 1 found"
+    assert rows["helical segments"] == "yes (rlnHelicalTubeID)"
+    assert found.refusals == ()
+    assert found.warnings == ()
+    assert "Nothing here that a refinement would refuse" in format_inspection(found)
+
+
+def test_all_faults_of_a_table_are_listed_together(particle_set):
+    stack = particle_set.write_stack(pixel_size_angstrom=1.6)
+    stack.write_bytes(stack.read_bytes()[:-4])
+    del particle_set.columns["rlnDefocusU"]
+    particle_set.columns["rlnBeamTiltX"] = ["0.3"] * 6
+    found = inspect_file(particle_set.write())
+    text = format_inspection(found)
+    for fault in ("truncated", "no column rlnDefocusU", "beam tilt is not modelled"):
+        assert sum(fault in refusal for refusal in found.refusals) == 1, text
+    assert dict(found.rows)["aberrations"] == "rlnBeamTiltX"
+
+
+def test_pixel_size_mismatch_is_a_warning(particle_set):
+    particle_set.write_stack(pixel_size_angstrom=1.6)
+    found = inspect_file(particle_set.write())
+    assert found.refusals == ()
+    assert "header says 1.6 Å/px" in found.warnings[0]
+
+
+def test_poses_that_are_missing_or_unset_are_told(particle_set):
+    particle_set.write_stack()
+    particle_set.columns["rlnAnglePsi"][0] = "-999"
+    found = inspect_file(particle_set.write())
+    assert dict(found.rows)["poses"] == "some unset (psi -999)"
+    assert "row 1: rlnAnglePsi is -999" in found.refusals[0]
+    del particle_set.columns["rlnAnglePsi"]
+    assert dict(inspect_file(particle_set.write()).rows)["poses"] == "no (rlnAnglePsi missing)"
+
+
+def test_every_shared_file_can_be_inspected(shared_data):
+    paths = [p for p in shared_data.rglob("*") if p.suffix in (".star", ".cs", ".mrc", ".mrcs")]
+    kinds = {inspect_file(path).kind for path in paths}
+    assert {"map", "image stack", "cryoSPARC particles"} < kinds
+
+
+def test_maps_that_a_refinement_would_refuse(tmp_path):
+    path = tmp_path / "a.mrc"
+    write_map(path, np.zeros((7, 7, 7)), 1.0)
+    assert inspect_file(path).refusals == ("the box of 7 voxels is odd",)
+    write_map(path, np.zeros((6, 8, 8)), 1.0)
+    found = inspect_file(path)
+    assert found.kind == "map"
+    assert found.refusals == ("8 x 8 x 6 voxels is not a cube",)
+
+
+def test_other_files_are_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        inspect_file(tmp_path / "none.star")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match=r"not a .star, .cs or MRC file"):
+        inspect_file(tmp_path / "a.txt")
+    (tmp_path / "job.star").write_text("data_job\n\n_rlnJobType 3\n")
+    found = inspect_file(tmp_path / "job.star")
+    assert found.kind == "STAR file without particles"
+    assert found.refusals
