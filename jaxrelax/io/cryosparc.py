@@ -40,7 +40,7 @@ _ABERRATIONS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class CryosparcDocument(Document):
     """The records of a ``.cs`` file, with the fields joined from passthrough files."""
 

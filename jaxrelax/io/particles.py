@@ -61,7 +61,7 @@ class Document(ABC):
         """What these tables ask for and the imaging model does not do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Latents:
     """What a refinement changes, as it was read: tells the writer which rows are untouched."""
 
@@ -80,7 +80,7 @@ class Latents:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Particles:
     """Particles of one STAR or ``.cs`` file.
 

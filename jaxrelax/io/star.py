@@ -18,6 +18,7 @@ import numpy as np
 from jaxrelax.io.atomic import atomic_write_text
 from jaxrelax.io.errors import InputError
 
+_SPACE = re.compile(r"\s")
 _QUOTED = re.compile(r"'([^']*)'(?=\s|$)|\"([^\"]*)\"(?=\s|$)|(\S+)")
 
 
@@ -30,7 +31,7 @@ def split_row(line: str) -> list[str]:
 
 def quote(value: str) -> str:
     """A value as it must stand in a STAR row: quoted when empty or when it holds white space."""
-    if value and not any(c.isspace() for c in value):
+    if value and not _SPACE.search(value):
         return value
     return f'"{value}"' if '"' not in value else f"'{value}'"
 

@@ -87,9 +87,10 @@ def _updated_rows(particles: Particles, document: StarDocument) -> StarTable:
 def _columns_of(name: str, particles: Particles, document: StarDocument) -> dict:
     """Labels that hold a field, each with a function from rows to text."""
     if name == "rotations":
+        angles = matrix_to_euler(particles.rotations)
 
         def angle(axis: int):
-            return lambda rows: fixed(matrix_to_euler(particles.rotations[rows])[axis])
+            return lambda rows: fixed(angles[axis][rows])
 
         return {label: angle(axis) for axis, label in enumerate(ANGLES)}
     if name == "half_set":
