@@ -1,0 +1,53 @@
+"""From weighted images to maps: accumulators, Wiener solves, the isotypic prior, FSC, masks."""
+
+from jaxrelax.reconstruction.accumulators import (
+    Accumulator,
+    Candidates,
+    accumulate,
+    completed,
+    empty_accumulator,
+)
+from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
+from jaxrelax.reconstruction.isotypic import (
+    HalfAlignment,
+    IsotypicParts,
+    align_half_maps,
+    apply_gain,
+    asymmetric_coefficients,
+    isotypic_parts,
+)
+from jaxrelax.reconstruction.masks import (
+    independent_fraction,
+    particle_radius_angstrom,
+    soft_sphere,
+    solvent_mask,
+)
+from jaxrelax.reconstruction.rotate import rotate_map, symmetrise
+from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
+
+__all__ = [
+    "Accumulator",
+    "Candidates",
+    "HalfAlignment",
+    "IsotypicParts",
+    "accumulate",
+    "align_half_maps",
+    "apply_gain",
+    "asymmetric_coefficients",
+    "completed",
+    "corrected_fsc",
+    "empty_accumulator",
+    "first_below",
+    "fsc",
+    "independent_fraction",
+    "inverse_tau2",
+    "isotypic_parts",
+    "mean_weight",
+    "particle_radius_angstrom",
+    "resolution_shell",
+    "rotate_map",
+    "soft_sphere",
+    "solvent_mask",
+    "symmetrise",
+    "wiener_map",
+]

@@ -1,0 +1,197 @@
+"""Continuous local pose search: Gauss–Newton steps and Laplace evidence.
+
+The residual of register j is linear in a small pose offset v = (rotation, origin) measured in
+prior standard deviations: r_j − T_j v. One gather of eight voxels gives value and tangents, so one
+step costs one gather for all registers. With u the current offset from the consensus,
+
+    −log p(y, v | j) = ½|r_j − T_j v|² + ½|u + v|² + const,
+
+is quadratic: its minimum gives the posterior pose, its curvature H_j + I the Laplace evidence
+(MacKay 2003, ch. 27)  log p(y | j) ≈ −min − ½ log det(H_j + I). The shared pose moves by the
+expectation–maximisation step, the registers' normal equations averaged under their posterior.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrelax.geometry import exp_so3
+from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_slices_and_tangents
+from jaxrelax.inference.likelihood import centred_data, residual_power
+from jaxrelax.inference.pose_search import (
+    N_OFFSETS,
+    PosePosterior,
+    PosePrior,
+    Poses,
+    PoseSearch,
+)
+
+
+def small_rotation_vector(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
+    """Rotation vector (rad) of rotations below a quarter turn; differentiable at the identity."""
+    vee = 0.5 * jnp.stack(
+        [
+            rotation[..., 2, 1] - rotation[..., 1, 2],
+            rotation[..., 0, 2] - rotation[..., 2, 0],
+            rotation[..., 1, 0] - rotation[..., 0, 1],
+        ],
+        axis=-1,
+    )
+    sine2 = jnp.sum(vee**2, axis=-1, keepdims=True)
+    sine = jnp.sqrt(jnp.where(sine2 > 1e-12, sine2, 1.0))
+    factor = jnp.where(sine2 > 1e-12, jnp.arcsin(jnp.minimum(sine, 1.0)) / sine, 1.0 + sine2 / 6.0)
+    return vee * factor
+
+
+class NormalEquations(eqx.Module):
+    """Quadratic expansion of every register's misfit around the current pose."""
+
+    misfit: Float[Array, "batch registers"]  # |r|², weighted
+    gradient: Float[Array, "batch registers 5"]  # Tᵀ r
+    curvature: Float[Array, "batch registers 5 5"]  # Tᵀ T
+    residual_power: Float[Array, "batch registers shells"]
+
+
+def normal_equations(
+    volume: FourierVolume,
+    batch: ImageBatch,
+    geometry: ImageGeometry,
+    rotations: Float[Array, "batch 3 3"],
+    origins_px: Float[Array, "batch 2"],
+    prior: PosePrior,
+    n_shells: int,
+) -> NormalEquations:
+    """One gather: misfit, gradient and curvature for all registers, in prior units."""
+    slices, turned = extract_slices_and_tangents(volume, rotations, geometry.slice_wavevectors)
+    ctf = batch.ctf[..., None]
+    model = ctf * slices
+    residual = centred_data(batch, origins_px, geometry)[..., None] - model
+    # Adding δ to the origin moves the image by +δ, as if the model moved by −δ.
+    k = geometry.packing.wavevectors_px * (2.0 * np.pi / geometry.packing.box)
+    kx, ky = (1j * jnp.asarray(k[:, i])[None, :, None] for i in range(2))
+    scales = prior.scales()
+    columns = jnp.stack(
+        [ctf * turned[:, axis] * scales[axis] for axis in range(3)]
+        + [kx * model * scales[3], ky * model * scales[4], residual],
+        axis=1,
+    )
+    columns = columns * jnp.sqrt(batch.weights)[None, None, :, None]
+    real = jnp.concatenate([columns.real, columns.imag], axis=2)
+    gram = jnp.einsum("bafj,bcfj->bjac", real, real)
+    return NormalEquations(
+        misfit=gram[..., N_OFFSETS, N_OFFSETS],
+        gradient=gram[..., :N_OFFSETS, N_OFFSETS],
+        curvature=gram[..., :N_OFFSETS, :N_OFFSETS],
+        residual_power=residual_power(residual, geometry, n_shells),
+    )
+
+
+def _offset(poses: Poses, rotations, origins_px, prior: PosePrior) -> Float[Array, "batch 5"]:
+    """Offset of the current pose from the consensus in prior standard deviations."""
+    turn = small_rotation_vector(rotations @ jnp.swapaxes(poses.prior_rotations, -1, -2))
+    moved = origins_px - poses.prior_origins_px
+    return jnp.concatenate([turn, moved], axis=-1) / prior.scales()[None, :]
+
+
+def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
+    """Evidence, step to the posterior mean and posterior covariance, for every register."""
+    identity = jnp.eye(N_OFFSETS, dtype=offset.dtype)
+    precision = equations.curvature + identity[None, None]
+    right = equations.gradient - offset[:, None, :]
+    factor = jnp.linalg.cholesky(precision)
+    step = jax.scipy.linalg.cho_solve((factor, True), right[..., None])[..., 0]
+    log_determinant = 2.0 * jnp.sum(
+        jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1
+    )
+    evidence = (
+        -0.5 * equations.misfit
+        - 0.5 * jnp.sum(offset**2, axis=-1)[:, None]
+        + 0.5 * jnp.sum(right * step, axis=-1)
+        - 0.5 * log_determinant
+    )
+    eye = jnp.broadcast_to(identity, precision.shape)
+    covariance = jax.scipy.linalg.cho_solve((factor, True), eye)
+    return evidence, step, covariance
+
+
+class GaussNewton(PoseSearch):
+    """Gauss–Newton search around the consensus pose with Laplace evidence.
+
+    Attributes:
+        n_steps: steps per call; poses persist between iterations of the refinement, so one or two
+            suffice.
+        max_step: longest step, in prior standard deviations (a trust region).
+    """
+
+    n_steps: int = 1
+    max_step: float = 2.0
+
+    def __call__(
+        self,
+        volume: FourierVolume,
+        batch: ImageBatch,
+        geometry: ImageGeometry,
+        poses: Poses,
+        prior: PosePrior,
+        n_shells: int,
+    ) -> PosePosterior:
+        """Evidence with the pose integrated out, and the posterior pose of every register.
+
+        A step that lowers the marginal joint density is taken back, so a call never ends at a
+        worse expansion point than it began with.
+        """
+
+        def expand(rotations, origins):
+            equations = normal_equations(
+                volume, batch, geometry, rotations, origins, prior, n_shells
+            )
+            offset = _offset(poses, rotations, origins, prior)
+            density = jax.nn.logsumexp(
+                -0.5 * equations.misfit - 0.5 * jnp.sum(offset**2, axis=-1, keepdims=True), axis=-1
+            )
+            return equations, offset, density
+
+        def move(rotations, origins, step):
+            step = step * prior.scales()[None, :]
+            return exp_so3(step[:, :3]) @ rotations, origins + step[:, 3:]
+
+        def body(carry, _):
+            rotations, origins, (equations, offset, density), damping = carry
+            evidence, step, _ = laplace(equations, offset)
+            weights = jax.nn.softmax(evidence, axis=-1)
+            shared = jnp.einsum("bj,bja->ba", weights, step)
+            length = jnp.linalg.norm(shared, axis=-1, keepdims=True)
+            shared = shared * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
+            trial = move(rotations, origins, shared * damping[:, None])
+            found = expand(*trial)
+            better = found[2] >= density
+
+            def choose(new, old):
+                return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+            kept = jax.tree.map(choose, (*trial, found), carry[:3])
+            return (*kept, jnp.where(better, 1.0, 0.3 * damping)), None
+
+        start = expand(poses.rotations, poses.origins_px)
+        damping = jnp.ones(start[2].shape, start[2].dtype)
+        carry = (poses.rotations, poses.origins_px, start, damping)
+        (rotations, origins, (equations, offset, _), _), _ = jax.lax.scan(
+            body, carry, None, length=self.n_steps
+        )
+
+        evidence, step, covariance = laplace(equations, offset)
+        length = jnp.linalg.norm(step, axis=-1, keepdims=True)
+        step = step * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
+        scaled = step * prior.scales()[None, None, :]
+        return PosePosterior(
+            log_evidence=evidence,
+            rotations=exp_so3(scaled[..., :3]) @ rotations[:, None],
+            origins_px=origins[:, None] + scaled[..., 3:],
+            offset=offset[:, None] + step,
+            covariance=covariance,
+            residual_power=equations.residual_power,
+        )

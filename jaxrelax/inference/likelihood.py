@@ -1,0 +1,62 @@
+"""The Gaussian log-likelihood of images given slices, per hypothesis (register or class).
+
+Maps enter as channels of one Fourier volume; hypothesis j is channel j at the image's pose. All
+log-likelihoods drop the constant that depends on the noise alone.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Float32, Int32
+
+from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_slices, shift_phases
+
+
+def centred_data(
+    batch: ImageBatch, origins_px: Float[Array, "batch 2"], geometry: ImageGeometry
+) -> Complex[Array, "batch freq"]:
+    """Images shifted by ``+origin`` so that their particle sits on the box centre."""
+    return batch.data * shift_phases(origins_px, geometry.packing)
+
+
+def shell_indicator(shells: Int32[np.ndarray, " freq"], n_shells: int) -> Float32[np.ndarray, "f s"]:
+    """One-hot matrix that sums packed pixels into shells (a matrix product beats a scatter)."""
+    indicator = np.zeros((len(shells), n_shells), np.float32)
+    inside = shells < n_shells
+    indicator[np.flatnonzero(inside), shells[inside]] = 1.0
+    return indicator
+
+
+def residual_power(
+    residual: Complex[Array, "batch freq channels"],
+    geometry: ImageGeometry,
+    n_shells: int,
+) -> Float[Array, "batch channels shells"]:
+    """Summed |residual|² with multiplicity, per shell of the map's grid."""
+    power = residual.real**2 + residual.imag**2
+    indicator = shell_indicator(geometry.slice_shell, n_shells)
+    indicator = jnp.asarray(indicator * geometry.packing.multiplicity[:, None])
+    return jnp.einsum("bfj,fs->bjs", power, indicator)
+
+
+def log_likelihood(
+    volume: FourierVolume,
+    batch: ImageBatch,
+    geometry: ImageGeometry,
+    rotations: Float[Array, "batch 3 3"],
+    origins_px: Float[Array, "batch 2"],
+) -> tuple[Float[Array, "batch channels"], Complex[Array, "batch freq channels"]]:
+    """−½ Σ weight |y − c P V_j|² for every channel j, and the residuals.
+
+    Args:
+        volume: hypotheses as channels.
+        batch: packed images; ``weights`` decide the band.
+        rotations: A of each image.
+        origins_px: RELION origins in image pixels.
+    """
+    slices = extract_slices(volume, rotations, geometry.slice_wavevectors)
+    data = centred_data(batch, origins_px, geometry)
+    residual = data[..., None] - batch.ctf[..., None] * slices
+    power = residual.real**2 + residual.imag**2
+    return -0.5 * jnp.einsum("bfj,f->bj", power, batch.weights), residual

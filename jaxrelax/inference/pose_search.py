@@ -1,0 +1,98 @@
+"""What a pose search returns, the prior it works under, and the search that does nothing.
+
+A search looks at the neighbourhood of each image's consensus pose and returns, for every register,
+the evidence with the pose integrated out (or held), the posterior pose, and the expected residual
+power. Registers share the pose: register j of an image with pose A is the view A r_jᵀ, which is
+channel j of the volume at A.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
+from jaxrelax.inference.likelihood import log_likelihood, residual_power
+
+N_OFFSETS = 5  # three rotations, two shifts
+
+
+class Poses(eqx.Module):
+    """Poses of a batch: current, and the consensus around which the prior sits."""
+
+    rotations: Float[Array, "batch 3 3"]
+    origins_px: Float[Array, "batch 2"]
+    prior_rotations: Float[Array, "batch 3 3"]
+    prior_origins_px: Float[Array, "batch 2"]
+
+
+class PosePrior(eqx.Module):
+    """Gaussian prior of the pose around the consensus; per axis, in radians and image pixels."""
+
+    sigma_rotation_rad: Float[Array, ""]
+    sigma_shift_px: Float[Array, ""]
+
+    def scales(self) -> Float[Array, "5"]:
+        """Standard deviations of (δx, δy, δz, origin x, origin y)."""
+        rotation, shift = self.sigma_rotation_rad, self.sigma_shift_px
+        return jnp.stack([rotation, rotation, rotation, shift, shift])
+
+
+class PosePosterior(eqx.Module):
+    """Result of a pose search for every image and register (channel).
+
+    ``offset`` and ``covariance`` are relative to the prior, in units of its standard deviations.
+    """
+
+    log_evidence: Float[Array, "batch registers"]
+    rotations: Float[Array, "batch registers 3 3"]
+    origins_px: Float[Array, "batch registers 2"]
+    offset: Float[Array, "batch registers 5"]
+    covariance: Float[Array, "batch registers 5 5"]
+    residual_power: Float[Array, "batch registers shells"]
+
+
+class PoseSearch(eqx.Module):
+    """Interface of searches around a consensus pose."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        volume: FourierVolume,
+        batch: ImageBatch,
+        geometry: ImageGeometry,
+        poses: Poses,
+        prior: PosePrior,
+        n_shells: int,
+    ) -> PosePosterior:
+        """Evidence and posterior pose of every register; pure and jit-able."""
+
+
+class FixedPoses(PoseSearch):
+    """Registers only: the pose stays exactly where it is."""
+
+    def __call__(
+        self,
+        volume: FourierVolume,
+        batch: ImageBatch,
+        geometry: ImageGeometry,
+        poses: Poses,
+        prior: PosePrior,
+        n_shells: int,
+    ) -> PosePosterior:
+        """Log-likelihood of each register at the given pose."""
+        scores, residual = log_likelihood(
+            volume, batch, geometry, poses.rotations, poses.origins_px
+        )
+        n, registers = scores.shape
+        return PosePosterior(
+            log_evidence=scores,
+            rotations=jnp.broadcast_to(poses.rotations[:, None], (n, registers, 3, 3)),
+            origins_px=jnp.broadcast_to(poses.origins_px[:, None], (n, registers, 2)),
+            offset=jnp.zeros((n, registers, N_OFFSETS), scores.dtype),
+            covariance=jnp.zeros((n, registers, N_OFFSETS, N_OFFSETS), scores.dtype),
+            residual_power=residual_power(residual, geometry, n_shells),
+        )

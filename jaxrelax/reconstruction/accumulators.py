@@ -1,0 +1,73 @@
+"""Sufficient statistics of a reconstruction: weighted sums of back-projected images.
+
+For map V, each image contributes  num += w Pᵀ[c y/σ²]  and  den += w Pᵀ[c²/σ²]  at every pose it
+may have, on the oversampled half grid. They are additive, so half-sets are sums over folds and
+leaving a fold out is a subtraction.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxrelax.imaging import (
+    ImageBatch,
+    ImageGeometry,
+    fold_friedel,
+    half_shape,
+    insert_slices,
+    shift_phases,
+)
+
+
+class Accumulator(eqx.Module):
+    """Rows of (real numerator, imaginary numerator, weight) on the half grid of ``radius``."""
+
+    values: Float[Array, "voxels 3"]
+    radius: int = eqx.field(static=True)
+
+    def __add__(self, other: Accumulator) -> Accumulator:
+        return Accumulator(self.values + other.values, self.radius)
+
+    def __sub__(self, other: Accumulator) -> Accumulator:
+        return Accumulator(self.values - other.values, self.radius)
+
+
+def empty_accumulator(radius: int) -> Accumulator:
+    """An accumulator with nothing in it."""
+    return Accumulator(jnp.zeros((int(np.prod(half_shape(radius))), 3), jnp.float32), radius)
+
+
+class Candidates(eqx.Module):
+    """Weighted poses to back-project: which image of the batch, at which pose, how much of it."""
+
+    row: Int[Array, " kept"]
+    rotations: Float[Array, "kept 3 3"]
+    origins_px: Float[Array, "kept 2"]
+    weight: Float[Array, " kept"]
+
+
+def accumulate(
+    accumulator: Accumulator,
+    batch: ImageBatch,
+    geometry: ImageGeometry,
+    candidates: Candidates,
+) -> Accumulator:
+    """Add a batch at the candidates' poses. ``batch.weights`` decide the band and the noise."""
+    row = candidates.row
+    # Half the multiplicity: a pixel and its mate are each inserted once (the origin counts half).
+    scale = candidates.weight[:, None] * (0.5 * batch.weights)[None, :]
+    ctf = batch.ctf[row]
+    data = batch.data[row] * shift_phases(candidates.origins_px, geometry.packing)
+    values = insert_slices(
+        accumulator.values, accumulator.radius, candidates.rotations, geometry.slice_wavevectors,
+        scale * ctf * data, scale * ctf**2,
+    )  # fmt: skip
+    return Accumulator(values, accumulator.radius)
+
+
+def completed(accumulator: Accumulator) -> Accumulator:
+    """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions."""
+    return Accumulator(fold_friedel(accumulator.values, accumulator.radius), accumulator.radius)

@@ -1,0 +1,114 @@
+"""The isotypic prior: the symmetric part of a map and the rest, each with its own Wiener gain.
+
+A map splits into the part that is invariant under G and the part that is not. They are orthogonal,
+have different signal-to-noise ratios, and only the second tells registers apart; an FSC over the
+whole map is dominated by the first and hides whether the second is signal at all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Float, Float32, Float64
+
+from jaxrelax.geometry import PointGroup
+from jaxrelax.reconstruction.fsc import rfft_shells, cross_power, shell_counts, spectrum
+from jaxrelax.reconstruction.rotate import rotate_map, symmetrise
+
+# Shells on either side of the one judged that do not vote on the operator: masks correlate them.
+EXCLUDED_NEIGHBOURS = 1
+
+
+class IsotypicParts(NamedTuple):
+    """A map invariant under H as its G-symmetric part and the rest."""
+
+    symmetric: Float32[np.ndarray, "n n n"]
+    asymmetric: Float32[np.ndarray, "n n n"]
+
+
+def isotypic_parts(
+    map_: Float32[np.ndarray, "n n n"], group: PointGroup, subgroup: PointGroup
+) -> IsotypicParts:
+    """Split Sym_H V into Sym_G V and the rest."""
+    symmetric = symmetrise(map_, group)
+    kept = symmetrise(map_, subgroup) if subgroup.order > 1 else np.asarray(map_, np.float32)
+    return IsotypicParts(symmetric, kept - symmetric)
+
+
+class HalfAlignment(NamedTuple):
+    """How the second half-map is turned onto the first, and their asymmetric correlation.
+
+    Attributes:
+        index: index in G of g; ``g V₂`` is in the frame of V₁.
+        fsc: FSC of the asymmetric parts per shell, each shell with the operator that the *other*
+            shells choose. Choosing by the shell itself would take the best of |G| tries and give
+            noise a positive correlation.
+    """
+
+    index: int
+    fsc: Float64[np.ndarray, " shells"]
+
+
+def align_half_maps(
+    asymmetric1: Float32[np.ndarray, "n n n"],
+    asymmetric2: Float32[np.ndarray, "n n n"],
+    group: PointGroup,
+    operators: list[int],
+    shell_weight: Float[np.ndarray, " shells"],
+) -> HalfAlignment:
+    """Align two asymmetric parts over ``operators`` (indices in G) and correlate them.
+
+    Args:
+        asymmetric1, asymmetric2: asymmetric parts of the (masked) half-maps.
+        group: G.
+        operators: candidates: representatives of the registers that keep H in place.
+        shell_weight: how much each shell's correlation counts in the choice of operator, e.g. its
+            gain times its number of coefficients; zero beyond the band.
+    """
+    n = asymmetric1.shape[0]
+    first = spectrum(asymmetric1)
+    power = np.sqrt(
+        cross_power(first, first, n)
+        * cross_power(*(2 * [spectrum(asymmetric2)]), n)
+    )
+    correlation = np.empty((len(operators), len(power)))
+    for row, g in enumerate(operators):
+        turned = rotate_map(asymmetric2, group.operators[g])
+        cross = cross_power(first, spectrum(turned), n)
+        correlation[row] = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
+    votes = correlation * shell_weight
+    total = votes.sum(axis=1)
+    window = np.lib.stride_tricks.sliding_window_view(
+        np.pad(votes, ((0, 0), (EXCLUDED_NEIGHBOURS,) * 2)), 2 * EXCLUDED_NEIGHBOURS + 1, axis=1
+    ).sum(axis=2)
+    chosen = np.argmax(total[:, None] - window, axis=0)
+    return HalfAlignment(
+        int(operators[int(np.argmax(total))]), correlation[chosen, np.arange(len(power))]
+    )
+
+
+def asymmetric_coefficients(
+    n: int, independent_fraction: float, group: PointGroup, subgroup: PointGroup
+) -> Float64[np.ndarray, " shells"]:
+    """Effective number of independent coefficients of the asymmetric part in each shell.
+
+    Of a shell's coefficients the mask leaves ``independent_fraction`` independent; an H-symmetric
+    map has 1/|H| of them and a G-symmetric one 1/|G|, the difference belongs to the asymmetric
+    part. 1/√ of this number is the standard deviation of its FSC when there is only noise.
+    """
+    share = 1.0 / subgroup.order - 1.0 / group.order
+    return np.maximum(shell_counts(n) * independent_fraction * share, 1.0)
+
+
+def apply_gain(
+    map_: Float32[np.ndarray, "n n n"], gain: Float[np.ndarray, " shells"]
+) -> Float32[np.ndarray, "n n n"]:
+    """Multiply every shell of a map by its gain; shells beyond the curve are dropped."""
+    n = map_.shape[0]
+    shells = rfft_shells(n)[0].reshape(n, n, n // 2 + 1)
+    curve = np.zeros(int(shells.max()) + 1, np.float32)
+    curve[: len(gain)] = gain[: len(curve)]
+    transform = scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1) * curve[shells]
+    return scipy.fft.irfftn(transform, s=map_.shape, workers=-1).astype(np.float32)

@@ -1,0 +1,122 @@
+"""What a user composes: modes (which latent variables are free) and relaxation.
+
+Frozen hyper-parameters; what changes during a run lives in the state.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import equinox as eqx
+
+from jaxrelax.inference import FixedPoses, GaussNewton, PoseSearch
+
+
+class Mode(eqx.Module):
+    """Which latent variables of an image are free besides the register."""
+
+    @abc.abstractmethod
+    def search(self) -> PoseSearch:
+        """How the pose of an image is searched."""
+
+    @property
+    @abc.abstractmethod
+    def learns_prior(self) -> bool:
+        """Whether the width of the pose prior follows the posterior."""
+
+    @abc.abstractmethod
+    def prior_widths(self) -> tuple[float, float]:
+        """Standard deviations of the pose prior: rotation (degrees), shift (Å), per axis."""
+
+
+class Registers(Mode):
+    """Poses stay as they are; only registers are inferred."""
+
+    def search(self) -> PoseSearch:
+        """No search."""
+        return FixedPoses()
+
+    @property
+    def learns_prior(self) -> bool:
+        """There is no prior."""
+        return False
+
+    def prior_widths(self) -> tuple[float, float]:
+        """Unused by the fixed-pose search; nominal values."""
+        return 1.0, 1.0
+
+
+class Local(Mode):
+    """Poses are refined around the consensus poses, under a Gaussian prior.
+
+    Attributes:
+        sigma_rotation_deg: standard deviation of the prior per rotation axis, in degrees.
+        sigma_shift_angstrom: standard deviation of the prior per shift axis, in Å.
+        learn_prior: update both from the posterior (empirical Bayes), so that they end at the
+            actual error of the consensus poses.
+        pose_search: the search; Gauss–Newton with Laplace evidence by default.
+    """
+
+    sigma_rotation_deg: float = 2.0
+    sigma_shift_angstrom: float = 1.5
+    learn_prior: bool = True
+    pose_search: PoseSearch = GaussNewton()
+
+    def __check_init__(self):
+        if min(self.sigma_rotation_deg, self.sigma_shift_angstrom) <= 0:
+            raise ValueError(
+                "the pose prior needs positive widths; to hold the poses use mode Registers()"
+            )
+
+    def search(self) -> PoseSearch:
+        """The pose search."""
+        return self.pose_search
+
+    @property
+    def learns_prior(self) -> bool:
+        """Whether the width of the pose prior follows the posterior."""
+        return self.learn_prior
+
+    def prior_widths(self) -> tuple[float, float]:
+        """Starting widths (degrees, Å)."""
+        return self.sigma_rotation_deg, self.sigma_shift_angstrom
+
+
+class Relax(eqx.Module):
+    """Symmetry relaxation: registers of G over H are inferred for every particle.
+
+    Attributes:
+        group: G, the symmetry of the consensus: a point group's name, or a text file of matrices.
+        to: H, the symmetry that is kept.
+        mask: path of a map-sized mask (0…1); only density inside it tells registers apart.
+        max_resolution: registers are told apart by frequencies up to this, in Å (None: no limit).
+        register: ``"soft"`` weighs an image over registers by its posterior, ``"hard"`` gives it
+            to the best.
+        cross_fit: folds per half-set; an image is scored against maps without its fold. 1 scores
+            images against maps that contain them, as other programs do.
+        optimism: standard errors added to the asymmetric FSC while asymmetry is sought; what
+            starts the motion away from the symmetric map. Annealed to zero before the end.
+        start: ``"symmetric"`` from the symmetrised reference, ``"reference"`` from the reference
+            as it is, ``"poses"`` from the registers of the input poses.
+    """
+
+    group: str
+    to: str = "C1"
+    mask: str | None = None
+    max_resolution: float | None = None
+    register: str = "soft"
+    cross_fit: int = 5
+    optimism: float = 3.0
+    start: str = "symmetric"
+
+    def __check_init__(self):
+        if self.register not in ("soft", "hard"):
+            raise ValueError(f'register is "soft" or "hard", not {self.register!r}')
+        if self.start not in ("symmetric", "reference", "poses"):
+            raise ValueError(
+                f'start is "symmetric", "reference" or "poses", not {self.start!r}'
+            )
+        if self.cross_fit < 1:
+            raise ValueError(f"cross_fit is a number of folds, at least 1; got {self.cross_fit}")
+        if self.optimism < 0:
+            raise ValueError(f"optimism cannot be negative; got {self.optimism}")

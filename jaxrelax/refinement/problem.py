@@ -1,0 +1,226 @@
+"""What stays fixed during a refinement: images, groups, masks, boxes, compiled programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Int, Int8
+
+from jaxrelax.geometry import (
+    PointGroup,
+    RightCosets,
+    parse_group,
+    point_group,
+    right_cosets,
+    subgroup,
+)
+from jaxrelax.imaging import (
+    CTFParameters,
+    ImageGeometry,
+    NoiseModel,
+    half_spectrum,
+    image_geometry,
+    resample_map,
+)
+from jaxrelax.io import InputError, Particles
+from jaxrelax.reconstruction import independent_fraction, soft_sphere
+from jaxrelax.refinement.components import Mode, Relax
+from jaxrelax.refinement.image_source import ImageSource
+
+# Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
+LADDER = (6, 8, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 36, 40, 45, 50, 56, 63, 70, 79, 88, 99,
+          111, 125, 140, 158, 177, 199, 223, 251, 281, 316, 355, 398)  # fmt: skip
+# Temporary arrays of a batch in the pose search stay near this size.
+BATCH_BYTES = 64 * 2**20
+
+
+class Problem:
+    """Inputs of a refinement and everything derived from them once."""
+
+    def __init__(
+        self,
+        particles: Particles,
+        *,
+        mode: Mode,
+        relax: Relax | None,
+        symmetry: str,
+        noise: NoiseModel,
+        map_box: int,
+        map_pixel_size_angstrom: float,
+        particle_diameter_angstrom: float,
+        register_mask: Float32[np.ndarray, "n n n"] | None,
+        half_set: Int8[np.ndarray, " n"],
+        fold: Int[np.ndarray, " n"],
+        normalise: bool,
+        seed: int,
+        cache_bytes: int,
+    ):
+        self.particles = particles
+        self.mode = mode
+        self.relax = relax
+        self.noise = noise
+        self.map_box = map_box
+        self.map_pixel_size_angstrom = map_pixel_size_angstrom
+        self.particle_diameter_angstrom = particle_diameter_angstrom
+        self.register_mask = register_mask
+        self.half_set = half_set
+        self.fold = fold
+        self.seed = seed
+        self.n_folds = int(fold.max()) + 1
+        self.group, self.subgroup = relaxation_groups(relax, symmetry)
+        self.registers: RightCosets = right_cosets(self.group, self.subgroup)
+        self.images = ImageSource(
+            particles,
+            [0.5 * particle_diameter_angstrom / g.pixel_size_angstrom for g in particles.optics],
+            normalise,
+            cache_bytes,
+        )
+        self.programs: dict[tuple, Callable] = {}
+        self._geometries: dict[tuple[int, int, int], ImageGeometry] = {}
+
+    @property
+    def n_registers(self) -> int:
+        """Number of registers, |G|/|H|; 1 without relaxation."""
+        return len(self.registers.representatives)
+
+    @property
+    def n_shells(self) -> int:
+        """Shells 0 … Nyquist of the map."""
+        return self.map_box // 2 + 1
+
+    @property
+    def last_shell(self) -> int:
+        """The last shell that is ever used: Nyquist itself is left out."""
+        return min(
+            [self.map_box // 2 - 1]
+            + [
+                int((g.box // 2 - 1) * self.box_edge_angstrom / (g.box * g.pixel_size_angstrom))
+                for g in self.particles.optics
+            ]
+        )
+
+    @property
+    def box_edge_angstrom(self) -> float:
+        """Edge of the map's box in Å."""
+        return self.map_box * self.map_pixel_size_angstrom
+
+    def resolution(self, shell: int) -> float:
+        """Resolution of a shell in Å."""
+        return self.box_edge_angstrom / max(shell, 1)
+
+    def shell(self, resolution_angstrom: float) -> int:
+        """Last shell at or below a resolution, between 1 and the last one used."""
+        return int(np.clip(self.box_edge_angstrom / resolution_angstrom, 1, self.last_shell))
+
+    def rung(self, shell: int, above: int = 0) -> int:
+        """The ladder's first rung at or beyond ``shell`` (or ``above`` rungs higher)."""
+        rungs = [r for r in LADDER if r < self.last_shell] + [self.last_shell]
+        index = next((i for i, r in enumerate(rungs) if r >= shell), len(rungs) - 1)
+        return rungs[min(index + above, len(rungs) - 1)]
+
+    def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
+        """Image geometry of an optics group up to ``max_shell``, scored band first."""
+        key = (group, max_shell, score_shell)
+        if key not in self._geometries:
+            optics = self.particles.optics[group]
+            ratio = optics.box * optics.pixel_size_angstrom / self.box_edge_angstrom
+            limit = optics.box // 2 - 1
+            packing = half_spectrum(
+                optics.box,
+                int(np.clip(np.floor(max_shell * ratio), 1, limit)),
+                int(np.clip(np.floor(score_shell * ratio), 1, limit)),
+            )
+            self._geometries[key] = image_geometry(
+                packing, optics.pixel_size_angstrom, self.map_box, self.map_pixel_size_angstrom
+            )
+        return self._geometries[key]
+
+    def ctf_parameters(self, rows: Int[np.ndarray, " batch"]) -> CTFParameters:
+        """CTF parameters of some particles, on the device."""
+        p = self.particles
+        optics = [p.optics[g] for g in p.optics_group[rows]]
+
+        def column(values):
+            return jnp.asarray(np.asarray(values, np.float32))
+
+        return CTFParameters(
+            defocus_u_angstrom=column(p.defocus_u_angstrom[rows]),
+            defocus_v_angstrom=column(p.defocus_v_angstrom[rows]),
+            defocus_angle_deg=column(p.defocus_angle_deg[rows]),
+            phase_shift_deg=column(p.phase_shift_deg[rows]),
+            bfactor_angstrom2=column(p.bfactor_angstrom2[rows]),
+            voltage_kv=column([o.voltage_kv for o in optics]),
+            spherical_aberration_mm=column([o.spherical_aberration_mm for o in optics]),
+            amplitude_contrast=column([o.amplitude_contrast for o in optics]),
+        )
+
+    def batch_size(self, n_pixels: int) -> int:
+        """Images per batch, from the memory of the pose search's normal equations."""
+        per_image = 8 * 12 * n_pixels * self.n_registers
+        size = max(int(BATCH_BYTES / per_image), 1)
+        return int(np.clip(2 ** int(np.log2(size)), 4, 128))
+
+    def batches(self, half: int, fold: int | None) -> list[tuple[int, list[np.ndarray]]]:
+        """Rows of a half-set (and fold), by optics group: (group, rows)."""
+        chosen = self.half_set == half
+        if fold is not None:
+            chosen &= self.fold == fold
+        return [
+            (g, rows)
+            for g in range(len(self.particles.optics))
+            if len(rows := np.flatnonzero(chosen & (self.particles.optics_group == g)))
+        ]
+
+    @cached_property
+    def normaliser(self) -> list[int]:
+        """Indices in G of register representatives that keep H in place: possible alignments."""
+        table, inverse = self.group.multiplication_table, self.group.inverse
+        members = [self.group.index_of(h) for h in self.subgroup.operators]
+        found = []
+        for representative in self.registers.representatives:
+            g = self.group.index_of(representative)
+            conjugate = {int(table[table[g, h], inverse[g]]) for h in members}
+            if conjugate == set(members):
+                found.append(g)
+        return found
+
+    def sphere(self, box: int) -> Float32[np.ndarray, "b b b"]:
+        """Soft spherical mask of the particle on a working box."""
+        pixel = self.box_edge_angstrom / box
+        radius = 0.5 * self.particle_diameter_angstrom / pixel
+        edge = min(max(3.0, 10.0 / pixel), 0.5 * box - radius)
+        return soft_sphere(box, radius, edge)
+
+    def register_mask_at(self, box: int) -> Float32[np.ndarray, "b b b"]:
+        """The register mask on a working box."""
+        if self.register_mask is None:
+            raise ValueError("this refinement has no register mask")
+        return np.clip(resample_map(self.register_mask, box), 0.0, 1.0)
+
+    def independent_fraction(self, box: int) -> float:
+        """Share of Fourier coefficients that the sphere leaves independent."""
+        return independent_fraction(self.sphere(box))
+
+
+def relaxation_groups(relax: Relax | None, symmetry: str) -> tuple[PointGroup, PointGroup]:
+    """(G, H): relaxed from G to H; without relaxation both are the map's symmetry.
+
+    Raises:
+        InputError: unknown groups, or H not contained in G.
+    """
+    try:
+        if relax is None:
+            group = parse_group(symmetry)
+            return group, group
+        group = parse_group(relax.group)
+        kept = point_group("C1") if relax.to.upper() == "C1" else subgroup(group, relax.to)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+    if kept.order == group.order:
+        raise InputError(
+            f"relaxing {group.name} to {kept.name} leaves nothing to relax; give a smaller group"
+        )
+    return group, kept

@@ -1,0 +1,86 @@
+"""What changes during a refinement, and what each step reports."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int8
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a step changes: enough, with the inputs, to go on from here.
+
+    Arrays are host-resident. ``n`` particles, ``m`` maps to score with (half-set × fold, the fold
+    left out), working box ``b``.
+    """
+
+    iteration: int
+    score_shell: int  # last shell that scores images
+    rotations: Float64[np.ndarray, "n 3 3"]
+    origins_angstrom: Float64[np.ndarray, "n 2"]
+    registers: Float32[np.ndarray, "n registers"]  # posterior
+    log_gain: Float32[np.ndarray, " n"]  # see StepInfo.held_out_gain
+    noise_power: Float64[np.ndarray, "groups shells"]
+    sigma_rotation_deg: float
+    sigma_shift_angstrom: float
+    symmetric: Float32[np.ndarray, "m b b b"]
+    asymmetric: Float32[np.ndarray, "m b b b"]
+    fsc: Float64[np.ndarray, " shells"]
+    fsc_symmetric: Float64[np.ndarray, " shells"]
+    fsc_asymmetric: Float64[np.ndarray, " shells"]
+    optimism: float
+    annealing: bool
+    alignment: int  # index in G: g × (half-map 2) is in the frame of half-map 1
+    history: tuple[dict[str, float], ...] = field(default=())
+
+    def replace(self, **changes) -> State:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What one iteration reports; the scalars become a row of ``history.csv``.
+
+    Attributes:
+        iteration: counted from 1.
+        resolution_angstrom: where the FSC of the aligned half-maps falls below 0.143.
+        score_resolution_angstrom: limit of the frequencies that scored images.
+        mean_max_posterior: mean over particles of the largest register probability.
+        register_change: fraction of particles whose best register changed.
+        rotation_change_deg, shift_change_angstrom: median change of the pose (without registers).
+        asymmetric_fsc: FSC of the asymmetric parts, averaged over the scored shells with the
+            number of their coefficients times the gain as weight.
+        asymmetric_power: rms of the asymmetric part over that of the symmetric one.
+        held_out_gain: mean over particles of log p(y | asymmetric map) − log p(y | symmetrised
+            map), in nats, each image scored against a map that does not contain it.
+        optimism: standard errors added to the asymmetric FSC in this iteration.
+        sigma_rotation_deg, sigma_shift_angstrom: width of the pose prior after it.
+        seconds: wall time.
+    """
+
+    iteration: int
+    resolution_angstrom: float
+    score_resolution_angstrom: float
+    mean_max_posterior: float
+    register_change: float
+    rotation_change_deg: float
+    shift_change_angstrom: float
+    asymmetric_fsc: float
+    asymmetric_power: float
+    held_out_gain: float
+    optimism: float
+    sigma_rotation_deg: float
+    sigma_shift_angstrom: float
+    seconds: float
+
+    def row(self) -> dict[str, float]:
+        """The scalars by name."""
+        return {k: float(v) for k, v in dataclasses.asdict(self).items()}
+
+
+Halves = Int8[np.ndarray, " n"]
+Curve = Float[np.ndarray, " shells"]
