@@ -22,9 +22,10 @@ from jaxrelax.simulate.superposition import Trace, kinds_of_chains, self_motions
 
 logger = logging.getLogger("jaxrelax")
 
-ANGLE_TOLERANCE = np.deg2rad(18.0)
+ANGLE_TOLERANCE = np.deg2rad(22.0)
 # Chains whose middle comes to lie farther from any mate's are not part of what obeys the group.
 SYMMETRIC_WITHIN_ANGSTROM = 12.0
+PROVISIONALLY_WITHIN_ANGSTROM = 25.0  # while the frame is still that of single chains
 WARN_RMS_ANGSTROM = 1.0
 
 
@@ -84,6 +85,8 @@ def find_frame(chains: Sequence[Trace], group: PointGroup) -> Frame:
         rotation = _refined(frame.rotation, rotations, group)
         frame = Frame(rotation, _centre(pairs, rotation, group, middle), 0.0, ())
     rms, names = _agreement(kinds, frame, group)
+    if not names:
+        raise InputError(f"no chains are repeated by all operators of {group.name}.")
     if rms > WARN_RMS_ANGSTROM:
         logger.warning(
             "The model obeys %s only to %.1f Å rms: its body is pseudo-symmetric.", group.name, rms
@@ -170,7 +173,7 @@ def _whole_motions(kinds, frame: Frame, group: PointGroup):
     for operator in group.operators[1:]:
         starts, ends = [], []
         for kind in kinds:
-            mates = _mates(kind, frame, operator)
+            mates = _mates(kind, frame, operator, PROVISIONALLY_WITHIN_ANGSTROM)
             if mates is not None:
                 for chain, mate in zip(kind, mates, strict=True):
                     keys = chain.common(mate)
@@ -182,12 +185,14 @@ def _whole_motions(kinds, frame: Frame, group: PointGroup):
     return pairs
 
 
-def _mates(kind: Sequence[Trace], frame: Frame, operator) -> list[Trace] | None:
+def _mates(
+    kind: Sequence[Trace], frame: Frame, operator, within_angstrom: float
+) -> list[Trace] | None:
     """The chain onto which an operator moves each chain of a kind; None if some have none."""
     centres = frame.apply(np.array([chain.points().mean(axis=0) for chain in kind]))
     gaps = np.linalg.norm((centres @ operator.T)[:, None] - centres[None], axis=2)
     nearest = gaps.argmin(axis=1)
-    if len(set(nearest.tolist())) < len(kind) or gaps.min(axis=1).max() > SYMMETRIC_WITHIN_ANGSTROM:
+    if len(set(nearest.tolist())) < len(kind) or gaps.min(axis=1).max() > within_angstrom:
         return None
     return [kind[i] for i in nearest]
 
@@ -207,7 +212,10 @@ def _agreement(kinds, frame: Frame, group: PointGroup) -> tuple[float, tuple[str
     """Root-mean-square deviation of the symmetric chains from their mates, and their names."""
     squares, count, names = 0.0, 0, []
     for kind in kinds:
-        mates = [_mates(kind, frame, operator) for operator in group.operators[1:]]
+        mates = [
+            _mates(kind, frame, operator, SYMMETRIC_WITHIN_ANGSTROM)
+            for operator in group.operators[1:]
+        ]
         if any(m is None for m in mates):
             continue
         names += [chain.name for chain in kind]

@@ -6,7 +6,7 @@ import gemmi
 import numpy as np
 from jaxtyping import Float
 
-from jaxrelax.geometry import point_group, random_rotations
+from jaxrelax.geometry import PointGroup, parse_group, random_rotations
 from jaxrelax.simulate.atoms import BODY, Atoms, FormFactors
 
 RESIDUE_DALTON = 110.0
@@ -22,7 +22,10 @@ _COMPOSITION = {"C": 4.9, "N": 1.3, "O": 1.5, "S": 0.04}
 
 
 def phantom_atoms(
-    group: str = "C4", protomer_kda: float = 30.0, partner_kda: float = 45.0, seed: int = 0
+    group: PointGroup | str = "C4",
+    protomer_kda: float = 30.0,
+    partner_kda: float = 45.0,
+    seed: int = 0,
 ) -> Atoms:
     """A symmetric ring (or shell) of protomers, and a partner for each of its sites.
 
@@ -31,13 +34,13 @@ def phantom_atoms(
     group's. Operators act exactly: the atoms of site k are operator k applied to those of site 0.
 
     Args:
-        group: name of the point group; its axes pass through the origin in RELION's setting.
+        group: a point group or its name; its axes pass through the origin in RELION's setting.
         protomer_kda: mass of each of the |G| protomers (the symmetric body).
         partner_kda: mass of each of the |G| partners (sites 0 to |G| − 1).
         seed: another seed gives another object.
     """
     rng = np.random.default_rng([seed, 1])
-    operators = point_group(group).operators
+    operators = parse_group(group).operators
     protomer, partner = helix_bundle(protomer_kda, rng), helix_bundle(partner_kda, rng)
     radius, partner_radius = bundle_radius(protomer_kda), bundle_radius(partner_kda)
     body = protomer + _place_protomer(operators, radius, rng)

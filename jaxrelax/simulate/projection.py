@@ -124,13 +124,11 @@ class Projector:
                     values = coefficients[members, rank, None] * taps[tap, members, None]
                     grid = _spread(xyz[members, :2], values, fine)
                     planes[plane % fine] += _crop_rows(np.fft.rfft2(grid), n)[0]
-            columns = np.fft.fft(planes, axis=0)
-            del planes
             keep = np.r_[0 : n // 2, fine - n // 2 : fine]
-            columns = columns[keep]
-            for z, kz in enumerate(_fft_frequencies(n)):
-                axes = (np.array([kz]), _fft_frequencies(n), _rfft_frequencies(n))
-                total[z] += columns[z] * self._transfer(axes, rank)[0]
+            for y, ky in enumerate(_fft_frequencies(n)):  # row by row: no copy of all planes
+                axes = (_fft_frequencies(n), np.array([ky]), _rfft_frequencies(n))
+                columns = np.fft.fft(planes[:, y], axis=0)[keep]
+                total[:, y] += columns * self._transfer(axes, rank)[:, 0]
         return total
 
     def _fine(self, angstrom: Float[np.ndarray, "points dim"]) -> Float[np.ndarray, "points dim"]:

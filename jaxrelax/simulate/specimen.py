@@ -114,7 +114,14 @@ def load_specimen(source: str | Path, config: Simulation) -> Specimen:
                 f"({', '.join(MODEL_SUFFIXES)}) by its name."
             )
     _require_room(specimen.atoms, config)
+    if specimen.atoms.band_limit == np.inf and _always_complete(specimen):
+        reason = "no chain is deleted and every site occupied, so all particles are the same"
+        refuse(config, ("symmetric_fraction",), str(source), reason)
     return specimen
+
+
+def _always_complete(specimen: Specimen) -> bool:
+    return bool(specimen.mask(specimen.occupancy.probabilities == 1.0).all())
 
 
 def _projector(atoms: Atoms, config: Simulation, default_bfactor: float) -> Projector:
@@ -129,9 +136,7 @@ def _projector(atoms: Atoms, config: Simulation, default_bfactor: float) -> Proj
 
 
 def _phantom(config: Simulation, group: PointGroup) -> Specimen:
-    atoms = phantom_atoms(
-        config.group, config.protomer_kda, config.partner_kda, config.phantom_seed
-    )
+    atoms = phantom_atoms(group, config.protomer_kda, config.partner_kda, config.phantom_seed)
     occupancy = parse_occupancy(config.occupancy, group.order)
     report = _masses(atoms, occupancy, atoms.sites == 0)
     projector = _projector(atoms, config, DEFAULT_BFACTOR_ANGSTROM2)

@@ -320,6 +320,7 @@ def test_options_that_cannot_act_are_refused(tmp_path, plain):
         ({"assembly": "2"}, "assembly"),
         ({"occupancy": "10101"}, "5 digits"),
         ({"group": "C0"}, "group"),
+        ({"occupancy": "all", "symmetric_fraction": 0.5}, "symmetric_fraction"),
         ({"max_shift_angstrom": 90.0}, "does not fit.*box"),
         ({"particle_diameter_angstrom": 300.0}, "larger than the box"),
         ({"particle_diameter_angstrom": 5.0}, "few pixels"),
@@ -342,6 +343,14 @@ def test_options_that_cannot_act_are_refused(tmp_path, plain):
         simulate(tmp_path / "zero.mrc", tmp_path, onmap)
     with pytest.raises(InputError, match="folder"):
         simulate("phantom", tmp_path / "file.txt", SMALL)
+
+
+def test_group_from_a_file_of_operators(tmp_path):
+    rows = [" ".join(map(str, g.ravel())) for g in point_group("C2").operators]
+    (tmp_path / "operators.txt").write_text("\n".join(rows))
+    config = replace(SMALL, n_images=2, group=str(tmp_path / "operators.txt"), occupancy="11")
+    result = simulate("phantom", tmp_path / "out", config)
+    assert result.measured["asymmetric_power_fraction"] < 1e-9
 
 
 def test_every_option_says_what_it_is():

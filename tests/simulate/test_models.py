@@ -162,3 +162,16 @@ def test_groel_is_d7(shared_data):
     _, frame, _ = model_atoms(path, point_group("D7"), assembly="")
     assert frame.rms_angstrom < 0.5
     assert len(frame.symmetric_chains) == 28
+
+
+def test_groel_groes_is_pseudo_d7(shared_data, caplog):
+    """The rings differ in conformation, and the cap is on one end: still the axes are found."""
+    path = shared_data / "models" / "1aon.pdb.gz"
+    _, c7, _ = model_atoms(path, point_group("C7"))
+    assert c7.rms_angstrom < 0.5
+    assert not caplog.text
+    _, d7, _ = model_atoms(path, point_group("D7"))
+    assert 5.0 < d7.rms_angstrom < 15.0
+    assert len(d7.symmetric_chains) == 14
+    assert abs((c7.rotation @ d7.rotation.T)[2, 2]) > 0.999
+    assert "pseudo-symmetric" in caplog.text
