@@ -18,8 +18,9 @@ from jaxrelax.imaging.preprocess import (
 )
 from jaxrelax.imaging.slices import (
     FourierVolume,
+    extract_parts,
+    extract_parts_and_tangents,
     extract_slices,
-    extract_slices_and_tangents,
     fold_friedel,
     half_shape,
     insert_slices,
@@ -46,8 +47,9 @@ __all__ = [
     "batch_ctf",
     "ctf",
     "electron_wavelength_angstrom",
+    "extract_parts",
+    "extract_parts_and_tangents",
     "extract_slices",
-    "extract_slices_and_tangents",
     "fold_friedel",
     "fourier_volume",
     "gridding_correction",

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelax.geometry import exp_so3
-from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_slices_and_tangents
+from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_parts_and_tangents
 from jaxrelax.inference.likelihood import centred_data, residual_power
 from jaxrelax.inference.pose_search import (
     N_OFFSETS,
@@ -66,27 +66,32 @@ def normal_equations(
     n_shells: int,
 ) -> NormalEquations:
     """One gather: misfit, gradient and curvature for all registers, in prior units."""
-    slices, turned = extract_slices_and_tangents(volume, rotations, geometry.slice_wavevectors)
-    ctf = batch.ctf[..., None]
-    model = ctf * slices
-    residual = centred_data(batch, origins_px, geometry)[..., None] - model
-    # Adding δ to the origin moves the image by +δ, as if the model moved by −δ.
-    k = geometry.packing.wavevectors_px * (2.0 * np.pi / geometry.packing.box)
-    kx, ky = (1j * jnp.asarray(k[:, i])[None, :, None] for i in range(2))
+    value, turned = extract_parts_and_tangents(volume, rotations, geometry.slice_wavevectors)
+    data = centred_data(batch, origins_px, geometry)[:, None]
+    ctf = batch.ctf[:, None]
+    model = tuple(ctf * part for part in value)
+    residual = (data.real - model[0], data.imag - model[1])
     scales = prior.scales()
-    columns = jnp.stack(
-        [ctf * turned[:, axis] * scales[axis] for axis in range(3)]
-        + [kx * model * scales[3], ky * model * scales[4], residual],
-        axis=1,
+    columns = [
+        tuple(ctf * scales[axis] * part for part in turned[axis]) for axis in range(3)
+    ]
+    # Adding δ to the origin moves the image by +δ, as if the model moved by −δ: i k·δ × model.
+    k = geometry.packing.wavevectors_px * (2.0 * np.pi / geometry.packing.box)
+    for axis in range(2):
+        wave = jnp.asarray(k[:, axis])[None, None] * scales[3 + axis]
+        columns.append((-wave * model[1], wave * model[0]))
+    columns.append(residual)
+    root = jnp.sqrt(batch.weights)[None, None, None]
+    stacked = jnp.concatenate(
+        [jnp.stack([c[part] for c in columns], axis=2) * root for part in range(2)], axis=-1
     )
-    columns = columns * jnp.sqrt(batch.weights)[None, None, :, None]
-    real = jnp.concatenate([columns.real, columns.imag], axis=2)
-    gram = jnp.einsum("bafj,bcfj->bjac", real, real)
+    gram = jnp.einsum("bjaf,bjcf->bjac", stacked, stacked)
+    power = residual[0] ** 2 + residual[1] ** 2
     return NormalEquations(
         misfit=gram[..., N_OFFSETS, N_OFFSETS],
         gradient=gram[..., :N_OFFSETS, N_OFFSETS],
         curvature=gram[..., :N_OFFSETS, :N_OFFSETS],
-        residual_power=residual_power(residual, geometry, n_shells),
+        residual_power=residual_power(power, geometry, n_shells),
     )
 
 

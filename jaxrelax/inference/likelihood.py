@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Float32, Int32
 
-from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_slices, shift_phases
+from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_parts, shift_phases
 
 
 def centred_data(
@@ -29,15 +29,12 @@ def shell_indicator(shells: Int32[np.ndarray, " freq"], n_shells: int) -> Float3
 
 
 def residual_power(
-    residual: Complex[Array, "batch freq channels"],
-    geometry: ImageGeometry,
-    n_shells: int,
+    power: Float[Array, "batch channels freq"], geometry: ImageGeometry, n_shells: int
 ) -> Float[Array, "batch channels shells"]:
     """Summed |residual|² with multiplicity, per shell of the map's grid."""
-    power = residual.real**2 + residual.imag**2
     indicator = shell_indicator(geometry.slice_shell, n_shells)
     indicator = jnp.asarray(indicator * geometry.packing.multiplicity[:, None])
-    return jnp.einsum("bfj,fs->bjs", power, indicator)
+    return jnp.einsum("bjf,fs->bjs", power, indicator)
 
 
 def log_likelihood(
@@ -46,17 +43,18 @@ def log_likelihood(
     geometry: ImageGeometry,
     rotations: Float[Array, "batch 3 3"],
     origins_px: Float[Array, "batch 2"],
-) -> tuple[Float[Array, "batch channels"], Complex[Array, "batch freq channels"]]:
-    """−½ Σ weight |y − c P V_j|² for every channel j, and the residuals.
+) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels freq"]]:
+    """−½ Σ weight |y − c P V_j|² for every channel j, and |y − c P V_j|² itself.
 
     Args:
         volume: hypotheses as channels.
         batch: packed images; ``weights`` decide the band.
+        geometry: packing and slice frequencies of the images.
         rotations: A of each image.
         origins_px: RELION origins in image pixels.
     """
-    slices = extract_slices(volume, rotations, geometry.slice_wavevectors)
-    data = centred_data(batch, origins_px, geometry)
-    residual = data[..., None] - batch.ctf[..., None] * slices
-    power = residual.real**2 + residual.imag**2
-    return -0.5 * jnp.einsum("bfj,f->bj", power, batch.weights), residual
+    real, imaginary = extract_parts(volume, rotations, geometry.slice_wavevectors)
+    data = centred_data(batch, origins_px, geometry)[:, None]
+    ctf = batch.ctf[:, None]
+    power = (data.real - ctf * real) ** 2 + (data.imag - ctf * imaginary) ** 2
+    return -0.5 * jnp.einsum("bjf,f->bj", power, batch.weights), power

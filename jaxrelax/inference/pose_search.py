@@ -84,7 +84,7 @@ class FixedPoses(PoseSearch):
         n_shells: int,
     ) -> PosePosterior:
         """Log-likelihood of each register at the given pose."""
-        scores, residual = log_likelihood(
+        scores, power = log_likelihood(
             volume, batch, geometry, poses.rotations, poses.origins_px
         )
         n, registers = scores.shape
@@ -94,5 +94,5 @@ class FixedPoses(PoseSearch):
             origins_px=jnp.broadcast_to(poses.origins_px[:, None], (n, registers, 2)),
             offset=jnp.zeros((n, registers, N_OFFSETS), scores.dtype),
             covariance=jnp.zeros((n, registers, N_OFFSETS, N_OFFSETS), scores.dtype),
-            residual_power=residual_power(residual, geometry, n_shells),
+            residual_power=residual_power(power, geometry, n_shells),
         )

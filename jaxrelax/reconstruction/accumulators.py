@@ -23,9 +23,9 @@ from jaxrelax.imaging import (
 
 
 class Accumulator(eqx.Module):
-    """Rows of (real numerator, imaginary numerator, weight) on the half grid of ``radius``."""
+    """Rows of (real numerator, imaginary numerator, weight, unused) on the half grid of ``radius``."""
 
-    values: Float[Array, "voxels 3"]
+    values: Float[Array, "voxels 4"]
     radius: int = eqx.field(static=True)
 
     def __add__(self, other: Accumulator) -> Accumulator:
@@ -37,7 +37,7 @@ class Accumulator(eqx.Module):
 
 def empty_accumulator(radius: int) -> Accumulator:
     """An accumulator with nothing in it."""
-    return Accumulator(jnp.zeros((int(np.prod(half_shape(radius))), 3), jnp.float32), radius)
+    return Accumulator(jnp.zeros((int(np.prod(half_shape(radius))), 4), jnp.float32), radius)
 
 
 class Candidates(eqx.Module):

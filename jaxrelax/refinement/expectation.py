@@ -84,14 +84,31 @@ def register_volume(
 
 
 def _search_program(
-    search: PoseSearch, geometry: ImageGeometry, n_shells: int, registers: int, hard: bool
+    search: PoseSearch, geometry: ImageGeometry, n_shells: int, registers: int, chunk: int, hard: bool
 ):
-    """Compiled E-step of one geometry: posterior over registers with the pose integrated out."""
+    """Compiled E-step of one geometry: posterior over registers with the pose integrated out.
+
+    The batch is worked through in chunks whose temporaries fit the cache.
+    """
     inner = geometry.inner()
 
     @jax.jit
     def program(volume, batch: ImageBatch, poses: Poses, prior: PosePrior):
-        found = search(volume, batch.inner(geometry.n_inner), inner, poses, prior, n_shells)
+        scored = batch.inner(geometry.n_inner)
+        images = (scored.data, scored.ctf, scored.valid)
+        size = min(chunk, scored.data.shape[0])
+
+        def one_chunk(part):
+            (data, ctf, valid), some = part
+            return search(
+                volume, ImageBatch(data, ctf, scored.weights, valid), inner, some, prior, n_shells
+            )
+
+        def split(x):
+            return x.reshape(-1, size, *x.shape[1:])
+
+        found = jax.lax.map(one_chunk, jax.tree.map(split, (images, poses)))
+        found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
         symmetric = found.log_evidence[:, -1]  # the last channel, see register_volume
         found = jax.tree.map(lambda x: x[:, :registers], found)
         weights = posterior(found.log_evidence)
@@ -257,7 +274,8 @@ def _programs(problem, group, geometry, score_rung, accumulate_shell):
         problem.programs[shape, flags] = (
             _batch_program(geometry, *flags),
             _search_program(
-                problem.mode.search(), geometry, problem.n_shells, problem.n_registers, hard
+                problem.mode.search(), geometry, problem.n_shells, problem.n_registers,
+                problem.chunk_size(geometry.n_inner), hard,
             ),
             _accumulate_program(geometry),
         )

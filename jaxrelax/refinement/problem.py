@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int, Int8
@@ -33,8 +34,8 @@ from jaxrelax.refinement.image_source import ImageSource
 # Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
 LADDER = (6, 8, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 36, 40, 45, 50, 56, 63, 70, 79, 88, 99,
           111, 125, 140, 158, 177, 199, 223, 251, 281, 316, 355, 398)  # fmt: skip
-# Temporary arrays of a batch in the pose search stay near this size.
-BATCH_BYTES = 64 * 2**20
+# Temporaries of the pose search: about a core's cache, or enough to fill an accelerator.
+CHUNK_BYTES = {"cpu": 3 * 2**20, "accelerator": 2**29}
 
 
 class Problem:
@@ -158,10 +159,14 @@ class Problem:
         )
 
     def batch_size(self, n_pixels: int) -> int:
-        """Images per batch, from the memory of the pose search's normal equations."""
-        per_image = 8 * 12 * n_pixels * self.n_registers
-        size = max(int(BATCH_BYTES / per_image), 1)
-        return int(np.clip(2 ** int(np.log2(size)), 4, 128))
+        """Images per batch: what one transfer and one program call handle."""
+        return max(64, self.chunk_size(n_pixels))
+
+    def chunk_size(self, n_pixels: int) -> int:
+        """Images worked on at once, from the size of the pose search's normal equations."""
+        per_image = 4 * 12 * n_pixels * (self.n_registers + 1)
+        budget = CHUNK_BYTES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+        return int(2 ** np.clip(int(np.log2(max(budget / per_image, 1))), 0, 9))
 
     def batches(self, half: int, fold: int | None) -> list[tuple[int, list[np.ndarray]]]:
         """Rows of a half-set (and fold), by optics group: (group, rows)."""
