@@ -72,9 +72,7 @@ def normal_equations(
     model = tuple(ctf * part for part in value)
     residual = (data.real - model[0], data.imag - model[1])
     scales = prior.scales()
-    columns = [
-        tuple(ctf * scales[axis] * part for part in turned[axis]) for axis in range(3)
-    ]
+    columns = [tuple(ctf * scales[axis] * part for part in turned[axis]) for axis in range(3)]
     # Adding δ to the origin moves the image by +δ, as if the model moved by −δ: i k·δ × model.
     k = geometry.packing.wavevectors_px * (2.0 * np.pi / geometry.packing.box)
     for axis in range(2):
@@ -109,9 +107,7 @@ def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
     right = equations.gradient - offset[:, None, :]
     factor = jnp.linalg.cholesky(precision)
     step = jax.scipy.linalg.cho_solve((factor, True), right[..., None])[..., 0]
-    log_determinant = 2.0 * jnp.sum(
-        jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1
-    )
+    log_determinant = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
     evidence = (
         -0.5 * equations.misfit
         - 0.5 * jnp.sum(offset**2, axis=-1)[:, None]
@@ -165,27 +161,32 @@ class GaussNewton(PoseSearch):
             return exp_so3(step[:, :3]) @ rotations, origins + step[:, 3:]
 
         def body(carry, _):
-            rotations, origins, (equations, offset, density), damping = carry
-            evidence, step, _ = laplace(equations, offset)
-            weights = jax.nn.softmax(evidence, axis=-1)
-            shared = jnp.einsum("bj,bja->ba", weights, step)
-            length = jnp.linalg.norm(shared, axis=-1, keepdims=True)
-            shared = shared * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
-            trial = move(rotations, origins, shared * damping[:, None])
+            # One expansion per turn, so that it is compiled once: judge the trial, keep the better
+            # of it and the best so far, and step from there.
+            trial, best, damping = carry
             found = expand(*trial)
-            better = found[2] >= density
+            better = found[2] >= best[1][2]
 
             def choose(new, old):
                 return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
 
-            kept = jax.tree.map(choose, (*trial, found), carry[:3])
-            return (*kept, jnp.where(better, 1.0, 0.3 * damping)), None
+            best = jax.tree.map(choose, (trial, found), best)
+            damping = jnp.where(better, 1.0, 0.3 * damping)
+            (rotations, origins), (equations, offset, _) = best
+            evidence, step, _ = laplace(equations, offset)
+            shared = jnp.einsum("bj,bja->ba", jax.nn.softmax(evidence, axis=-1), step)
+            length = jnp.linalg.norm(shared, axis=-1, keepdims=True)
+            shared = shared * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
+            return (move(rotations, origins, shared * damping[:, None]), best, damping), None
 
-        start = expand(poses.rotations, poses.origins_px)
-        damping = jnp.ones(start[2].shape, start[2].dtype)
-        carry = (poses.rotations, poses.origins_px, start, damping)
-        (rotations, origins, (equations, offset, _), _), _ = jax.lax.scan(
-            body, carry, None, length=self.n_steps
+        start = (poses.rotations, poses.origins_px)
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(expand, *start)
+        )
+        worst = (*nothing[:2], jnp.full_like(nothing[2], -jnp.inf))
+        carry = (start, (start, worst), jnp.ones_like(nothing[2]))
+        (_, ((rotations, origins), (equations, offset, _)), _), _ = jax.lax.scan(
+            body, carry, None, length=self.n_steps + 1
         )
 
         evidence, step, covariance = laplace(equations, offset)

@@ -20,7 +20,9 @@ def centred_data(
     return batch.data * shift_phases(origins_px, geometry.packing)
 
 
-def shell_indicator(shells: Int32[np.ndarray, " freq"], n_shells: int) -> Float32[np.ndarray, "f s"]:
+def shell_indicator(
+    shells: Int32[np.ndarray, " freq"], n_shells: int
+) -> Float32[np.ndarray, "f s"]:
     """One-hot matrix that sums packed pixels into shells (a matrix product beats a scatter)."""
     indicator = np.zeros((len(shells), n_shells), np.float32)
     inside = shells < n_shells

@@ -84,9 +84,7 @@ class FixedPoses(PoseSearch):
         n_shells: int,
     ) -> PosePosterior:
         """Log-likelihood of each register at the given pose."""
-        scores, power = log_likelihood(
-            volume, batch, geometry, poses.rotations, poses.origins_px
-        )
+        scores, power = log_likelihood(volume, batch, geometry, poses.rotations, poses.origins_px)
         n, registers = scores.shape
         return PosePosterior(
             log_evidence=scores,

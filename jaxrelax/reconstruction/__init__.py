@@ -7,6 +7,13 @@ from jaxrelax.reconstruction.accumulators import (
     completed,
     empty_accumulator,
 )
+from jaxrelax.reconstruction.axes import (
+    AxisAlignment,
+    align_axes,
+    misaligned_axes,
+    moved,
+    symmetry_correlation,
+)
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
 from jaxrelax.reconstruction.isotypic import (
     HalfAlignment,
@@ -27,10 +34,12 @@ from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
     "Accumulator",
+    "AxisAlignment",
     "Candidates",
     "HalfAlignment",
     "IsotypicParts",
     "accumulate",
+    "align_axes",
     "align_half_maps",
     "apply_gain",
     "asymmetric_coefficients",
@@ -43,11 +52,14 @@ __all__ = [
     "inverse_tau2",
     "isotypic_parts",
     "mean_weight",
+    "misaligned_axes",
+    "moved",
     "particle_radius_angstrom",
     "resolution_shell",
     "rotate_map",
     "soft_sphere",
     "solvent_mask",
     "symmetrise",
+    "symmetry_correlation",
     "wiener_map",
 ]

@@ -8,6 +8,7 @@ leaving a fold out is a subtraction.
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -20,6 +21,9 @@ from jaxrelax.imaging import (
     insert_slices,
     shift_phases,
 )
+
+
+_fold = jax.jit(fold_friedel, static_argnums=1, donate_argnums=0)
 
 
 class Accumulator(eqx.Module):
@@ -70,4 +74,4 @@ def accumulate(
 
 def completed(accumulator: Accumulator) -> Accumulator:
     """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions."""
-    return Accumulator(fold_friedel(accumulator.values, accumulator.radius), accumulator.radius)
+    return Accumulator(_fold(accumulator.values, accumulator.radius), accumulator.radius)

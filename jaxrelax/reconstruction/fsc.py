@@ -78,9 +78,7 @@ def corrected_fsc(
     unmasked = fsc(map1, map2)
     masked = fsc(map1, map2, mask)
     start = max(first_below(unmasked, 0.8), 2)
-    random = fsc(
-        randomise_phases(map1, start, rng), randomise_phases(map2, start, rng), mask
-    )
+    random = fsc(randomise_phases(map1, start, rng), randomise_phases(map2, start, rng), mask)
     corrected = masked.copy()
     beyond = np.arange(len(masked)) >= start + 2
     safe = np.minimum(random, 0.999)

@@ -69,10 +69,7 @@ def align_half_maps(
     """
     n = asymmetric1.shape[0]
     first = spectrum(asymmetric1)
-    power = np.sqrt(
-        cross_power(first, first, n)
-        * cross_power(*(2 * [spectrum(asymmetric2)]), n)
-    )
+    power = np.sqrt(cross_power(first, first, n) * cross_power(*(2 * [spectrum(asymmetric2)]), n))
     correlation = np.empty((len(operators), len(power)))
     for row, g in enumerate(operators):
         turned = rotate_map(asymmetric2, group.operators[g])

@@ -1,0 +1,42 @@
+"""State, loop, modes, schedule, criteria, checkpoints: refinement as one loop."""
+
+from jaxrelax.refinement.callbacks import Callback
+from jaxrelax.refinement.components import Local, Mode, Registers, Relax
+from jaxrelax.refinement.criteria import (
+    Criterion,
+    MaxIterations,
+    RegistersSettled,
+    ResolutionStalled,
+)
+from jaxrelax.refinement.finish import finish
+from jaxrelax.refinement.loop import init, step
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.refine import Map, Setup, done, iterate, prepare, refine
+from jaxrelax.refinement.result import AsymmetryEvidence, Result
+from jaxrelax.refinement.state import State, StepInfo
+
+__all__ = [
+    "AsymmetryEvidence",
+    "Callback",
+    "Criterion",
+    "Local",
+    "Map",
+    "MaxIterations",
+    "Mode",
+    "Problem",
+    "Registers",
+    "RegistersSettled",
+    "Relax",
+    "ResolutionStalled",
+    "Result",
+    "Setup",
+    "State",
+    "StepInfo",
+    "done",
+    "finish",
+    "init",
+    "iterate",
+    "prepare",
+    "refine",
+    "step",
+]

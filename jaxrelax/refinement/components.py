@@ -113,9 +113,7 @@ class Relax(eqx.Module):
         if self.register not in ("soft", "hard"):
             raise ValueError(f'register is "soft" or "hard", not {self.register!r}')
         if self.start not in ("symmetric", "reference", "poses"):
-            raise ValueError(
-                f'start is "symmetric", "reference" or "poses", not {self.start!r}'
-            )
+            raise ValueError(f'start is "symmetric", "reference" or "poses", not {self.start!r}')
         if self.cross_fit < 1:
             raise ValueError(f"cross_fit is a number of folds, at least 1; got {self.cross_fit}")
         if self.optimism < 0:

@@ -6,14 +6,16 @@ and fold share the volume that leaves their fold out.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int
 
+from jaxrelax.geometry import project_to_so3
 from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
@@ -37,6 +39,7 @@ from jaxrelax.inference import (
 from jaxrelax.reconstruction import (
     Accumulator,
     Candidates,
+    IsotypicParts,
     accumulate,
     completed,
     empty_accumulator,
@@ -57,8 +60,8 @@ class Expectation:
     log_gain: Float32[np.ndarray, " n"]
     residual: Float64[np.ndarray, "groups shells"]
     count: Float64[np.ndarray, "groups shells"]
-    rotation_moment_rad2: float  # posterior mean squared offset from the consensus, per axis
-    shift_moment_angstrom2: float
+    rotation_moment_rad2: float = 0.0  # posterior mean squared offset from the consensus, per axis
+    shift_moment_angstrom2: float = 0.0
 
 
 def register_volume(
@@ -84,7 +87,12 @@ def register_volume(
 
 
 def _search_program(
-    search: PoseSearch, geometry: ImageGeometry, n_shells: int, registers: int, chunk: int, hard: bool
+    search: PoseSearch,
+    geometry: ImageGeometry,
+    n_shells: int,
+    registers: int,
+    chunk: int,
+    hard: bool,
 ):
     """Compiled E-step of one geometry: posterior over registers with the pose integrated out.
 
@@ -94,14 +102,13 @@ def _search_program(
 
     @jax.jit
     def program(volume, batch: ImageBatch, poses: Poses, prior: PosePrior):
-        scored = batch.inner(geometry.n_inner)
-        images = (scored.data, scored.ctf, scored.valid)
-        size = min(chunk, scored.data.shape[0])
+        images = (batch.data, batch.ctf, batch.valid)
+        size = min(chunk, batch.data.shape[0])
 
         def one_chunk(part):
             (data, ctf, valid), some = part
             return search(
-                volume, ImageBatch(data, ctf, scored.weights, valid), inner, some, prior, n_shells
+                volume, ImageBatch(data, ctf, batch.weights, valid), inner, some, prior, n_shells
             )
 
         def split(x):
@@ -124,16 +131,6 @@ def _search_program(
     return program
 
 
-def _accumulate_program(geometry: ImageGeometry):
-    return jax.jit(
-        partial(_accumulate, geometry=geometry), donate_argnums=0
-    )
-
-
-def _accumulate(accumulator, batch, candidates, *, geometry):
-    return accumulate(accumulator, batch, geometry, candidates)
-
-
 def _batch_program(geometry: ImageGeometry, phase_flipped: bool, premultiplied: bool):
     @jax.jit
     def program(data, parameters, power, score_shell, valid):
@@ -145,7 +142,7 @@ def _batch_program(geometry: ImageGeometry, phase_flipped: bool, premultiplied: 
             power, geometry.packing, geometry.slice_shell, power.shape[0] - 1
         )
         return (
-            ImageBatch(data, ctf, score, valid),
+            ImageBatch(data, ctf, score, valid).inner(geometry.n_inner),
             ImageBatch(data, ctf, everything, valid),
         )
 
@@ -159,7 +156,7 @@ def expectation(
     *,
     n_folds: int | None = None,
     weights_override: Float32[np.ndarray, "n registers"] | None = None,
-    on_batch=None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> Expectation:
     """One pass over the images.
 
@@ -184,42 +181,87 @@ def expectation(
         log_gain=np.zeros(n, np.float32),
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
-        rotation_moment_rad2=0.0,
-        shift_moment_angstrom2=0.0,
     )
-    moments = np.zeros(2)
-    for half in (0, 1):
-        for fold in range(problem.n_folds):
-            index = half * problem.n_folds + fold
-            groups = problem.batches(half + 1, fold)
-            if not groups:
-                continue
-            volume = register_volume(
-                problem, state.symmetric[index], state.asymmetric[index], score_rung
-            )
-            target = fold if keep_folds > 1 else 0
-            accumulator = result.accumulators[half][target]
-            for group, rows in groups:
-                accumulator = _pass_over_group(
-                    problem, state, volume, accumulator, group, rows, score_rung,
-                    accumulate_shell, weights_override, result, moments, on_batch,
-                )  # fmt: skip
-            result.accumulators[half][target] = accumulator
+    for half, fold in itertools.product((0, 1), range(problem.n_folds)):
+        index = half * problem.n_folds + fold
+        groups = problem.batches(half + 1, fold)
+        if not groups:
+            continue
+        volume = register_volume(
+            problem, state.symmetric[index], state.asymmetric[index], score_rung
+        )
+        target = fold if keep_folds > 1 else 0
+        accumulator = result.accumulators[half][target]
+        for group, rows in groups:
+            geometry = problem.geometry(group, accumulate_shell, score_rung)
+            add = _accumulate_program(problem, group, accumulate_shell, score_rung)
+            for batch in scored_batches(
+                problem, state, volume, group, rows, geometry, problem.mode.search()
+            ):
+                kept = batch.kept
+                if weights_override is not None:
+                    kept = weights_override[batch.rows]
+                accumulator = add(accumulator, batch.images, _candidates(problem, kept, batch))
+                _record(problem, state, group, geometry, batch, result)
+                if on_batch is not None:
+                    on_batch(len(batch.rows))
+        result.accumulators[half][target] = accumulator
     result.accumulators = [[completed(a) for a in folds] for folds in result.accumulators]
-    result.rotation_moment_rad2 = moments[0] / (3 * n)
-    result.shift_moment_angstrom2 = moments[1] / (2 * n)
+    result.rotation_moment_rad2 /= 3 * n
+    result.shift_moment_angstrom2 /= 2 * n
     return result
 
 
-def _pass_over_group(
-    problem, state, volume, accumulator, group, rows, score_rung, accumulate_shell,
-    weights_override, result, moments, on_batch,
-):  # fmt: skip
-    """Stream the images of one half-set, fold and optics group through the E-step."""
-    optics = problem.particles.optics[group]
-    pixel = optics.pixel_size_angstrom
-    geometry = problem.geometry(group, accumulate_shell, score_rung)
-    prepare, search, add = _programs(problem, group, geometry, score_rung, accumulate_shell)
+def score_only(
+    problem: Problem, state: State, maps: list[IsotypicParts], search: PoseSearch
+) -> tuple[Float32[np.ndarray, "n registers"], Float32[np.ndarray, " n"]]:
+    """Posterior over registers and log-gain of every image under one map per half-set.
+
+    Args:
+        problem, state: inputs, poses, noise and band.
+        maps: the map that scores half-set 1, and the one for half-set 2.
+        search: pose search to use.
+    """
+    n = len(problem.particles)
+    registers, gain = np.zeros((n, problem.n_registers), np.float32), np.zeros(n, np.float32)
+    rung = problem.rung(state.score_shell)
+    for half, parts in enumerate(maps):
+        volume = register_volume(problem, parts.symmetric, parts.asymmetric, rung)
+        for group, rows in problem.batches(half + 1, None):
+            geometry = problem.geometry(group, rung, rung)
+            for batch in scored_batches(problem, state, volume, group, rows, geometry, search):
+                registers[batch.rows] = batch.weights
+                gain[batch.rows] = batch.gain
+    return registers, gain
+
+
+@dataclass
+class ScoredBatch:
+    """A batch after the search; per-image arrays without the padding rows."""
+
+    rows: Int[np.ndarray, " m"]
+    size: int  # with padding
+    images: ImageBatch  # padded; weights of the whole accumulated band
+    found: PosePosterior  # padded
+    weights: Float32[np.ndarray, "m registers"]
+    kept: Float32[np.ndarray, "m registers"]  # what the image contributes to each register
+    gain: Float32[np.ndarray, " m"]
+    residual: Float32[np.ndarray, " shells"]
+    moments: tuple[float, float]  # sums of squared offsets, in prior standard deviations
+
+
+def scored_batches(
+    problem: Problem,
+    state: State,
+    volume: FourierVolume,
+    group: int,
+    rows: Int[np.ndarray, " rows"],
+    geometry: ImageGeometry,
+    search: PoseSearch,
+) -> Iterator[ScoredBatch]:
+    """Stream images of one optics group through a search against one volume."""
+    pixel = problem.particles.optics[group].pixel_size_angstrom
+    prepare, score = _programs(problem, group, geometry, search)
     size = problem.batch_size(geometry.n_inner)
     prior = PosePrior(
         jnp.asarray(np.float32(np.deg2rad(state.sigma_rotation_deg))),
@@ -228,58 +270,122 @@ def _pass_over_group(
     power = jnp.asarray(state.noise_power[group].astype(np.float32))
     score_shell = jnp.asarray(state.score_shell)
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    scored_pixels = np.bincount(
-        np.minimum(geometry.inner().slice_shell, problem.n_shells - 1),
-        geometry.inner().packing.multiplicity,
-        minlength=problem.n_shells,
-    )
     for chosen, packed in problem.images.packed(batches, group, geometry.packing):
-        padding = np.concatenate([chosen, np.full(size - len(chosen), chosen[0])])
-        valid = jnp.asarray(np.arange(size) < len(chosen))
-        data = np.zeros((size, packed.shape[1]), np.complex64)
-        data[: len(chosen)] = packed
-        scored, everything = prepare(
-            jnp.asarray(data), problem.ctf_parameters(padding), power, score_shell, valid
-        )
-        poses = _poses(problem, state, padding, pixel)
-        found, sums, weights, kept, gain = search(volume, scored, poses, prior)
-        if weights_override is not None:
-            kept = jnp.asarray(weights_override[padding]) * valid[:, None].astype(jnp.float32)
-        candidates = _candidates(problem, np.asarray(kept), found, size)
-        accumulator = add(accumulator, everything, candidates)
-
         m = len(chosen)
-        weights = np.asarray(weights)[:m]
-        best = weights.argmax(axis=1)
-        rotations = np.asarray(found.rotations)[np.arange(m), best].astype(np.float64)
-        result.rotations[chosen] = _orthonormal(rotations)
-        result.origins_angstrom[chosen] = pixel * np.asarray(found.origins_px)[np.arange(m), best]
-        result.registers[chosen] = weights
-        result.log_gain[chosen] = np.asarray(gain)[:m]
-        result.residual[group] += np.asarray(sums[0])
-        result.count[group] += m * scored_pixels
-        moments[0] += float(sums[1]) * np.deg2rad(state.sigma_rotation_deg) ** 2
-        moments[1] += float(sums[2]) * state.sigma_shift_angstrom**2
-        if on_batch is not None:
-            on_batch(m)
-    return accumulator
-
-
-def _programs(problem, group, geometry, score_rung, accumulate_shell):
-    optics = problem.particles.optics[group]
-    shape = (optics.box, optics.pixel_size_angstrom, score_rung, accumulate_shell)
-    flags = (optics.phase_flipped, optics.ctf_premultiplied)
-    if (shape, flags) not in problem.programs:
-        hard = problem.relax is not None and problem.relax.register == "hard"
-        problem.programs[shape, flags] = (
-            _batch_program(geometry, *flags),
-            _search_program(
-                problem.mode.search(), geometry, problem.n_shells, problem.n_registers,
-                problem.chunk_size(geometry.n_inner), hard,
-            ),
-            _accumulate_program(geometry),
+        padding = np.concatenate([chosen, np.full(size - m, chosen[0])])
+        data = np.zeros((size, packed.shape[1]), np.complex64)
+        data[:m] = packed
+        scored, everything = prepare(
+            jnp.asarray(data), problem.ctf_parameters(padding), power, score_shell,
+            jnp.asarray(np.arange(size) < m),
+        )  # fmt: skip
+        poses = _poses(problem, state, padding, pixel)
+        found, sums, weights, kept, gain = score(volume, scored, poses, prior)
+        yield ScoredBatch(
+            rows=chosen,
+            size=size,
+            images=everything,
+            found=found,
+            weights=np.asarray(weights)[:m],
+            kept=np.asarray(kept)[:m],
+            gain=np.asarray(gain)[:m],
+            residual=np.asarray(sums[0]),
+            moments=(float(sums[1]), float(sums[2])),
         )
-    return problem.programs[shape, flags]
+
+
+def prepared_batch(
+    problem: Problem, max_shell: int, at_most: int
+) -> Iterator[tuple[ImageBatch, ImageGeometry, jax.Array, jax.Array]]:
+    """A sample of images at their consensus poses, under unit noise power, band by band.
+
+    Yields:
+        batch, geometry, rotations, origins in pixels; up to ``at_most`` images in all.
+    """
+    rng = np.random.default_rng((problem.seed, 4))
+    share = max(at_most // len(problem.particles.optics), 1)
+    for group, optics in enumerate(problem.particles.optics):
+        rows = np.flatnonzero(problem.particles.optics_group == group)
+        rows = np.sort(rng.permutation(rows)[:share])
+        geometry = problem.geometry(group, max_shell, max_shell)
+        prepare, _ = _programs(problem, group, geometry, problem.mode.search())
+        power = jnp.ones(problem.n_shells, jnp.float32)
+        for chosen, packed in problem.images.packed([rows], group, geometry.packing):
+            scored, _ = prepare(
+                jnp.asarray(packed), problem.ctf_parameters(chosen), power,
+                jnp.asarray(max_shell), jnp.ones(len(chosen), bool),
+            )  # fmt: skip
+            particles = problem.particles
+            yield (
+                scored,
+                geometry,
+                jnp.asarray(particles.rotations[chosen].astype(np.float32)),
+                jnp.asarray(
+                    (particles.origins_angstrom[chosen] / optics.pixel_size_angstrom).astype(
+                        np.float32
+                    )
+                ),
+            )
+
+
+def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expectation):
+    """Put a batch's results where they belong."""
+    rows, found = batch.rows, batch.found
+    m = np.arange(len(rows))
+    best = batch.weights.argmax(axis=1)
+    pixel = problem.particles.optics[group].pixel_size_angstrom
+    rotations = np.asarray(found.rotations)[m, best].astype(np.float64)
+    result.rotations[rows] = project_to_so3(rotations)
+    result.origins_angstrom[rows] = pixel * np.asarray(found.origins_px)[m, best]
+    result.registers[rows] = batch.weights
+    result.log_gain[rows] = batch.gain
+    inner = geometry.inner()
+    shells = np.minimum(inner.slice_shell, problem.n_shells - 1)
+    result.residual[group] += batch.residual
+    result.count[group] += len(rows) * np.bincount(
+        shells, inner.packing.multiplicity, minlength=problem.n_shells
+    )
+    rotation, shift = batch.moments
+    result.rotation_moment_rad2 += rotation * np.deg2rad(state.sigma_rotation_deg) ** 2
+    result.shift_moment_angstrom2 += shift * state.sigma_shift_angstrom**2
+
+
+def _group_key(problem: Problem, group: int):
+    optics = problem.particles.optics[group]
+    return (
+        optics.box, optics.pixel_size_angstrom, optics.phase_flipped, optics.ctf_premultiplied,
+    )  # fmt: skip
+
+
+def _programs(problem: Problem, group: int, geometry: ImageGeometry, search: PoseSearch):
+    """Compiled batch preparation and search; groups of one geometry share them."""
+    optics = problem.particles.optics[group]
+    packing = geometry.packing
+    key = (_group_key(problem, group), packing.max_shell, packing.n_inner)
+    if key not in problem.programs:
+        problem.programs[key] = _batch_program(
+            geometry, optics.phase_flipped, optics.ctf_premultiplied
+        )
+    search_key = (_group_key(problem, group), packing.n_inner, repr(search))
+    if search_key not in problem.programs:
+        hard = problem.relax is not None and problem.relax.register == "hard"
+        problem.programs[search_key] = _search_program(
+            search, geometry, problem.n_shells, problem.n_registers,
+            problem.chunk_size(geometry.n_inner), hard,
+        )  # fmt: skip
+    return problem.programs[key], problem.programs[search_key]
+
+
+def _accumulate_program(problem: Problem, group: int, accumulate_shell: int, score_rung: int):
+    key = (_group_key(problem, group), accumulate_shell, score_rung, "accumulate")
+    if key not in problem.programs:
+        geometry = problem.geometry(group, accumulate_shell, score_rung)
+
+        def program(accumulator, images, candidates):
+            return accumulate(accumulator, images, geometry, candidates)
+
+        problem.programs[key] = jax.jit(program, donate_argnums=0)
+    return problem.programs[key]
 
 
 def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:
@@ -296,25 +402,19 @@ def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:
     )
 
 
-def _candidates(problem: Problem, weights, found: PosePosterior, size: int) -> Candidates:
+def _candidates(problem: Problem, weights, batch: ScoredBatch) -> Candidates:
     """Significant registers of a batch, padded to a power of two times the batch size."""
     rows, registers, kept = significant(weights)
-    capacity = size
+    capacity = batch.size
     while capacity < len(rows):
         capacity *= 2
     pad = capacity - len(rows)
     rows, registers = (np.pad(a, (0, pad)).astype(np.int32) for a in (rows, registers))
     mates = problem.registers.representatives.astype(np.float32).transpose(0, 2, 1)
-    rotations = np.asarray(found.rotations)[rows, registers] @ mates[registers]
+    rotations = np.asarray(batch.found.rotations)[rows, registers] @ mates[registers]
     return Candidates(
         row=jnp.asarray(rows),
         rotations=jnp.asarray(rotations),
-        origins_px=jnp.asarray(np.asarray(found.origins_px)[rows, registers]),
+        origins_px=jnp.asarray(np.asarray(batch.found.origins_px)[rows, registers]),
         weight=jnp.asarray(np.pad(kept, (0, pad)).astype(np.float32)),
     )
-
-
-def _orthonormal(rotations: Float64[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "n 3 3"]:
-    """Nearest rotations: float32 products drift over many iterations."""
-    u, _, vt = np.linalg.svd(rotations)
-    return u @ vt

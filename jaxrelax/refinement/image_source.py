@@ -62,7 +62,7 @@ class ImageSource:
     def packed(
         self, batches: list[Int[np.ndarray, " rows"]], group: int, packing: HalfSpectrum
     ) -> Iterator[tuple[Int[np.ndarray, " rows"], Complex64[np.ndarray, "rows freq"]]]:
-        """Packed images of one optics group for each batch of rows (all batches of one size)."""
+        """Packed images of one optics group for each batch of rows."""
         key = (group, packing.max_shell, packing.n_inner)
         cache = self._cache_for(key, packing)
         place = self._place_in_group
@@ -71,8 +71,11 @@ class ImageSource:
                 yield rows, cache[place[rows]]
             return
         prepare = self._preparation(group, packing)
+        size = max(len(rows) for rows in batches)
         for rows, images in self.raw(batches):
-            packed = np.asarray(prepare(images))
+            # Always the same shape, so that the preparation compiles once.
+            padded = np.pad(images, ((0, size - len(rows)), (0, 0), (0, 0)), mode="edge")
+            packed = np.asarray(prepare(padded))[: len(rows)]
             if cache is not None:
                 cache[place[rows]] = packed
                 self._filled[key][place[rows]] = True

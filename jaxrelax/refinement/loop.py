@@ -13,7 +13,7 @@ from jaxrelax.reconstruction import isotypic_parts, resolution_shell
 from jaxrelax.refinement.expectation import expectation
 from jaxrelax.refinement.maximisation import maximisation
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.schedule import next_optimism
+from jaxrelax.refinement.schedule import Stage, next_stage
 from jaxrelax.refinement.state import State, StepInfo
 
 # Share of an image's weight that a random register gets in the first iteration of a symmetric
@@ -62,9 +62,16 @@ def init(
         fsc_symmetric=nothing,
         fsc_asymmetric=nothing,
         optimism=problem.relax.optimism if problem.relax is not None else 0.0,
-        annealing=False,
+        stage=_first_stage(problem),
         alignment=0,
     )
+
+
+def _first_stage(problem: Problem) -> Stage:
+    """Asymmetry is sought unless there is none to seek or it is given."""
+    if problem.relax is None:
+        return "settle"
+    return "withdraw" if problem.relax.start == "poses" else "seek"
 
 
 def starting_noise(problem: Problem, at_most: int = 1000):
@@ -130,7 +137,6 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
 
     resolution = resolution_shell(solved.fsc)
     lowest = state.history[0]["score_shell"] if state.history else state.score_shell
-    score_shell = int(np.clip(resolution, lowest, problem.rung(rung, above=1)))
     widths = _prior_widths(problem, state, found)
     best, before = found.registers.argmax(axis=1), state.registers.argmax(axis=1)
     info = StepInfo(
@@ -143,11 +149,10 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
             np.rad2deg(np.median(rotation_angle(found.rotations @ state.rotations.mT)))
         ),
         shift_change_angstrom=float(
-            np.median(
-                np.linalg.norm(found.origins_angstrom - state.origins_angstrom, axis=1)
-            )
+            np.median(np.linalg.norm(found.origins_angstrom - state.origins_angstrom, axis=1))
         ),
         asymmetric_fsc=solved.asymmetric_fsc,
+        asymmetric_signal=solved.asymmetric_signal,
         asymmetric_power=solved.asymmetric_power,
         held_out_gain=float(found.log_gain.mean()),
         optimism=state.optimism,
@@ -155,9 +160,15 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         sigma_shift_angstrom=widths[1],
         seconds=time.perf_counter() - began,
     )
-    row = info.row() | {"score_shell": float(state.score_shell)}
+    row = info.row() | {
+        "score_shell": float(state.score_shell),
+        "widened": float(state.stage != "seek"),
+    }
     history = (*state.history, row)
-    optimism, annealing = next_optimism(problem, state, history)
+    stage, optimism = next_stage(state.stage, state.optimism, history)
+    score_shell = state.score_shell
+    if stage != "seek":
+        score_shell = int(np.clip(resolution, lowest, accumulate_shell))
     return (
         state.replace(
             iteration=state.iteration + 1,
@@ -175,7 +186,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
             fsc_symmetric=solved.fsc_symmetric,
             fsc_asymmetric=solved.fsc_asymmetric,
             optimism=optimism,
-            annealing=annealing,
+            stage=stage,
             alignment=solved.alignment,
             history=history,
         ),

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Float64
 from jaxrelax.imaging import working_box
 from jaxrelax.reconstruction import (
     Accumulator,
+    HalfAlignment,
     IsotypicParts,
     align_half_maps,
     apply_gain,
@@ -43,6 +44,7 @@ class Maximisation(NamedTuple):
     fsc_asymmetric: Float64[np.ndarray, " shells"]
     gain: Float64[np.ndarray, " shells"]
     asymmetric_fsc: float  # weighted mean over the scored band
+    asymmetric_signal: float  # the same in standard errors
     asymmetric_power: float
     alignment: int
 
@@ -86,47 +88,38 @@ def maximisation(
     relaxed = problem.n_registers > 1
     halves = [total(folds) for folds in accumulators]
     maps = [unregularised_map(problem, h, max_shell) * sphere for h in halves]
-    parts = [_parts(problem, m) for m in maps]
+    parts = [split_parts(problem, m) for m in maps]
 
     n_shells = max_shell + 1
-    fsc_symmetric = _padded(fsc(parts[0].symmetric, parts[1].symmetric), n_shells)
-    counts = asymmetric_coefficients(
-        box, _region_fraction(problem, box, sphere), problem.group, problem.subgroup
-    )[:n_shells] if relaxed else np.ones(n_shells)  # fmt: skip
-    gain, fsc_asymmetric, alignment, mean = np.zeros(n_shells), np.zeros(n_shells), 0, 0.0
+    fsc_symmetric = fsc(parts[0].symmetric, parts[1].symmetric)[:n_shells]
+    gain, fsc_asymmetric = np.zeros(n_shells), np.zeros(n_shells)
+    alignment, mean, signal = 0, 0.0, 0.0
     if relaxed:
-        band = np.arange(n_shells) <= register_limit(problem, score_shell)
-        asymmetric = [_region(problem, p.asymmetric) for p in parts]
-        prior_gain = np.clip(max(optimism, 1.0) / np.sqrt(counts), 0, 1)
-        weight = np.zeros(box // 2 + 1)
-        weight[:n_shells] = counts * prior_gain * band
-        weight[0] = 0.0
-        aligned = align_half_maps(
-            asymmetric[0], asymmetric[1], problem.group, problem.normaliser, weight
-        )
-        alignment = aligned.index
-        fsc_asymmetric = _padded(aligned.fsc, n_shells)
+        counts = coefficients(problem, box)[:n_shells]
+        alignment, fsc_asymmetric = align_parts(problem, parts, max_shell, score_shell)
+        fsc_asymmetric = fsc_asymmetric[:n_shells]
         gain = np.clip(fsc_asymmetric + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
-        gain[~(np.arange(n_shells) <= register_limit(problem, max_shell))] = 0.0
-        mean = float(np.sum(fsc_asymmetric * weight[:n_shells]) / np.sum(weight))
+        gain[np.arange(n_shells) > register_limit(problem, max_shell)] = 0.0
+        # Weighted by the inverse standard error of each shell.
+        weight = np.sqrt(counts) * voting_shells(problem, n_shells, score_shell)
+        mean = float(np.sum(fsc_asymmetric * weight) / np.sum(weight))
+        signal = mean * float(np.sum(weight) / np.sqrt(np.sum(weight**2 / counts)))
 
     second = rotate_map(maps[1], problem.group.operators[alignment])
-    curve = _padded(fsc(maps[0], second), n_shells)
+    curve = fsc(maps[0], second)[:n_shells]
 
-    leave_out = len(accumulators[0])
-    kept = (leave_out - 1) / leave_out if leave_out > 1 else 1.0
+    folds_left = problem.n_folds - 1 if problem.cross_fitted else problem.n_folds
+    kept = folds_left / problem.n_folds
     fitted: list[IsotypicParts] = []
     for half, folds in zip(halves, accumulators, strict=True):
         tau = inverse_tau2(np.asarray(mean_weight(half, n_shells)), fsc_symmetric) * kept
         for fold in folds:
-            rest = half - fold if leave_out > 1 else half
-            solved = wiener_map(
-                rest, tau.astype(np.float32), box=box, image_box=problem.map_box
-            )
-            split = _parts(problem, np.asarray(solved) * sphere)
+            rest = half - fold if problem.cross_fitted else half
+            solved = wiener_map(rest, tau.astype(np.float32), box=box, image_box=problem.map_box)
+            split = split_parts(problem, np.asarray(solved) * sphere)
             if relaxed:
                 split = IsotypicParts(
-                    split.symmetric, apply_gain(_region(problem, split.asymmetric), gain)
+                    split.symmetric, apply_gain(region(problem, split.asymmetric), gain)
                 )
             fitted.append(split)
     rms = np.sqrt([np.mean(p.symmetric**2) for p in fitted])
@@ -139,9 +132,39 @@ def maximisation(
         fsc_asymmetric=fsc_asymmetric,
         gain=gain,
         asymmetric_fsc=mean,
+        asymmetric_signal=signal,
         asymmetric_power=float(np.mean(rms_asymmetric / np.maximum(rms, 1e-30))),
         alignment=alignment,
     )
+
+
+def coefficients(problem: Problem, box: int) -> Float64[np.ndarray, " shells"]:
+    """Independent coefficients of the asymmetric part per shell, inside the sphere or mask."""
+    return asymmetric_coefficients(
+        box, _region_fraction(problem, box, problem.sphere(box)), problem.group, problem.subgroup
+    )
+
+
+def voting_shells(problem: Problem, n_shells: int, score_shell: int):
+    """Which shells judge the asymmetric part: the scored ones that tell registers apart."""
+    shells = np.arange(n_shells)
+    return (shells > 0) & (shells <= register_limit(problem, score_shell))
+
+
+def align_parts(
+    problem: Problem, parts: list[IsotypicParts], max_shell: int, score_shell: int
+) -> HalfAlignment:
+    """Register alignment of half-map 2 onto half-map 1; the identity without relaxation."""
+    box = parts[0].symmetric.shape[0]
+    if problem.n_registers == 1:
+        return HalfAlignment(0, np.zeros(box // 2 + 1))
+    weight = np.sqrt(coefficients(problem, box))
+    weight[: max_shell + 1] *= voting_shells(problem, max_shell + 1, score_shell)
+    weight[max_shell + 1 :] = 0.0
+    return align_half_maps(
+        region(problem, parts[0].asymmetric), region(problem, parts[1].asymmetric),
+        problem.group, problem.normaliser, weight,
+    )  # fmt: skip
 
 
 def register_limit(problem: Problem, shell: int) -> int:
@@ -151,14 +174,15 @@ def register_limit(problem: Problem, shell: int) -> int:
     return min(shell, problem.shell(problem.relax.max_resolution))
 
 
-def _parts(problem: Problem, map_) -> IsotypicParts:
+def split_parts(problem: Problem, map_) -> IsotypicParts:
+    """Isotypic parts of a map; without relaxation everything is imposed to be symmetric."""
     if problem.n_registers > 1:
         return isotypic_parts(map_, problem.group, problem.subgroup)
     symmetric = isotypic_parts(map_, problem.group, problem.group).symmetric
     return IsotypicParts(symmetric, np.zeros_like(symmetric))
 
 
-def _region(problem: Problem, asymmetric):
+def region(problem: Problem, asymmetric):
     """The asymmetric part inside the register mask, if there is one."""
     if problem.register_mask is None:
         return asymmetric
@@ -169,8 +193,3 @@ def _region_fraction(problem: Problem, box: int, sphere) -> float:
     if problem.register_mask is None:
         return problem.independent_fraction(box)
     return independent_fraction(problem.register_mask_at(box) * sphere)
-
-
-def _padded(curve, n_shells: int) -> Float64[np.ndarray, " shells"]:
-    """A curve cut to the accumulated shells."""
-    return np.asarray(curve, np.float64)[:n_shells]

@@ -32,8 +32,7 @@ from jaxrelax.refinement.components import Mode, Relax
 from jaxrelax.refinement.image_source import ImageSource
 
 # Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
-LADDER = (6, 8, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 36, 40, 45, 50, 56, 63, 70, 79, 88, 99,
-          111, 125, 140, 158, 177, 199, 223, 251, 281, 316, 355, 398)  # fmt: skip
+LADDER = (6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100, 126, 159, 200, 252, 318, 400)
 # Temporaries of the pose search: about a core's cache, or enough to fill an accelerator.
 CHUNK_BYTES = {"cpu": 3 * 2**20, "accelerator": 2**29}
 
@@ -70,7 +69,9 @@ class Problem:
         self.half_set = half_set
         self.fold = fold
         self.seed = seed
-        self.n_folds = int(fold.max()) + 1
+        # At least two, so that a half-set can be judged from within.
+        self.n_folds = max(int(fold.max()) + 1, 2)
+        self.cross_fitted = relax is None or relax.cross_fit > 1
         self.group, self.subgroup = relaxation_groups(relax, symmetry)
         self.registers: RightCosets = right_cosets(self.group, self.subgroup)
         self.images = ImageSource(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int8
 
+from jaxrelax.refinement.schedule import Stage
+
 
 @dataclass(frozen=True)
 class State:
@@ -32,7 +34,7 @@ class State:
     fsc_symmetric: Float64[np.ndarray, " shells"]
     fsc_asymmetric: Float64[np.ndarray, " shells"]
     optimism: float
-    annealing: bool
+    stage: Stage  # see jaxrelax.refinement.schedule
     alignment: int  # index in G: g × (half-map 2) is in the frame of half-map 1
     history: tuple[dict[str, float], ...] = field(default=())
 
@@ -54,6 +56,7 @@ class StepInfo:
         rotation_change_deg, shift_change_angstrom: median change of the pose (without registers).
         asymmetric_fsc: FSC of the asymmetric parts, averaged over the scored shells with the
             number of their coefficients times the gain as weight.
+        asymmetric_signal: the same in units of its standard error under pure noise.
         asymmetric_power: rms of the asymmetric part over that of the symmetric one.
         held_out_gain: mean over particles of log p(y | asymmetric map) − log p(y | symmetrised
             map), in nats, each image scored against a map that does not contain it.
@@ -70,6 +73,7 @@ class StepInfo:
     rotation_change_deg: float
     shift_change_angstrom: float
     asymmetric_fsc: float
+    asymmetric_signal: float
     asymmetric_power: float
     held_out_gain: float
     optimism: float

@@ -1,0 +1,22 @@
+"""What may watch a refinement: progress, logs, checkpoints, a researcher's own probes."""
+
+from __future__ import annotations
+
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.state import State, StepInfo
+
+
+class Callback:
+    """Base of callbacks; override what is needed. They see the state and must not change it."""
+
+    def on_start(self, problem: Problem, state: State) -> None:
+        """Before the first iteration (or the first after a resume)."""
+
+    def on_batch(self, images: int) -> None:
+        """After each batch of images of an iteration."""
+
+    def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
+        """After each iteration."""
+
+    def on_finish(self, reason: str) -> None:
+        """When the loop has stopped, before the final full-resolution pass."""

@@ -1,0 +1,96 @@
+"""Checkpoints: everything to go on from an iteration, written so that a kill loses nothing.
+
+Arrays go to ``checkpoint/state_NNN.npz``, then ``checkpoint/checkpoint.json`` names them; both are
+written under a temporary name and renamed, and older arrays are removed only afterwards. At any
+moment the header on disk therefore names complete arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.refinement.state import State
+
+FORMAT = 1
+HEADER = "checkpoint/checkpoint.json"
+
+
+def save_checkpoint(folder: OutputFolder, state: State, identity: dict[str, Any]) -> None:
+    """Write the state after an iteration.
+
+    Args:
+        folder: the output folder.
+        state: what to save.
+        identity: settings and hashes of the inputs; a resumed run must have the same.
+    """
+    arrays, scalars = {}, {}
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        (arrays if isinstance(value, np.ndarray) else scalars)[field.name] = value
+    name = f"checkpoint/state_{state.iteration:03d}.npz"
+    folder.write_npz(name, **arrays)
+    folder.write_json(
+        HEADER, {"format": FORMAT, "arrays": name, "scalars": scalars, "identity": identity}
+    )
+    for old in (folder.path / "checkpoint").glob("state_*.npz"):
+        if old.name != Path(name).name:
+            old.unlink()
+
+
+def load_checkpoint(folder: OutputFolder, identity: dict[str, Any]) -> State | None:
+    """The last state, or None if the folder has none.
+
+    Raises:
+        InputError: the checkpoint is of another format, of other inputs or settings (named), or
+            damaged.
+    """
+    path = folder.path / HEADER
+    if not path.is_file():
+        return None
+    try:
+        header = json.loads(path.read_text())
+        if header["format"] != FORMAT:
+            raise InputError(
+                f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}; "
+                "start anew with --overwrite"
+            )
+        _require_same(path, header["identity"], json.loads(json.dumps(identity)))
+        with np.load(folder.path / header["arrays"]) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        scalars = header["scalars"]
+        scalars["history"] = tuple(scalars["history"])
+        return State(**arrays, **scalars)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: the checkpoint cannot be read ({error}); start anew with --overwrite"
+        ) from error
+
+
+def _require_same(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    for key in sorted(set(then) | set(now)):
+        if then.get(key) != now.get(key):
+            raise InputError(
+                f"{path}: cannot resume, {key} was {then.get(key)!r} and is now {now.get(key)!r}; "
+                "give the same settings, or start anew with --overwrite"
+            )
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def array_hash(array: np.ndarray) -> str:
+    """SHA-256 of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -1,0 +1,114 @@
+"""When to stop: small classes that look at the state and say why they are satisfied.
+
+A criterion is any object with ``reason(state) -> str | None``; combine them with ``&`` and ``|``.
+A relaxed refinement never stops while optimism is still on, whatever the criterion says: at the
+symmetric saddle every criterion is satisfied and the answer is not yet there.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import equinox as eqx
+
+from jaxrelax.refinement.state import State
+
+
+class Criterion(eqx.Module):
+    """Interface of stopping criteria."""
+
+    @abc.abstractmethod
+    def reason(self, state: State) -> str | None:
+        """Why the refinement may stop here, or None to go on."""
+
+    def __and__(self, other: Criterion) -> Criterion:
+        return Both(self, other)
+
+    def __or__(self, other: Criterion) -> Criterion:
+        return Either(self, other)
+
+
+class Both(Criterion):
+    """Satisfied when both are."""
+
+    first: Criterion
+    second: Criterion
+
+    def reason(self, state: State) -> str | None:
+        """The reasons of both."""
+        first, second = self.first.reason(state), self.second.reason(state)
+        return f"{first}; {second}" if first and second else None
+
+
+class Either(Criterion):
+    """Satisfied when either is."""
+
+    first: Criterion
+    second: Criterion
+
+    def reason(self, state: State) -> str | None:
+        """The reason of the first that has one."""
+        return self.first.reason(state) or self.second.reason(state)
+
+
+class MaxIterations(Criterion):
+    """A fixed number of iterations.
+
+    Attributes:
+        iterations: how many.
+    """
+
+    iterations: int = 40
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied from that iteration on."""
+        if state.iteration < self.iterations:
+            return None
+        return f"{self.iterations} iterations done"
+
+
+class ResolutionStalled(Criterion):
+    """The resolution has not improved for some iterations.
+
+    Attributes:
+        iterations: length of the standstill, counted after optimism is withdrawn.
+        tolerance: relative improvement that counts.
+    """
+
+    iterations: int = 2
+    tolerance: float = 0.005
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when the last iterations were no better than the best before them."""
+        calm = [row["resolution_angstrom"] for row in state.history if row["optimism"] == 0.0]
+        if len(calm) <= self.iterations:
+            return None
+        before, recent = min(calm[: -self.iterations]), min(calm[-self.iterations :])
+        if recent < before * (1.0 - self.tolerance):
+            return None
+        return f"no better resolution than {before:.2f} Å in {self.iterations} iterations"
+
+
+class RegistersSettled(Criterion):
+    """The mean largest register probability and the best registers have stopped moving.
+
+    Junk and uninformative views keep flipping for ever, so it is the change of the *mean*
+    posterior that is judged, not every particle's register.
+
+    Attributes:
+        iterations: length of the standstill.
+        tolerance: largest change of the mean over it.
+    """
+
+    iterations: int = 2
+    tolerance: float = 0.005
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when the mean largest posterior moved less than the tolerance."""
+        calm = [row["mean_max_posterior"] for row in state.history if row["optimism"] == 0.0]
+        if len(calm) <= self.iterations:
+            return None
+        last = calm[-self.iterations - 1 :]
+        if max(last) - min(last) > self.tolerance:
+            return None
+        return f"mean register posterior settled at {last[-1]:.3f}"

@@ -1,0 +1,147 @@
+"""From the last state to maps and registers for people: one frame, full resolution."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from jaxrelax.inference import entropy
+from jaxrelax.io import Particles
+from jaxrelax.reconstruction import (
+    apply_gain,
+    corrected_fsc,
+    fsc,
+    isotypic_parts,
+    resolution_shell,
+    rotate_map,
+    solvent_mask,
+    symmetrise,
+)
+from jaxrelax.refinement.evidence import asymmetry_evidence, peak_memory_gib
+from jaxrelax.refinement.expectation import expectation
+from jaxrelax.refinement.maximisation import (
+    align_parts,
+    region,
+    split_parts,
+    total,
+    unregularised_map,
+)
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.state import State
+
+
+def finish(
+    problem: Problem, state: State, *, reason: str, seconds: float, settings: dict, on_batch=None
+) -> Result:
+    """Final pass over the images and everything that is written.
+
+    Images are scored once more (cross-fitted, in the scored band) and accumulated twice: by fold
+    in the scored band, for the evidence, and by half-set up to Nyquist, for the maps.
+
+    Args:
+        problem, state: where the loop stopped.
+        reason: why it stopped.
+        seconds: wall time so far.
+        settings: what was asked, JSON-able.
+        on_batch: called with the number of images done.
+    """
+    rung = problem.rung(state.score_shell)
+    evidence = None
+    if problem.n_registers > 1:
+        banded = expectation(problem, state, rung, on_batch=on_batch)
+        evidence = asymmetry_evidence(problem, state, banded.accumulators, rung, banded.registers)
+        del banded
+    found = expectation(problem, state, problem.last_shell, n_folds=1, on_batch=on_batch)
+    kept = [
+        symmetrise(unregularised_map(problem, total(folds), problem.last_shell), problem.subgroup)
+        for folds in found.accumulators
+    ]
+    sphere = problem.sphere(problem.map_box)
+    aligned = align_parts(
+        problem, [split_parts(problem, m * sphere) for m in kept], problem.last_shell, rung
+    )
+    first, second = kept[0], rotate_map(kept[1], problem.group.operators[aligned.index])
+
+    mean = 0.5 * (first + second) * sphere
+    mask = solvent_mask(apply_gain(mean, _joined(state.fsc)), problem.map_pixel_size_angstrom)
+    curves = corrected_fsc(first, second, mask, np.random.default_rng((problem.seed, 3)))
+    if problem.n_registers > 1:
+        parts = [
+            isotypic_parts(m * sphere, problem.group, problem.subgroup) for m in (first, second)
+        ]
+        curves["symmetric"] = fsc(parts[0].symmetric, parts[1].symmetric)
+        curves["asymmetric"] = aligned.fsc
+        symmetric, asymmetric = (0.5 * (parts[0][i] + parts[1][i]) for i in range(2))
+        final = apply_gain(symmetric, _joined(_until_zero(curves["symmetric"])))
+        final = final + apply_gain(
+            region(problem, asymmetric), _joined(np.clip(_until_zero(aligned.fsc), 0.0, 1.0))
+        )
+    else:
+        final = apply_gain(mean, _joined(_until_zero(curves["corrected"])))
+    symmetrised = symmetrise(final, problem.group)
+
+    registers, particles = _in_one_frame(problem, found, aligned.index)
+    return Result(
+        particles=particles,
+        map=final,
+        half_maps=(first, second),
+        map_symmetrised=symmetrised,
+        difference=final - symmetrised,
+        mask=mask,
+        pixel_size_angstrom=problem.map_pixel_size_angstrom,
+        registers=registers,
+        operators=problem.registers.representatives,
+        fsc=curves,
+        resolution_angstrom=problem.resolution(resolution_shell(curves["corrected"])),
+        evidence=evidence,
+        noise_power=state.noise_power,
+        history=[dict(row) for row in state.history],
+        reason=reason,
+        settings=settings,
+        seconds=seconds,
+        peak_memory_gib=peak_memory_gib(),
+    )
+
+
+def _in_one_frame(
+    problem: Problem, found, alignment: int
+) -> tuple[Float32[np.ndarray, "n registers"], Particles]:
+    """Registers and poses with half-set 2 turned onto half-set 1.
+
+    With g V₂ in the frame of V₁, the pose A r_jᵀ for V₂ is A (g r_j)ᵀ for g V₂.
+    """
+    group, cosets = problem.group, problem.registers
+    elements = [group.index_of(r) for r in cosets.representatives]
+    moved = cosets.coset_table[group.multiplication_table[alignment][elements]]
+    registers = found.registers.copy()
+    second = problem.half_set == 2
+    registers[np.ix_(second, moved)] = found.registers[second]
+    best: Int[np.ndarray, " n"] = registers.argmax(axis=1)
+    rotations = found.rotations @ cosets.representatives[best].transpose(0, 2, 1)
+    columns = {}
+    if problem.n_registers > 1:
+        columns = {
+            "jrxRegister": best.astype(np.int32) + 1,
+            "jrxRegisterProbability": registers.max(axis=1).astype(np.float64),
+            "jrxRegisterEntropy": entropy(registers.astype(np.float64)),
+        }
+    particles = problem.particles.with_updates(
+        rotations=rotations,
+        origins_angstrom=found.origins_angstrom,
+        half_set=problem.half_set,
+        extra_columns=columns,
+    )
+    return registers, particles
+
+
+def _joined(curve):
+    """Wiener gain of the average of two half-maps: 2F/(1+F)."""
+    f = np.clip(curve, 0.0, 1.0)
+    return 2 * f / (1 + f)
+
+
+def _until_zero(curve):
+    """The curve up to where it first falls to noise, then zero."""
+    end = resolution_shell(curve, 0.05)
+    return np.where(np.arange(len(curve)) <= end, curve, 0.0)

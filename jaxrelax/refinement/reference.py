@@ -1,0 +1,111 @@
+"""Checks and preparation of the reference: box, scale, symmetry axes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from jaxrelax.imaging import FourierVolume, fourier_volume, resample_map, volume_radius, working_box
+from jaxrelax.inference import log_likelihood
+from jaxrelax.io import InputError, read_map
+from jaxrelax.reconstruction import misaligned_axes
+from jaxrelax.refinement.expectation import prepared_batch
+from jaxrelax.refinement.problem import Problem
+
+LOG = logging.getLogger("jaxrelax")
+PIXEL_TOLERANCE = 0.005
+SCALE_TOLERANCE = 2.0
+
+
+def on_box(
+    map_: Float32[np.ndarray, "n n n"],
+    pixel_size_angstrom: float,
+    box: int,
+    target_pixel_angstrom: float,
+    name: str,
+) -> Float32[np.ndarray, "m m m"]:
+    """A map on the images' box, resampled where only the sampling differs.
+
+    Raises:
+        InputError: the boxes differ in Å, so that resampling alone cannot match them.
+    """
+    n = map_.shape[0]
+    edge, target = n * pixel_size_angstrom, box * target_pixel_angstrom
+    if abs(edge - target) > PIXEL_TOLERANCE * target:
+        raise InputError(
+            f"{name}: box of {n} px at {pixel_size_angstrom:.4g} Å ({edge:.1f} Å) does not match "
+            f"the images' {box} px at {target_pixel_angstrom:.4g} Å ({target:.1f} Å); crop or pad "
+            "the map to that edge (relion_image_handler --new_box), or correct its pixel size"
+        )
+    if n == box:
+        return map_
+    LOG.warning("%s: resampled from %d to %d pixels", name, n, box)
+    return resample_map(map_, box)
+
+
+def load_on_box(path: str | Path, box: int, pixel: float) -> Float32[np.ndarray, "m m m"]:
+    """Read a map and bring it on the images' box."""
+    map_, map_pixel = read_map(path)
+    return on_box(map_, map_pixel, box, pixel, str(path))
+
+
+def require_axes(problem: Problem, reference: Float32[np.ndarray, "n n n"], name: str) -> None:
+    """Refuse to relax a map whose symmetry axes are not where the group has them.
+
+    Raises:
+        InputError: with the rotation and shift that would align the map.
+    """
+    if problem.group.order == 1:
+        return
+    off = misaligned_axes(reference, problem.group)
+    if off is None:
+        return
+    raise InputError(
+        f"{name}: the axes of {problem.group.name} are off by {off.angle_deg:.1f}° and "
+        f"{off.shift_px:.1f} px (correlation with its symmetrised self {off.correlation:.3f}, "
+        f"{off.aligned_correlation:.3f} after alignment); align map and poses to the symmetry "
+        f"first (relion_align_symmetry --sym {problem.group.name}, or `jaxrelax align`), refine "
+        "once in that frame, and relax then"
+    )
+
+
+def matched_scale(
+    problem: Problem, reference: Float32[np.ndarray, "n n n"], max_shell: int, name: str
+) -> Float32[np.ndarray, "n n n"]:
+    """The reference on the absolute scale of the images.
+
+    The scale is the least-squares factor of its projections at the consensus poses, over a sample
+    of images. Within a factor of two the map is left as it is: errors of the poses alone lower the
+    factor.
+
+    Raises:
+        InputError: the factor is not positive: inverted contrast, or a map of something else.
+    """
+    box = working_box(max_shell)
+    low = resample_map(reference, box) * problem.sphere(box)
+    volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
+    cross, power = 0.0, 0.0
+    for batch, geometry, rotations, origins in prepared_batch(problem, max_shell, at_most=512):
+        # ½(‖y‖² + ‖p‖² − ‖y−p‖²) = ⟨y, p⟩ from three likelihoods of one volume.
+        def misfit(factor, batch=batch, geometry=geometry, rotations=rotations, origins=origins):
+            scaled = FourierVolume(volume.values * factor, volume.radius)
+            return -2 * float(log_likelihood(scaled, batch, geometry, rotations, origins)[0].sum())
+
+        none, once, twice = misfit(0.0), misfit(1.0), misfit(2.0)
+        quadratic = 0.5 * (twice - 2 * once + none)
+        power += quadratic
+        cross += 0.5 * (none + quadratic - once)
+    factor = cross / power if power > 0 else 0.0
+    if factor <= 0:
+        raise InputError(
+            f"{name}: its projections do not match the images at the given poses (scale "
+            f"{factor:.3g}); check contrast (particles must be white), pixel size and that the "
+            "poses belong to this map"
+        )
+    if 1 / SCALE_TOLERANCE < factor < SCALE_TOLERANCE:
+        return reference
+    LOG.warning("%s: multiplied by %.4g to match the grey scale of the images", name, factor)
+    return (reference * factor).astype(np.float32)
