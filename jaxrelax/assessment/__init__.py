@@ -1,0 +1,30 @@
+"""Is it true: accuracy against known truth, calibration, saved results and the report."""
+
+from jaxrelax.assessment.accuracy import (
+    RegisterAccuracy,
+    consensus_error,
+    matching_rows,
+    register_accuracy,
+)
+from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
+from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
+from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
+from jaxrelax.assessment.report import report_html, write_report
+from jaxrelax.assessment.saving import save
+
+__all__ = [
+    "Calibration",
+    "OracleAccuracy",
+    "RegisterAccuracy",
+    "brier_score",
+    "calibration",
+    "chimerax_script",
+    "consensus_error",
+    "contour_levels",
+    "matching_rows",
+    "oracle_registers",
+    "register_accuracy",
+    "report_html",
+    "save",
+    "write_report",
+]

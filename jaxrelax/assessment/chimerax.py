@@ -1,0 +1,55 @@
+"""A ChimeraX script that opens the maps of an output folder, contoured and coloured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxrelax.reconstruction.masks import otsu_threshold
+from jaxrelax.refinement.result import Result
+
+# The same colours as the difference maps of the report.
+MORE, LESS, GREY = "#b2182b", "#2166ac", "#c9ccd1"
+DIFFERENCE_SIGMAS = 3.0
+# Of the map's own contour level: a difference below it is not worth a surface.
+SMALLEST_DIFFERENCE = 0.2
+
+
+def contour_levels(result: Result) -> tuple[float, float]:
+    """Contour levels (map, ± difference) in the map's own units.
+
+    The map's level separates density from solvent inside the mask (Otsu); the difference's is
+    three standard deviations of the difference inside the mask.
+    """
+    inside = result.mask > 0.5
+    inside = inside if inside.any() else np.ones_like(inside)
+    density = otsu_threshold(result.map[inside])
+    spread = float(np.std(result.difference[inside]))
+    return density, max(DIFFERENCE_SIGMAS * spread, SMALLEST_DIFFERENCE * abs(density))
+
+
+def chimerax_script(result: Result) -> str:
+    """Commands that open the maps next to the script; ChimeraX runs it in its own folder.
+
+    The map is transparent grey; density that it has beyond its symmetrised self is red, density
+    that it lacks is blue.
+    """
+    density, difference = contour_levels(result)
+    lines = [
+        "# ChimeraX: open this file, or run `chimerax view.cxc`.",
+        "set bgColor white",
+        "lighting soft",
+        "open map.mrc",
+        f"volume #1 style surface step 1 level {density:.4g} color {GREY}",
+    ]
+    if len(result.operators) > 1:
+        lines += [
+            "open map_symmetrised.mrc",
+            f"volume #2 style surface step 1 level {density:.4g} color #9aa5b1",
+            "hide #2 models",
+            "open difference.mrc",
+            f"volume #3 style surface step 1 level {-difference:.4g} color {LESS} "
+            f"level {difference:.4g} color {MORE}",
+            "transparency #1 60",
+            "# Show the symmetrised map instead: hide #1 models; show #2 models",
+        ]
+    return "\n".join([*lines, "view"]) + "\n"

@@ -1,0 +1,157 @@
+"""What a result says in plain words: headline, key figures, and what to be careful about."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrelax.reconstruction import resolution_shell
+from jaxrelax.refinement.result import AsymmetryEvidence, Result
+
+THRESHOLD = 0.143
+TIGHT_MASK = 0.2  # correlation of phase-randomised maps at the resolution that is reported
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LARGE_GAP = 0.1  # between probabilities that should agree
+
+
+class KeyFigure(NamedTuple):
+    """A number worth reading first."""
+
+    label: str
+    value: str
+    note: str
+
+
+def relaxation_name(result: Result) -> str:
+    """``C4 → C1``, or the number of registers where the settings do not tell."""
+    relax = result.settings.get("relax")
+    if isinstance(relax, dict) and "group" in relax:
+        return f"{relax['group']} → {relax.get('to', 'C1')}"
+    return f"{len(result.operators)} registers" if len(result.operators) > 1 else "none"
+
+
+def headline(result: Result) -> str:
+    """The answer in one or two sentences."""
+    if result.evidence is None:
+        return f"Refined to {result.resolution_angstrom:.2f} Å without symmetry relaxation."
+    sentence = result.evidence.sentence()
+    if not result.evidence.found:
+        return sentence + " Use the symmetrised map; the registers below mean nothing."
+    chance = 1.0 / len(result.operators)
+    return (
+        f"{sentence} The most probable register is expected to be right for "
+        f"{percent(result.evidence.expected_accuracy)} of the particles "
+        f"(chance: {percent(chance)})."
+    )
+
+
+def key_figures(result: Result) -> list[KeyFigure]:
+    """Numbers for the top of the report."""
+    figures = [
+        KeyFigure("Resolution", f"{result.resolution_angstrom:.2f} Å", "corrected FSC at 0.143")
+    ]
+    registers = len(result.operators)
+    evidence = result.evidence
+    if evidence is not None:
+        gain = float(np.mean(evidence.log_gain))
+        figures += [
+            KeyFigure(
+                "Expected register accuracy",
+                percent(evidence.expected_accuracy),
+                f"chance {percent(1 / registers)}, {registers} registers",
+            ),
+            KeyFigure(
+                "Asymmetry",
+                "found" if evidence.found else "not found",
+                f"p ≤ {bound(evidence)}; {gain:.3g} nats per particle",
+            ),
+            KeyFigure(
+                "Half-set agreement",
+                percent(evidence.half_set_agreement),
+                "same register under either half-map",
+            ),
+        ]
+    halves = np.bincount(result.particles.half_set, minlength=3)
+    figures += [
+        KeyFigure("Particles", f"{len(result.particles):,}", f"{halves[1]:,} + {halves[2]:,}"),
+        KeyFigure("Iterations", f"{len(result.history)}", duration(result.seconds)),
+    ]
+    return figures
+
+
+def warnings(result: Result) -> list[str]:
+    """What a careful reader should know before using the maps."""
+    notes = _map_warnings(result)
+    if result.evidence is None:
+        return notes
+    evidence, chance = result.evidence, 1.0 / len(result.operators)
+    largest = float(result.registers.max(axis=1).mean())
+    if not evidence.found and largest > chance + LARGE_GAP:
+        notes.append(
+            f"The posterior is not uniform (mean maximum {largest:.2f}, uniform {chance:.2f}) "
+            "although no asymmetry was found in held-out images: the registers follow noise. "
+            "Do not use them."
+        )
+    if evidence.found and evidence.half_set_agreement < evidence.expected_accuracy - LARGE_GAP:
+        notes.append(
+            f"Only {percent(evidence.half_set_agreement)} of the particles have the same register "
+            f"under both half-maps, fewer than the posterior expects to be right "
+            f"({percent(evidence.expected_accuracy)}): it is over-confident."
+        )
+    asymmetric = result.fsc.get("asymmetric")
+    if evidence.found and asymmetric is not None and np.max(asymmetric[1:], initial=0) < THRESHOLD:
+        notes.append(
+            "The asymmetric parts of the half-maps correlate nowhere above 0.143. Registers can "
+            "be told apart, but the density that does so is not resolved."
+        )
+    if result.history and result.history[-1].get("optimism", 0.0) > 0.0:
+        notes.append(
+            "The last iteration still ran with optimism about the asymmetric part, so posteriors "
+            "are over-confident. Continue with more iterations."
+        )
+    return notes
+
+
+def _map_warnings(result: Result) -> list[str]:
+    notes = []
+    nyquist = 2.0 * result.pixel_size_angstrom
+    if result.resolution_angstrom < 1.03 * nyquist:
+        notes.append(
+            f"The FSC stays above 0.143 up to Nyquist ({nyquist:.2f} Å): the images are sampled "
+            "too coarsely for this resolution, or the half-sets are not independent."
+        )
+    random, corrected = result.fsc.get("random"), result.fsc.get("corrected")
+    if random is not None and corrected is not None:
+        shell = resolution_shell(corrected)
+        if random[min(shell, len(random) - 1)] > TIGHT_MASK:
+            notes.append(
+                "Phase-randomised half-maps still correlate at the reported resolution "
+                f"({random[min(shell, len(random) - 1)]:.2f}): the mask is tight or sharp. Use a "
+                "wider, softer one."
+            )
+    return notes
+
+
+def bound(evidence: AsymmetryEvidence) -> str:
+    """The bound on p as text; from the logarithm where p itself is too small for a float."""
+    if evidence.log_e_value > 50.0:
+        exponent = -math.floor(evidence.log_e_value / math.log(10.0))
+        return "10" + str(exponent).translate(SUPERSCRIPT)
+    return f"{evidence.p_value:.2g}"
+
+
+def percent(fraction: float) -> str:
+    """``78 %``; one decimal close to 0 and 1, where it matters."""
+    return f"{100 * fraction:.1f} %" if not 0.05 < fraction < 0.95 else f"{100 * fraction:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

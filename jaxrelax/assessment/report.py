@@ -1,0 +1,137 @@
+"""The report: one HTML file with everything inside, that needs no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+
+from jaxrelax.assessment.figures import as_data_uri
+from jaxrelax.assessment.findings import (
+    duration,
+    headline,
+    key_figures,
+    relaxation_name,
+    warnings,
+)
+from jaxrelax.assessment.plots import (
+    convergence_figure,
+    fsc_figure,
+    noise_figure,
+    register_figure,
+)
+from jaxrelax.assessment.slices import slices_figure
+from jaxrelax.assessment.versions import versions
+from jaxrelax.io.atomic import atomic_write_text
+from jaxrelax.refinement.result import Result
+
+
+class Column(NamedTuple):
+    """A column of the table of iterations: heading, unit, format, whether it is about registers."""
+
+    heading: str
+    unit: str
+    format: str
+    relaxed: bool = False
+
+
+COLUMNS = {
+    "iteration": Column("Iteration", "", "d"),
+    "resolution_angstrom": Column("Resolution", "Å", ".2f"),
+    "score_resolution_angstrom": Column("Scored to", "Å", ".2f"),
+    "mean_max_posterior": Column("Mean max posterior", "", ".3f", True),
+    "register_change": Column("Register changed", "%", "%", True),
+    "asymmetric_fsc": Column("Asymmetric FSC", "", ".3f", True),
+    "asymmetric_signal": Column("Asymmetric signal", "std. errors", ".1f", True),
+    "asymmetric_power": Column("Asymmetric rms", "of symmetric", ".3f", True),
+    "held_out_gain": Column("Held-out gain", "nats", ".3f", True),
+    "optimism": Column("Optimism", "std. errors", ".2g", True),
+    "rotation_change_deg": Column("Rotation change", "°", ".2f"),
+    "shift_change_angstrom": Column("Shift change", "Å", ".2f"),
+    "sigma_rotation_deg": Column("Prior rotation", "°", ".2f"),
+    "sigma_shift_angstrom": Column("Prior shift", "Å", ".2f"),
+    "seconds": Column("Time", "s", ".1f"),
+}
+
+
+def write_report(result: Result, path: str | os.PathLike) -> None:
+    """Write the report of a result.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written to.
+    """
+    atomic_write_text(path, report_html(result))
+
+
+def report_html(result: Result) -> str:
+    """The report as one HTML page; figures are inline, nothing is fetched."""
+    relaxed = len(result.operators) > 1
+    convergence = convergence_figure(result.history, relaxed)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxrelax.assessment", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja").render(
+        relaxed=relaxed,
+        found=bool(result.asymmetry_found),
+        relaxation=relaxation_name(result),
+        source=result.particles.source.name,
+        headline=headline(result),
+        reason=result.reason,
+        figures=key_figures(result),
+        warnings=warnings(result),
+        slices=as_data_uri(slices_figure(result), "png"),
+        fsc=as_data_uri(fsc_figure(result)),
+        registers=as_data_uri(register_figure(result)) if relaxed else None,
+        occupancy=result.registers.mean(axis=0),
+        convergence=as_data_uri(convergence) if convergence is not None else None,
+        headings=[column for _, column in _columns(result, relaxed)],
+        rows=_rows(result, relaxed),
+        noise=as_data_uri(noise_figure(result)),
+        settings=flattened(result.settings),
+        duration=duration(result.seconds),
+        memory=f"{result.peak_memory_gib:.2f} GiB",
+        versions=versions(),
+    )
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text) pairs, in order."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            pairs += flattened(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + str(name), "—" if value is None else str(value)))
+    return pairs
+
+
+def _columns(result: Result, relaxed: bool) -> list[tuple[str, Column]]:
+    present = {name for row in result.history for name in row}
+    return [
+        (name, column)
+        for name, column in COLUMNS.items()
+        if name in present and (relaxed or not column.relaxed)
+    ]
+
+
+def _rows(result: Result, relaxed: bool) -> list[list[str]]:
+    columns = _columns(result, relaxed)
+    return [
+        [_cell(row.get(name, np.nan), column.format) for name, column in columns]
+        for row in result.history
+    ]
+
+
+def _cell(value: float, format_: str) -> str:
+    if not np.isfinite(value):
+        return "–"
+    if format_ == "d":
+        return str(round(value))
+    return f"{100 * value:.1f}" if format_ == "%" else f"{value:{format_}}"

@@ -1,0 +1,158 @@
+"""A result as files: the output folder's contract."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import Any
+
+import numpy as np
+
+from jaxrelax.assessment.chimerax import chimerax_script
+from jaxrelax.assessment.report import report_html
+from jaxrelax.assessment.versions import versions
+from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
+from jaxrelax.refinement.result import Result
+
+# RELION's names in postprocess.star, for the curves that it has too.
+RELION_CURVES = {
+    "corrected": "rlnFourierShellCorrelationCorrected",
+    "unmasked": "rlnFourierShellCorrelationUnmaskedMaps",
+    "masked": "rlnFourierShellCorrelationMaskedMaps",
+    "random": "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps",
+}
+
+
+def save(result: Result, folder: OutputFolder) -> None:
+    """Write everything of a result into its folder.
+
+    ``particles.star`` (and ``particles.cs`` when the input was one), ``map.mrc``, ``half1.mrc``,
+    ``half2.mrc``, ``mask.mrc``, ``fsc.star``, ``history.csv``, ``view.cxc``, ``report.html`` and
+    ``result.json``; with relaxation also ``registers.npz``, ``map_symmetrised.mrc`` and
+    ``difference.mrc``. Every file appears whole; ``result.json`` is the last one, so a folder
+    with it is complete.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written to.
+    """
+    write_star(result.particles, folder / "particles.star")
+    if result.particles.source.suffix == ".cs":
+        write_cs(result.particles, folder / "particles.cs")
+    maps = {
+        "map": result.map,
+        "half1": result.half_maps[0],
+        "half2": result.half_maps[1],
+        "mask": result.mask,
+    }
+    if len(result.operators) > 1:
+        maps |= {"map_symmetrised": result.map_symmetrised, "difference": result.difference}
+        folder.write_npz("registers.npz", **register_arrays(result))
+    for name, array in maps.items():
+        write_map(folder / f"{name}.mrc", array, result.pixel_size_angstrom)
+    write_fsc_star(folder / "fsc.star", fsc_table(result))
+    folder.write_text("history.csv", history_csv(result))
+    folder.write_text("view.cxc", chimerax_script(result))
+    folder.write_text("report.html", report_html(result))
+    folder.write_json("result.json", summary(result))
+
+
+def register_arrays(result: Result) -> dict[str, np.ndarray]:
+    """Arrays of ``registers.npz``, row by row with ``particles.star``.
+
+    ``posterior`` (particles, registers); ``operators`` (registers, 3, 3), the r_j such that
+    register j of pose A is ``A r_jᵀ`` (the poses of ``particles.star`` are in the most probable
+    one); and ``log_gain``, held-out log likelihood ratio of asymmetric over symmetrised map in
+    nats, where it was computed.
+    """
+    arrays = {
+        "posterior": np.asarray(result.registers, np.float32),
+        "operators": result.operators,
+    }
+    if result.evidence is not None:
+        arrays["log_gain"] = result.evidence.log_gain
+    return arrays
+
+
+def fsc_table(result: Result) -> dict[str, np.ndarray]:
+    """Columns of ``fsc.star``: RELION's labels where RELION has the curve.
+
+    Raises:
+        ValueError: the curves differ in length.
+    """
+    lengths = {name: len(curve) for name, curve in result.fsc.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"FSC curves of different lengths: {lengths}")
+    shells = np.arange(next(iter(lengths.values()), 0))
+    frequency = shells / (result.map.shape[0] * result.pixel_size_angstrom)
+    with np.errstate(divide="ignore"):
+        table = {
+            "rlnSpectralIndex": shells,
+            "rlnResolution": frequency,
+            "rlnAngstromResolution": 1.0 / frequency,
+        }
+    order = [*(n for n in RELION_CURVES if n in result.fsc)]
+    order += [name for name in result.fsc if name not in RELION_CURVES]
+    return table | {fsc_label(name): np.asarray(result.fsc[name], float) for name in order}
+
+
+def fsc_label(curve: str) -> str:
+    """RELION's label of a curve, or ``jrxFourierShellCorrelation…`` for ours."""
+    if curve in RELION_CURVES:
+        return RELION_CURVES[curve]
+    words = re.split(r"[^A-Za-z0-9]+", curve)
+    return "jrxFourierShellCorrelation" + "".join(word[:1].upper() + word[1:] for word in words)
+
+
+def history_csv(result: Result) -> str:
+    """One line per iteration; columns in the order in which they first occur."""
+    columns = list(dict.fromkeys(name for row in result.history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    if columns:
+        writer.writeheader()
+    for row in result.history:
+        writer.writerow({name: f"{value:.8g}" for name, value in row.items()})
+    return text.getvalue()
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """Content of ``result.json``: the answer first, then what was asked and how it went."""
+    particles, evidence = result.particles, result.evidence
+    content: dict[str, Any] = {
+        "reason_for_stopping": result.reason,
+        "resolution_angstrom": result.resolution_angstrom,
+        "n_particles": len(particles),
+        "n_registers": len(result.operators),
+        "n_iterations": len(result.history),
+        "box": result.map.shape[0],
+        "pixel_size_angstrom": result.pixel_size_angstrom,
+        "evidence": None,
+    }
+    if evidence is not None:
+        content["evidence"] = {
+            "sentence": evidence.sentence(),
+            "found": bool(evidence.found),
+            "p_value": evidence.p_value,
+            "log_e_value": evidence.log_e_value,
+            "mean_log_gain_nats": float(np.mean(evidence.log_gain)),
+            "expected_register_accuracy": evidence.expected_accuracy,
+            "half_set_agreement": evidence.half_set_agreement,
+            "chance": 1.0 / len(result.operators),
+        }
+        content["register_occupancy"] = result.registers.mean(axis=0, dtype=np.float64)
+    content |= {
+        "seconds": result.seconds,
+        "peak_memory_gib": result.peak_memory_gib,
+        "input": str(particles.source),
+        "settings": result.settings,
+        "versions": versions(),
+        "noise": [
+            {
+                "optics_group": group.name,
+                "rlnSigma2Noise": power / (2.0 * group.box**2),
+            }
+            for group, power in zip(particles.optics, result.noise_power, strict=True)
+        ],
+    }
+    return content

@@ -1,0 +1,164 @@
+"""Results that look like those of a refinement, made without one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxrelax.geometry import parse_group
+from jaxrelax.io import read_particles
+from jaxrelax.reconstruction import (
+    corrected_fsc,
+    fsc,
+    isotypic_parts,
+    soft_sphere,
+)
+from jaxrelax.refinement.result import AsymmetryEvidence, Result
+
+N = 24
+PIXEL = 4.0
+ITERATIONS = 9
+
+
+def write_particles(path, n=60, seed=0):
+    """A STAR file of particles without images."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        f"{i + 1:06d}@stack.mrcs 1 15000.0 14000.0 30.0 {rng.uniform(-180, 180):.6f} "
+        f"{np.rad2deg(np.arccos(rng.uniform(-1, 1))):.6f} {rng.uniform(-180, 180):.6f} "
+        f"{rng.normal():.6f} {rng.normal():.6f} {1 + i % 2} keep{i}"
+        for i in range(n)
+    ]
+    labels = ["rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
+    labels += ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"]
+    labels += ["rlnRandomSubset", "rlnOther"]
+    optics = (
+        "# version 30001\n\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n"
+        "_rlnVoltage #3\n_rlnSphericalAberration #4\n_rlnAmplitudeContrast #5\n"
+        f"_rlnImagePixelSize #6\n_rlnImageSize #7\n1 first 300 2.7 0.1 {PIXEL} {N}\n\n"
+    )
+    table = "# version 30001\n\ndata_particles\n\nloop_\n"
+    table += "".join(f"_{label} #{i}\n" for i, label in enumerate(labels, 1))
+    path.write_text(optics + table + "\n".join(rows) + "\n")
+    return path
+
+
+def density(rng, noise=0.2):
+    """A ring of four blobs, one of them with a partner, and noise."""
+    axis = np.arange(N) - N // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    result = noise * rng.standard_normal((N, N, N))
+    for turn in range(4):
+        c, s = np.cos(turn * np.pi / 2), np.sin(turn * np.pi / 2)
+        result += np.exp(-((x - 5 * c) ** 2 + (y - 5 * s) ** 2 + z**2) / 8.0)
+    result += np.exp(-((x - 5) ** 2 + y**2 + (z - 5) ** 2) / 8.0)
+    return result.astype(np.float32)
+
+
+def make_result(folder, n=60, found=True, seed=0):
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    particles = read_particles(write_particles(folder / "particles.star", n))
+    group, kept = parse_group("C4"), parse_group("C1")
+    halves = (density(rng), density(rng))
+    mean = 0.5 * (halves[0] + halves[1])
+    parts = isotypic_parts(mean, group, kept)
+    mask = soft_sphere(N, 9.0, 2.0)
+    curves = corrected_fsc(*halves, mask, rng)
+    split = [isotypic_parts(h, group, kept) for h in halves]
+    curves["symmetric"] = fsc(split[0].symmetric, split[1].symmetric)
+    curves["asymmetric"] = fsc(split[0].asymmetric, split[1].asymmetric)
+    sharpness = rng.uniform(0, 8, n) if found else np.full(n, 0.05)
+    posterior = np.exp(sharpness[:, None] * rng.random((n, 4)))
+    posterior = (posterior / posterior.sum(axis=1, keepdims=True)).astype(np.float32)
+    best = posterior.argmax(axis=1)
+    particles = particles.with_updates(
+        rotations=particles.rotations @ group.operators[best].transpose(0, 2, 1),
+        extra_columns={
+            "jrxRegister": best,
+            "jrxRegisterProbability": posterior.max(axis=1),
+            "jrxRegisterEntropy": -np.sum(posterior * np.log(posterior), axis=1),
+            "jrxJunkProbability": np.zeros(n),
+        },
+    )
+    gain = rng.normal(1.2 if found else -0.02, 1.0, n)
+    evidence = AsymmetryEvidence(
+        log_gain=gain,
+        log_e_value=float(gain.sum()) if found else -1.0,
+        p_value=float(np.exp(-gain.sum())) if found else 1.0,
+        found=found,
+        half_set_agreement=0.81 if found else 0.27,
+        expected_accuracy=float(posterior.max(axis=1).mean()),
+    )
+    return Result(
+        particles=particles,
+        map=mean,
+        half_maps=halves,
+        map_symmetrised=parts.symmetric,
+        difference=parts.asymmetric,
+        mask=mask,
+        pixel_size_angstrom=PIXEL,
+        registers=posterior,
+        operators=group.operators,
+        fsc=curves,
+        resolution_angstrom=9.6,
+        evidence=evidence,
+        noise_power=np.geomspace(2.0, 0.9, N // 2 + 1)[None],
+        history=[history_row(i, found) for i in range(1, ITERATIONS + 1)],
+        reason="The registers have settled: fewer than 1 % changed for 3 iterations.",
+        settings={
+            "relax": {"group": "C4", "to": "C1", "mask": None, "cross_fit": 5},
+            "mode": {"name": "Local", "sigma_rotation_deg": 2.0},
+            "seed": 0,
+        },
+        seconds=83.2,
+        peak_memory_gib=1.21,
+    )
+
+
+def history_row(i, found):
+    rise = i / ITERATIONS if found else 0.02
+    return {
+        "iteration": float(i),
+        "resolution_angstrom": 15.0 - 0.6 * i,
+        "score_resolution_angstrom": 15.0 - 0.5 * i,
+        "mean_max_posterior": 0.25 + 0.5 * rise,
+        "register_change": 0.7 * (1 - rise),
+        "rotation_change_deg": 1.0 / i,
+        "shift_change_angstrom": 0.5 / i,
+        "asymmetric_fsc": 0.9 * rise,
+        "asymmetric_power": 0.3 * rise,
+        "held_out_gain": 1.2 * rise,
+        "optimism": 3.0 if i < ITERATIONS - 3 else 0.0,
+        "sigma_rotation_deg": 2.0 - 0.1 * i,
+        "sigma_shift_angstrom": 1.5 - 0.05 * i,
+        "seconds": 9.0,
+        "score_shell": 6.0,
+    }
+
+
+@pytest.fixture(scope="session")
+def result(tmp_path_factory):
+    return make_result(tmp_path_factory.mktemp("found"))
+
+
+@pytest.fixture(scope="session")
+def symmetric_result(tmp_path_factory):
+    """No asymmetry was found."""
+    return make_result(tmp_path_factory.mktemp("not_found"), found=False)
+
+
+@pytest.fixture(scope="session")
+def plain_result(result):
+    """Without relaxation."""
+    n = len(result.particles)
+    return replace(
+        result,
+        registers=np.ones((n, 1), np.float32),
+        operators=np.eye(3)[None],
+        map_symmetrised=result.map,
+        difference=np.zeros_like(result.map),
+        fsc={k: v for k, v in result.fsc.items() if k not in ("symmetric", "asymmetric")},
+        evidence=None,
+        settings={"symmetry": "C4"},
+    )

@@ -1,0 +1,130 @@
+"""One page, everything inside, and the right words for what was found."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxrelax.assessment import report_html, write_report
+from jaxrelax.assessment.findings import bound, duration, headline, percent, warnings
+from jaxrelax.assessment.report import flattened
+from jaxrelax.assessment.slices import Plane, plane_of_largest_difference
+
+
+class Page(HTMLParser):
+    """Sources, words and open tags of a page."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.open, self.words = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag == "img":
+            assert dict(attrs)["alt"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def page(result):
+    return Page(report_html(result))
+
+
+def test_nothing_is_fetched(page, result):
+    assert page.open == []
+    assert len(page.sources) == 5
+    assert all(source.startswith("data:image/") for source in page.sources)
+    outside = re.sub(r'"data:image/[^"]*"', "", report_html(result))
+    assert not re.search(r"https?:|//|@import|url\(|<script", outside)
+
+
+def test_headline_and_figures(page, result):
+    assert result.evidence.sentence() in page.text
+    assert result.reason in page.text
+    assert "9.60 Å" in page.text
+    assert percent(result.evidence.expected_accuracy) in page.text
+    assert "relax.group C4" in page.text
+    assert "Be careful" not in page.text
+
+
+def test_table_of_iterations(page, result):
+    assert "Asymmetric FSC" in page.text
+    assert f"{result.history[4]['asymmetric_fsc']:.3f}" in page.text
+
+
+def test_symmetric_data_are_said_to_be_symmetric(symmetric_result):
+    assert "Use the symmetrised map" in headline(symmetric_result)
+    assert "No asymmetry was found" in Page(report_html(symmetric_result)).text
+    # A confident posterior without evidence is what over-fitting looks like.
+    certain = replace(symmetric_result, registers=np.eye(4, dtype=np.float32)[np.arange(60) % 4])
+    assert any("follow noise" in note for note in warnings(certain))
+
+
+def test_without_relaxation(plain_result, tmp_path):
+    write_report(plain_result, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text())
+    assert "without symmetry relaxation" in page.text
+    assert "Registers" not in page.text
+    assert "Held-out" not in page.text
+
+
+def test_text_from_files_is_escaped(result):
+    text = report_html(replace(result, reason="<script>alert(1)</script>"))
+    assert "<script>" not in text
+
+
+def test_warnings_fire(result):
+    assert warnings(result) == []
+    beyond = replace(result, resolution_angstrom=2 * result.pixel_size_angstrom)
+    assert any("Nyquist" in note for note in warnings(beyond))
+    disagree = replace(result, evidence=replace(result.evidence, half_set_agreement=0.26))
+    assert any("over-confident" in note for note in warnings(disagree))
+    flat = replace(result, fsc=result.fsc | {"asymmetric": 0 * result.fsc["asymmetric"]})
+    assert any("not resolved" in note for note in warnings(flat))
+    tight = replace(result, fsc=result.fsc | {"random": np.full(len(result.fsc["random"]), 0.5)})
+    assert any("wider, softer" in note for note in warnings(tight))
+    last = result.history[-1] | {"optimism": 1.0}
+    hopeful = replace(result, history=[*result.history[:-1], last])
+    assert any("optimism" in note for note in warnings(hopeful))
+
+
+def test_the_plane_of_largest_difference():
+    difference, mask = np.zeros((2, 8, 8, 8), np.float32)
+    mask[:] = 1.0
+    difference[2, 5, 6] = -2.0
+    difference[:, 5, 6] -= 1.0
+    assert plane_of_largest_difference(difference, mask) == Plane(1, 5)
+    mask[:, 5] = 0.0
+    difference[1, 2, :] = 0.1
+    assert plane_of_largest_difference(difference, mask) == Plane(0, 1)
+
+
+def test_words():
+    assert [duration(s) for s in (4.21, 42, 200, 7500)] == [
+        *("4.2 s", "42 s", "3 min 20 s", "2 h 05 min")
+    ]
+    assert [percent(f) for f in (0.78, 0.987, 0.01)] == ["78 %", "98.7 %", "1.0 %"]
+    assert flattened({"a": {"b": None, "c": 1}}) == [("a.b", "—"), ("a.c", "1")]
+
+
+def test_a_bound_too_small_for_a_float(result):
+    assert bound(replace(result.evidence, log_e_value=2302.6, p_value=0.0)) == "10⁻¹⁰⁰⁰"
+    assert bound(replace(result.evidence, log_e_value=-1.0, p_value=1.0)) == "1"
