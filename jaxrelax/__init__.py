@@ -1,0 +1,66 @@
+"""jaxrelax: symmetry-relaxed cryo-EM refinement in JAX.
+
+For every particle, which symmetry-related register is right, with an honest posterior, and the
+asymmetric map that follows from it.
+"""
+
+from importlib.metadata import version as _version
+
+from jaxrelax.geometry import point_group
+from jaxrelax.imaging import RadialNoise
+from jaxrelax.inference import FixedPoses, GaussNewton, PoseGrid
+from jaxrelax.io import InputError, OutputFolder, Particles, read_map, read_particles, write_map
+from jaxrelax.refinement import (
+    Callback,
+    Criterion,
+    Local,
+    Map,
+    MaxIterations,
+    Registers,
+    RegistersSettled,
+    Relax,
+    ResolutionStalled,
+    Result,
+    State,
+    StepInfo,
+    finish,
+    init,
+    iterate,
+    prepare,
+    refine,
+    step,
+)
+
+__version__ = _version("jaxrelax")
+
+__all__ = [
+    "Callback",
+    "Criterion",
+    "FixedPoses",
+    "GaussNewton",
+    "InputError",
+    "Local",
+    "Map",
+    "MaxIterations",
+    "OutputFolder",
+    "Particles",
+    "PoseGrid",
+    "RadialNoise",
+    "Registers",
+    "RegistersSettled",
+    "Relax",
+    "ResolutionStalled",
+    "Result",
+    "State",
+    "StepInfo",
+    "finish",
+    "init",
+    "iterate",
+    "point_group",
+    "prepare",
+    "read_map",
+    "read_particles",
+    "refine",
+    "step",
+    "write_map",
+]

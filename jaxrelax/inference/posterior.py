@@ -30,7 +30,7 @@ def entropy(weights: Float[np.ndarray, "n hypotheses"]) -> Float[np.ndarray, " n
 
 
 def gain_over_mixture(log_evidence: Float[Array, "batch registers"]) -> Float[Array, " batch"]:
-    """log of the mean evidence over registers: the marginal likelihood of an image."""
+    """Log of the mean evidence over registers: the marginal likelihood of an image."""
     return jax.nn.logsumexp(log_evidence, axis=-1) - jnp.log(log_evidence.shape[-1])
 
 

@@ -24,6 +24,7 @@ from jaxrelax.reconstruction.isotypic import (
     isotypic_parts,
 )
 from jaxrelax.reconstruction.masks import (
+    density_mask,
     independent_fraction,
     particle_radius_angstrom,
     soft_sphere,
@@ -45,6 +46,7 @@ __all__ = [
     "asymmetric_coefficients",
     "completed",
     "corrected_fsc",
+    "density_mask",
     "empty_accumulator",
     "first_below",
     "fsc",

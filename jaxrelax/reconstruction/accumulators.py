@@ -22,12 +22,11 @@ from jaxrelax.imaging import (
     shift_phases,
 )
 
-
 _fold = jax.jit(fold_friedel, static_argnums=1, donate_argnums=0)
 
 
 class Accumulator(eqx.Module):
-    """Rows of (real numerator, imaginary numerator, weight, unused) on the half grid of ``radius``."""
+    """Rows of (real and imaginary numerator, weight, unused) on the half grid of ``radius``."""
 
     values: Float[Array, "voxels 4"]
     radius: int = eqx.field(static=True)

@@ -47,7 +47,7 @@ def moved(
     rotation: Float[np.ndarray, "3 3"],
     centre_px: Float[np.ndarray, "3"],
 ) -> Float32[np.ndarray, "n n n"]:
-    """The map with ``centre_px`` (x, y, z from the box centre) moved to the centre, then rotated."""
+    """The map with ``centre_px`` (x, y, z from the box centre) moved there, then rotated."""
     shifted = np.fft.irfftn(
         scipy.ndimage.fourier_shift(
             np.fft.rfftn(map_), -np.asarray(centre_px)[::-1], n=map_.shape[0], axis=-1

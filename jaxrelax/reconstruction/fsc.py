@@ -27,7 +27,7 @@ def shell_counts(n: int) -> Float64[np.ndarray, " shells"]:
 
 
 def spectrum(map_: Float[np.ndarray, "n n n"]):
-    """rfftn of a map, flattened; what the shell sums below take."""
+    """Rfftn of a map, flattened; what the shell sums below take."""
     return scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1).ravel()
 
 

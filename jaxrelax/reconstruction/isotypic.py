@@ -14,7 +14,7 @@ import scipy.fft
 from jaxtyping import Float, Float32, Float64
 
 from jaxrelax.geometry import PointGroup
-from jaxrelax.reconstruction.fsc import rfft_shells, cross_power, shell_counts, spectrum
+from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
 from jaxrelax.reconstruction.rotate import rotate_map, symmetrise
 
 # Shells on either side of the one judged that do not vote on the operator: masks correlate them.

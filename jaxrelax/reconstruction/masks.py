@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
+from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import resample_map
+from jaxrelax.reconstruction.rotate import symmetrise
 
 
 def soft_sphere(n: int, radius_px: float, edge_px: float) -> Float32[np.ndarray, "n n n"]:
@@ -43,6 +45,64 @@ def particle_radius_angstrom(
     return float(min(above[-1] + 1, 0.47 * n) * pixel_size_angstrom)
 
 
+def lowpass(
+    map_: Float[np.ndarray, "n n n"], pixel_size_angstrom: float, resolution_angstrom: float
+) -> Float32[np.ndarray, "n n n"]:
+    """The map without frequencies beyond a resolution (through a coarser box and back)."""
+    n = map_.shape[0]
+    coarse = int(2 * round(n * pixel_size_angstrom / resolution_angstrom))
+    if not 8 <= coarse < n:
+        return np.asarray(map_, np.float32)
+    return resample_map(resample_map(map_, coarse), n)
+
+
+def soft_region(
+    solid: Bool[np.ndarray, "n n n"],
+    pixel_size_angstrom: float,
+    extend_angstrom: float,
+    edge_angstrom: float,
+) -> Float32[np.ndarray, "n n n"]:
+    """A region extended by a distance, with a raised-cosine edge."""
+    distance = scipy.ndimage.distance_transform_edt(~solid) * pixel_size_angstrom
+    t = np.clip((distance - extend_angstrom) / edge_angstrom, 0.0, 1.0)
+    return (0.5 + 0.5 * np.cos(np.pi * t)).astype(np.float32)
+
+
+def density_mask(
+    map_: Float[np.ndarray, "n n n"],
+    pixel_size_angstrom: float,
+    radius_angstrom: float,
+    group: PointGroup,
+    *,
+    lowpass_angstrom: float = 15.0,
+    extend_angstrom: float = 8.0,
+    edge_angstrom: float = 12.0,
+    significance: float = 6.0,
+) -> Float32[np.ndarray, "n n n"]:
+    """Soft mask of everything that stands out from the noise, the same in every register.
+
+    The squared low-passed map is averaged over the group, so that a partner at one site counts at
+    all of them, and compared with its values outside the particle's sphere. A generous mask: it
+    removes noise from the solvent and must not cut off a weak partner.
+
+    Args:
+        map_: unregularised map, not masked.
+        radius_angstrom: of the sphere outside which there is only noise.
+        significance: threshold in robust standard deviations of the outside.
+    """
+    n = map_.shape[0]
+    power = symmetrise(lowpass(map_, pixel_size_angstrom, lowpass_angstrom) ** 2, group)
+    sphere = soft_sphere(n, radius_angstrom / pixel_size_angstrom, 2.0)
+    outside = (soft_sphere(n, n / 2 - 1.0, 0.0) > 0.5) & (sphere == 0)
+    if outside.mean() < 0.02:
+        return np.ones_like(sphere)
+    noise = power[outside]
+    centre = np.median(noise)
+    spread = 1.4826 * np.median(np.abs(noise - centre))
+    solid = (power > centre + significance * spread) & (sphere > 0.5)
+    return soft_region(solid, pixel_size_angstrom, extend_angstrom, edge_angstrom)
+
+
 def solvent_mask(
     map_: Float[np.ndarray, "n n n"],
     pixel_size_angstrom: float,
@@ -57,15 +117,10 @@ def solvent_mask(
     (Otsu, IEEE Trans. SMC 9 (1979) 62) instead of by hand.
     """
     n = map_.shape[0]
-    coarse_box = int(2 * round(n * pixel_size_angstrom / lowpass_angstrom))
-    smooth = np.asarray(map_, np.float32)
-    if 8 <= coarse_box < n:
-        smooth = resample_map(resample_map(smooth, coarse_box), n)
+    smooth = lowpass(map_, pixel_size_angstrom, lowpass_angstrom)
     inside = soft_sphere(n, 0.47 * n, 0.02 * n) > 0.5
     solid = (smooth > otsu_threshold(smooth[inside])) & inside
-    distance = scipy.ndimage.distance_transform_edt(~solid) * pixel_size_angstrom
-    t = np.clip((distance - extend_angstrom) / edge_angstrom, 0.0, 1.0)
-    return (0.5 + 0.5 * np.cos(np.pi * t)).astype(np.float32)
+    return soft_region(solid, pixel_size_angstrom, extend_angstrom, edge_angstrom)
 
 
 def otsu_threshold(values: Float[np.ndarray, " voxels"], bins: int = 256) -> float:

@@ -72,8 +72,9 @@ def register_volume(
 ) -> FourierVolume:
     """One channel per register, and one for the symmetric map when there are several.
 
-    Channel j at pose A is the map at pose ``A r_jᵀ``. The symmetric part is the same array in every channel, so that interpolation cannot prefer a
-    register; only the asymmetric part is turned: ``V_j(r) = S(r) + A(r_j r)``.
+    Channel j at pose A is the map at pose ``A r_jᵀ``. The symmetric part is the same array in
+    every channel, so that interpolation cannot prefer a register; only the asymmetric part is
+    turned: ``V_j(r) = S(r) + A(r_j r)``.
     """
     copies = [
         symmetric + rotate_map(asymmetric, representative.T)
@@ -294,38 +295,39 @@ def scored_batches(
         )
 
 
-def prepared_batch(
-    problem: Problem, max_shell: int, at_most: int
-) -> Iterator[tuple[ImageBatch, ImageGeometry, jax.Array, jax.Array]]:
-    """A sample of images at their consensus poses, under unit noise power, band by band.
+def batches_at(
+    problem: Problem,
+    group: int,
+    rows: Int[np.ndarray, " rows"],
+    geometry: ImageGeometry,
+    noise_power: Float64[np.ndarray, " shells"],
+) -> Iterator[tuple[Int[np.ndarray, " m"], ImageBatch, jax.Array, jax.Array]]:
+    """Stream images at the poses of the input, under a given noise spectrum.
 
     Yields:
-        batch, geometry, rotations, origins in pixels; up to ``at_most`` images in all.
+        rows, images (padded with repeats to one size, marked invalid), rotations, origins in px.
     """
-    rng = np.random.default_rng((problem.seed, 4))
-    share = max(at_most // len(problem.particles.optics), 1)
-    for group, optics in enumerate(problem.particles.optics):
-        rows = np.flatnonzero(problem.particles.optics_group == group)
-        rows = np.sort(rng.permutation(rows)[:share])
-        geometry = problem.geometry(group, max_shell, max_shell)
-        prepare, _ = _programs(problem, group, geometry, problem.mode.search())
-        power = jnp.ones(problem.n_shells, jnp.float32)
-        for chosen, packed in problem.images.packed([rows], group, geometry.packing):
-            scored, _ = prepare(
-                jnp.asarray(packed), problem.ctf_parameters(chosen), power,
-                jnp.asarray(max_shell), jnp.ones(len(chosen), bool),
-            )  # fmt: skip
-            particles = problem.particles
-            yield (
-                scored,
-                geometry,
-                jnp.asarray(particles.rotations[chosen].astype(np.float32)),
-                jnp.asarray(
-                    (particles.origins_angstrom[chosen] / optics.pixel_size_angstrom).astype(
-                        np.float32
-                    )
-                ),
-            )
+    particles = problem.particles
+    pixel = particles.optics[group].pixel_size_angstrom
+    prepare = _preparation(problem, group, geometry)
+    size = problem.batch_size(geometry.packing.n_pixels)
+    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+    for chosen, packed in problem.images.packed(batches, group, geometry.packing):
+        m = len(chosen)
+        padding = np.concatenate([chosen, np.full(size - m, chosen[0])])
+        data = np.zeros((size, packed.shape[1]), np.complex64)
+        data[:m] = packed
+        _, images = prepare(
+            jnp.asarray(data), problem.ctf_parameters(padding),
+            jnp.asarray(noise_power.astype(np.float32)), jnp.asarray(problem.n_shells),
+            jnp.asarray(np.arange(size) < m),
+        )  # fmt: skip
+        yield (
+            chosen,
+            images,
+            jnp.asarray(particles.rotations[padding].astype(np.float32)),
+            jnp.asarray((particles.origins_angstrom[padding] / pixel).astype(np.float32)),
+        )
 
 
 def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expectation):
@@ -357,8 +359,8 @@ def _group_key(problem: Problem, group: int):
     )  # fmt: skip
 
 
-def _programs(problem: Problem, group: int, geometry: ImageGeometry, search: PoseSearch):
-    """Compiled batch preparation and search; groups of one geometry share them."""
+def _preparation(problem: Problem, group: int, geometry: ImageGeometry):
+    """Compiled CTF and weights of a batch."""
     optics = problem.particles.optics[group]
     packing = geometry.packing
     key = (_group_key(problem, group), packing.max_shell, packing.n_inner)
@@ -366,6 +368,12 @@ def _programs(problem: Problem, group: int, geometry: ImageGeometry, search: Pos
         problem.programs[key] = _batch_program(
             geometry, optics.phase_flipped, optics.ctf_premultiplied
         )
+    return problem.programs[key]
+
+
+def _programs(problem: Problem, group: int, geometry: ImageGeometry, search: PoseSearch):
+    """Compiled batch preparation and search; groups of one geometry share them."""
+    packing = geometry.packing
     search_key = (_group_key(problem, group), packing.n_inner, repr(search))
     if search_key not in problem.programs:
         hard = problem.relax is not None and problem.relax.register == "hard"
@@ -373,7 +381,7 @@ def _programs(problem: Problem, group: int, geometry: ImageGeometry, search: Pos
             search, geometry, problem.n_shells, problem.n_registers,
             problem.chunk_size(geometry.n_inner), hard,
         )  # fmt: skip
-    return problem.programs[key], problem.programs[search_key]
+    return _preparation(problem, group, geometry), problem.programs[search_key]
 
 
 def _accumulate_program(problem: Problem, group: int, accumulate_shell: int, score_rung: int):

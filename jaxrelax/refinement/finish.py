@@ -21,6 +21,7 @@ from jaxrelax.refinement.evidence import asymmetry_evidence, peak_memory_gib
 from jaxrelax.refinement.expectation import expectation
 from jaxrelax.refinement.maximisation import (
     align_parts,
+    maximisation,
     region,
     split_parts,
     total,
@@ -51,6 +52,11 @@ def finish(
     if problem.n_registers > 1:
         banded = expectation(problem, state, rung, on_batch=on_batch)
         evidence = asymmetry_evidence(problem, state, banded.accumulators, rung, banded.registers)
+        joined = maximisation(
+            problem, banded.accumulators, rung, optimism=0.0, score_shell=state.score_shell,
+            seeking=False, join_halves=evidence.found,
+        )  # fmt: skip
+        state = state.replace(symmetric=joined.symmetric, asymmetric=joined.asymmetric)
         del banded
     found = expectation(problem, state, problem.last_shell, n_folds=1, on_batch=on_batch)
     kept = [

@@ -133,6 +133,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     solved = maximisation(
         problem, found.accumulators, accumulate_shell,
         optimism=state.optimism, score_shell=state.score_shell,
+        seeking=state.stage in ("seek", "widen"),
     )  # fmt: skip
 
     resolution = resolution_shell(solved.fsc)
@@ -168,7 +169,10 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     stage, optimism = next_stage(state.stage, state.optimism, history)
     score_shell = state.score_shell
     if stage != "seek":
-        score_shell = int(np.clip(resolution, lowest, accumulate_shell))
+        # Poses rest on the symmetric part, which has |G| times the images behind each voxel; the
+        # gains keep what is noise in either part from scoring.
+        reach = resolution_shell(solved.fsc_symmetric)
+        score_shell = int(np.clip(reach, lowest, accumulate_shell))
     return (
         state.replace(
             iteration=state.iteration + 1,

@@ -11,7 +11,7 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from jaxrelax.imaging import working_box
 from jaxrelax.reconstruction import (
@@ -21,6 +21,7 @@ from jaxrelax.reconstruction import (
     align_half_maps,
     apply_gain,
     asymmetric_coefficients,
+    density_mask,
     fsc,
     independent_fraction,
     inverse_tau2,
@@ -49,23 +50,6 @@ class Maximisation(NamedTuple):
     alignment: int
 
 
-def total(folds: list[Accumulator]) -> Accumulator:
-    """Sum over folds."""
-    return reduce(lambda a, b: a + b, folds)
-
-
-def unregularised_map(
-    problem: Problem, accumulator: Accumulator, max_shell: int
-) -> Float32[np.ndarray, "b b b"]:
-    """Half-map without prior (a tiny ridge), on the working box."""
-    return np.asarray(
-        wiener_map(
-            accumulator, np.zeros(max_shell + 1, np.float32),
-            box=working_box(max_shell), image_box=problem.map_box,
-        )
-    )  # fmt: skip
-
-
 def maximisation(
     problem: Problem,
     accumulators: list[list[Accumulator]],
@@ -73,6 +57,8 @@ def maximisation(
     *,
     optimism: float,
     score_shell: int,
+    seeking: bool,
+    join_halves: bool = False,
 ) -> Maximisation:
     """Maps to score with, one per half-set and left-out fold.
 
@@ -82,12 +68,16 @@ def maximisation(
         max_shell: last shell accumulated.
         optimism: standard errors added to the asymmetric FSC.
         score_shell: band over which the mean asymmetric FSC is taken.
+        seeking: leave the asymmetric part its whole sphere; afterwards only where density is.
+        join_halves: take the asymmetric part from both half-sets. Only for a last scoring: fed
+            back, the half-sets would agree on noise.
     """
     box = working_box(max_shell)
     sphere = problem.sphere(box)
     relaxed = problem.n_registers > 1
     halves = [total(folds) for folds in accumulators]
-    maps = [unregularised_map(problem, h, max_shell) * sphere for h in halves]
+    raw = [unregularised_map(problem, h, max_shell) for h in halves]
+    maps = [m * sphere for m in raw]
     parts = [split_parts(problem, m) for m in maps]
 
     n_shells = max_shell + 1
@@ -105,28 +95,30 @@ def maximisation(
         mean = float(np.sum(fsc_asymmetric * weight) / np.sum(weight))
         signal = mean * float(np.sum(weight) / np.sqrt(np.sum(weight**2 / counts)))
 
-    second = rotate_map(maps[1], problem.group.operators[alignment])
-    curve = fsc(maps[0], second)[:n_shells]
-
-    folds_left = problem.n_folds - 1 if problem.cross_fitted else problem.n_folds
-    kept = folds_left / problem.n_folds
-    fitted: list[IsotypicParts] = []
-    for half, folds in zip(halves, accumulators, strict=True):
-        tau = inverse_tau2(np.asarray(mean_weight(half, n_shells)), fsc_symmetric) * kept
-        for fold in folds:
-            rest = half - fold if problem.cross_fitted else half
-            solved = wiener_map(rest, tau.astype(np.float32), box=box, image_box=problem.map_box)
-            split = split_parts(problem, np.asarray(solved) * sphere)
-            if relaxed:
-                split = IsotypicParts(
-                    split.symmetric, apply_gain(region(problem, split.asymmetric), gain)
-                )
-            fitted.append(split)
+    turn = problem.group.operators[alignment]
+    curve = fsc(maps[0], rotate_map(maps[1], turn))[:n_shells]
+    density = density_mask(
+        0.5 * (raw[0] + rotate_map(raw[1], turn)),
+        problem.box_edge_angstrom / box,
+        0.5 * problem.particle_diameter_angstrom,
+        problem.group,
+    )
+    fitted = _leave_one_out(problem, accumulators, halves, fsc_symmetric, gain, box)
+    if join_halves and relaxed:
+        other = [rotate_map(parts[1].asymmetric, turn), rotate_map(parts[0].asymmetric, turn.T)]
+        fitted = _with_joined_asymmetry(problem, accumulators, halves, fitted, other, gain)
+    fitted = [
+        IsotypicParts(
+            part.symmetric * density,
+            region(problem, part.asymmetric) * (1.0 if seeking else density),
+        )
+        for part in fitted
+    ]
     rms = np.sqrt([np.mean(p.symmetric**2) for p in fitted])
     rms_asymmetric = np.sqrt([np.mean(p.asymmetric**2) for p in fitted])
     return Maximisation(
-        symmetric=np.stack([p.symmetric for p in fitted]),
-        asymmetric=np.stack([p.asymmetric for p in fitted]),
+        symmetric=np.stack([p.symmetric for p in fitted]).astype(np.float32),
+        asymmetric=np.stack([p.asymmetric for p in fitted]).astype(np.float32),
         fsc=curve,
         fsc_symmetric=fsc_symmetric,
         fsc_asymmetric=fsc_asymmetric,
@@ -138,14 +130,71 @@ def maximisation(
     )
 
 
+def _leave_one_out(problem, accumulators, halves, fsc_symmetric, gain, box):
+    """Wiener maps of each half-set without each of its folds, split and with their gains."""
+    sphere = problem.sphere(box)
+    share = kept_share(problem)
+    fitted: list[IsotypicParts] = []
+    for half, folds in zip(halves, accumulators, strict=True):
+        weight = np.asarray(mean_weight(half, len(fsc_symmetric)))
+        tau = (inverse_tau2(weight, fsc_symmetric) * share).astype(np.float32)
+        for fold in folds:
+            rest = half - fold if problem.cross_fitted else half
+            solved = wiener_map(rest, tau, box=box, image_box=problem.map_box)
+            split = split_parts(problem, np.asarray(solved) * sphere)
+            fitted.append(IsotypicParts(split.symmetric, apply_gain(split.asymmetric, gain)))
+    return fitted
+
+
+def _with_joined_asymmetry(problem, accumulators, halves, fitted, other, gain):
+    """Asymmetric parts averaged with the other half-set's, turned into the own frame."""
+    max_shell = len(gain) - 1
+    share = kept_share(problem)
+    joined_gain = 2.0 * gain / (1.0 + gain)
+    result = []
+    for index, part in enumerate(fitted):
+        half, fold = divmod(index, problem.n_folds)
+        rest = halves[half]
+        if problem.cross_fitted:
+            rest = rest - accumulators[half][fold]
+        own = unregularised_map(problem, rest, max_shell) * problem.sphere(working_box(max_shell))
+        own = split_parts(problem, own).asymmetric
+        mean = (share * own + other[half]) / (share + 1.0)
+        result.append(IsotypicParts(part.symmetric, apply_gain(mean, joined_gain)))
+    return result
+
+
+def total(folds: list[Accumulator]) -> Accumulator:
+    """Sum over folds."""
+    return reduce(lambda a, b: a + b, folds)
+
+
+def kept_share(problem: Problem) -> float:
+    """Share of a half-set's images in the map that scores one of them."""
+    return (problem.n_folds - 1) / problem.n_folds if problem.cross_fitted else 1.0
+
+
+def unregularised_map(
+    problem: Problem, accumulator: Accumulator, max_shell: int
+) -> Float32[np.ndarray, "b b b"]:
+    """Half-map without prior (a tiny ridge), on the working box."""
+    return np.asarray(
+        wiener_map(
+            accumulator, np.zeros(max_shell + 1, np.float32),
+            box=working_box(max_shell), image_box=problem.map_box,
+        )
+    )  # fmt: skip
+
+
 def coefficients(problem: Problem, box: int) -> Float64[np.ndarray, " shells"]:
     """Independent coefficients of the asymmetric part per shell, inside the sphere or mask."""
-    return asymmetric_coefficients(
-        box, _region_fraction(problem, box, problem.sphere(box)), problem.group, problem.subgroup
-    )
+    mask = problem.sphere(box)
+    if problem.register_mask is not None:
+        mask = mask * problem.register_mask_at(box)
+    return asymmetric_coefficients(box, independent_fraction(mask), problem.group, problem.subgroup)
 
 
-def voting_shells(problem: Problem, n_shells: int, score_shell: int):
+def voting_shells(problem: Problem, n_shells: int, score_shell: int) -> Bool[np.ndarray, " s"]:
     """Which shells judge the asymmetric part: the scored ones that tell registers apart."""
     shells = np.arange(n_shells)
     return (shells > 0) & (shells <= register_limit(problem, score_shell))
@@ -162,9 +211,12 @@ def align_parts(
     weight[: max_shell + 1] *= voting_shells(problem, max_shell + 1, score_shell)
     weight[max_shell + 1 :] = 0.0
     return align_half_maps(
-        region(problem, parts[0].asymmetric), region(problem, parts[1].asymmetric),
-        problem.group, problem.normaliser, weight,
-    )  # fmt: skip
+        region(problem, parts[0].asymmetric),
+        region(problem, parts[1].asymmetric),
+        problem.group,
+        problem.normaliser,
+        weight,
+    )
 
 
 def register_limit(problem: Problem, shell: int) -> int:
@@ -174,22 +226,18 @@ def register_limit(problem: Problem, shell: int) -> int:
     return min(shell, problem.shell(problem.relax.max_resolution))
 
 
-def split_parts(problem: Problem, map_) -> IsotypicParts:
+def split_parts(problem: Problem, map_: Float32[np.ndarray, "b b b"]) -> IsotypicParts:
     """Isotypic parts of a map; without relaxation everything is imposed to be symmetric."""
+    parts = isotypic_parts(map_, problem.group, problem.subgroup)
     if problem.n_registers > 1:
-        return isotypic_parts(map_, problem.group, problem.subgroup)
-    symmetric = isotypic_parts(map_, problem.group, problem.group).symmetric
-    return IsotypicParts(symmetric, np.zeros_like(symmetric))
+        return parts
+    return IsotypicParts(parts.symmetric, np.zeros_like(parts.symmetric))
 
 
-def region(problem: Problem, asymmetric):
+def region(
+    problem: Problem, asymmetric: Float32[np.ndarray, "b b b"]
+) -> Float32[np.ndarray, "b b b"]:
     """The asymmetric part inside the register mask, if there is one."""
     if problem.register_mask is None:
         return asymmetric
     return asymmetric * problem.register_mask_at(asymmetric.shape[0])
-
-
-def _region_fraction(problem: Problem, box: int, sphere) -> float:
-    if problem.register_mask is None:
-        return problem.independent_fraction(box)
-    return independent_fraction(problem.register_mask_at(box) * sphere)

@@ -12,12 +12,13 @@ from jaxrelax.imaging import FourierVolume, fourier_volume, resample_map, volume
 from jaxrelax.inference import log_likelihood
 from jaxrelax.io import InputError, read_map
 from jaxrelax.reconstruction import misaligned_axes
-from jaxrelax.refinement.expectation import prepared_batch
+from jaxrelax.refinement.expectation import batches_at
 from jaxrelax.refinement.problem import Problem
 
 LOG = logging.getLogger("jaxrelax")
 PIXEL_TOLERANCE = 0.005
 SCALE_TOLERANCE = 2.0
+SCALE_SAMPLE = 500
 
 
 def on_box(
@@ -88,16 +89,23 @@ def matched_scale(
     low = resample_map(reference, box) * problem.sphere(box)
     volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
     cross, power = 0.0, 0.0
-    for batch, geometry, rotations, origins in prepared_batch(problem, max_shell, at_most=512):
-        # ½(‖y‖² + ‖p‖² − ‖y−p‖²) = ⟨y, p⟩ from three likelihoods of one volume.
-        def misfit(factor, batch=batch, geometry=geometry, rotations=rotations, origins=origins):
-            scaled = FourierVolume(volume.values * factor, volume.radius)
-            return -2 * float(log_likelihood(scaled, batch, geometry, rotations, origins)[0].sum())
+    white = np.ones(problem.n_shells)
+    rng = np.random.default_rng((problem.seed, 4))
+    for group in range(len(problem.particles.optics)):
+        rows = np.flatnonzero(problem.particles.optics_group == group)
+        rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
+        geometry = problem.geometry(group, max_shell, max_shell)
+        for chosen, batch, rotations, origins in batches_at(problem, group, rows, geometry, white):
 
-        none, once, twice = misfit(0.0), misfit(1.0), misfit(2.0)
-        quadratic = 0.5 * (twice - 2 * once + none)
-        power += quadratic
-        cross += 0.5 * (none + quadratic - once)
+            def misfit(factor, args=(batch, geometry, rotations, origins), m=len(chosen)):
+                scaled = FourierVolume(volume.values * factor, volume.radius)
+                return -2.0 * float(log_likelihood(scaled, *args)[0][:m].sum())
+
+            # ‖y − f p‖² at f = 0, 1, 2 gives ‖p‖² and ⟨y, p⟩.
+            none, once, twice = misfit(0.0), misfit(1.0), misfit(2.0)
+            quadratic = 0.5 * (twice - 2 * once + none)
+            power += quadratic
+            cross += 0.5 * (none + quadratic - once)
     factor = cross / power if power > 0 else 0.0
     if factor <= 0:
         raise InputError(
