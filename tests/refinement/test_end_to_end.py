@@ -1,0 +1,215 @@
+"""The whole loop on images with known truth: registers, controls, resuming, compilations."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrelax.geometry import point_group, pose_error_mod_group, register_agreement
+from jaxrelax.io import InputError, OutputFolder, read_particles
+from jaxrelax.refinement import (
+    Callback,
+    Criterion,
+    Local,
+    MaxIterations,
+    Registers,
+    Relax,
+    done,
+    iterate,
+    prepare,
+    refine,
+    step,
+)
+
+C4, C1 = point_group("C4"), point_group("C1")
+
+
+def accuracy(result, truth):
+    return register_agreement(result.particles.rotations, truth.rotations, C4, C1).fraction
+
+
+@pytest.fixture(scope="module")
+def relaxed(one_partner):
+    return refine(one_partner.star, one_partner.reference, relax=Relax("C4"))
+
+
+def test_registers_are_found_from_the_symmetric_map(relaxed, one_partner):
+    assert accuracy(relaxed, one_partner.truth) > 0.95
+    assert relaxed.evidence.found
+    assert relaxed.evidence.p_value < 1e-6
+
+
+def test_both_half_sets_end_in_one_frame(relaxed, one_partner):
+    truth, poses = one_partner.truth, relaxed.particles
+    per_half = [
+        register_agreement(
+            poses.rotations[poses.half_set == half], truth.rotations[poses.half_set == half], C4, C1
+        )
+        for half in (1, 2)
+    ]
+    assert per_half[0].index == per_half[1].index
+    assert relaxed.evidence.half_set_agreement > 0.9
+
+
+def test_posterior_is_as_sure_as_it_is_right(relaxed, one_partner):
+    sure = relaxed.registers.max(axis=1).mean()
+    assert abs(sure - accuracy(relaxed, one_partner.truth)) < 0.05
+    np.testing.assert_allclose(relaxed.registers.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_poses_improve_on_the_consensus(relaxed, one_partner):
+    before = pose_error_mod_group(
+        read_particles(one_partner.star).rotations, one_partner.truth.rotations, C4
+    )
+    after = pose_error_mod_group(relaxed.particles.rotations, one_partner.truth.rotations, C4)
+    assert np.median(after) < np.median(before)
+
+
+def test_difference_map_is_the_partner(relaxed):
+    assert relaxed.difference.std() > 0.1 * relaxed.map.std()
+    np.testing.assert_allclose(
+        relaxed.difference, relaxed.map - relaxed.map_symmetrised, atol=1e-6
+    )
+    symmetric = relaxed.map_symmetrised
+    quarter_turn = np.rot90(symmetric, axes=(1, 2))
+    # About pixel N // 2 of an even box a quarter turn leaves the first row or column behind.
+    np.testing.assert_allclose(
+        np.roll(quarter_turn, 1, axis=1)[:, 1:, 1:], symmetric[:, 1:, 1:],
+        atol=1e-4 * np.abs(symmetric).max(),
+    )  # fmt: skip
+
+
+def test_a_symmetric_particle_stays_symmetric(four_partners):
+    result = refine(four_partners.star, four_partners.reference, relax=Relax("C4"))
+    assert not result.evidence.found
+    assert "No asymmetry" in result.evidence.sentence()
+    assert result.registers.max(axis=1).mean() < 0.27
+
+
+def test_resuming_gives_the_same_result(one_partner, tmp_path):
+    options = dict(relax=Relax("C4"), mode=Registers(), until=MaxIterations(4))
+    whole = refine(one_partner.star, one_partner.reference, **options)
+
+    class Killed(Exception):
+        pass
+
+    class Kill(Callback):
+        def on_step(self, problem, state, info):
+            if info.iteration == 2:
+                raise Killed
+
+    folder = OutputFolder.create(tmp_path / "out")
+    with pytest.raises(Killed):
+        refine(
+            one_partner.star, one_partner.reference, out=folder, callbacks=[Kill()], **options
+        )
+    resumed = refine(
+        one_partner.star, one_partner.reference, out=folder, resume=True, **options
+    )
+    np.testing.assert_array_equal(resumed.registers, whole.registers)
+    np.testing.assert_array_equal(resumed.map, whole.map)
+    assert len(resumed.history) == 4
+
+
+def test_resuming_with_other_settings_is_refused(one_partner, tmp_path):
+    folder = OutputFolder.create(tmp_path / "out")
+    options = dict(mode=Registers(), until=MaxIterations(1), out=folder)
+    refine(one_partner.star, one_partner.reference, relax=Relax("C4"), **options)
+    with pytest.raises(InputError, match="relax was .* and is now"):
+        refine(
+            one_partner.star, one_partner.reference, relax=Relax("C4", to="C2"), resume=True,
+            **options,
+        )  # fmt: skip
+
+
+def test_compilations_are_bounded(one_partner):
+    compiled = []
+
+    def listener(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        setup = prepare(one_partner.star, one_partner.reference, relax=Relax("C4"))
+        state = setup.state
+        counts = []
+        for _ in range(4):
+            state, _ = step(setup.problem, state)
+            counts.append(len(compiled))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    # Within a band nothing compiles again after the first two iterations.
+    assert counts[3] == counts[2]
+    assert len(setup.problem.programs) <= 4
+
+
+def test_hard_registers_and_no_cross_fitting_act(one_partner):
+    options = dict(mode=Registers(), until=MaxIterations(2))
+    results = {
+        name: refine(one_partner.star, one_partner.reference, relax=relax, **options)
+        for name, relax in {
+            "soft": Relax("C4"),
+            "hard": Relax("C4", register="hard"),
+            "own": Relax("C4", cross_fit=1),
+        }.items()
+    }
+    assert not np.allclose(results["soft"].registers, results["hard"].registers)
+    # Scored against maps that contain them, images are surer of themselves.
+    sure = {name: r.registers.max(axis=1).mean() for name, r in results.items()}
+    assert sure["own"] > sure["soft"]
+
+
+def test_keeping_a_subgroup_has_fewer_registers(one_partner):
+    setup = prepare(one_partner.star, one_partner.reference, relax=Relax("C4", to="C2"))
+    assert setup.problem.n_registers == 2
+    state, _ = step(setup.problem, setup.state)
+    assert state.registers.shape[1] == 2
+    total = state.symmetric[0] + state.asymmetric[0]
+    turned = np.roll(total[:, ::-1, ::-1], (1, 1), (1, 2))
+    np.testing.assert_allclose(total, turned, atol=1e-5 * np.abs(total).max())
+
+
+def test_without_relaxation_the_map_keeps_its_symmetry(one_partner):
+    result = refine(
+        one_partner.star, one_partner.reference, symmetry="C4", until=MaxIterations(1)
+    )
+    assert result.evidence is None
+    assert np.abs(result.difference).max() < 1e-4 * np.abs(result.map).max()
+
+
+def test_optics_groups_have_their_own_noise(two_groups):
+    setup = prepare(two_groups.star, two_groups.reference, relax=Relax("C4"), mode=Registers())
+    state, _ = step(setup.problem, setup.state)
+    assert state.noise_power.shape[0] == 2
+    band = slice(2, state.score_shell)
+    assert not np.allclose(state.noise_power[0, band], state.noise_power[1, band], rtol=0.02)
+
+
+def test_iterate_yields_state_and_info(one_partner):
+    seen = [
+        (state.iteration, info.iteration)
+        for state, info in iterate(
+            one_partner.star, one_partner.reference, relax="C4", mode=Registers(),
+            until=MaxIterations(2),
+        )
+    ]  # fmt: skip
+    assert seen == [(1, 1), (2, 2)]
+
+
+def test_no_criterion_stops_while_optimism_is_on(one_partner):
+    setup = prepare(one_partner.star, one_partner.reference, relax="C4")
+    always = dataclasses.replace(setup, until=_Always())
+    assert done(always, setup.state) is None
+    assert done(always, setup.state.replace(stage="settle")) == "because"
+
+
+class _Always(Criterion):
+    def reason(self, state):
+        return "because"
+
+
+def test_prior_width_of_zero_is_refused():
+    with pytest.raises(ValueError, match="Registers"):
+        Local(sigma_rotation_deg=0.0)
