@@ -1,12 +1,14 @@
 """A small problem: two registers as channels of one volume, and images of known pose."""
 
+from functools import cache
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrelax.geometry import exp_so3, point_group, random_rotations
+from jaxrelax.geometry import point_group, random_rotations, rotvec_to_matrix
 from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
@@ -15,15 +17,15 @@ from jaxrelax.imaging import (
     fourier_volume,
     half_spectrum,
     image_geometry,
-    shift_phases,
     volume_radius,
     working_box,
 )
-from jaxrelax.inference import PosePrior, Poses
+from jaxrelax.inference import GaussNewton, PosePrior, Poses, log_likelihood
 from jaxrelax.reconstruction import rotate_map
 
 BOX, SHELL = 32, 8
 N_SHELLS = SHELL + 1
+SEARCH = GaussNewton(n_steps=2, max_step=100.0)
 PARTNER = 0.03  # registers differ by a few nats only
 
 
@@ -57,6 +59,38 @@ def two_registers() -> np.ndarray:
     return np.stack([body + partner, body + rotate_map(partner, turn)])
 
 
+def geometry_of_images() -> ImageGeometry:
+    """The same for all problems."""
+    return image_geometry(half_spectrum(BOX, SHELL), 3.0, BOX, 3.0)
+
+
+@jax.jit
+def projections(volume, rotations):
+    """Slices of every channel."""
+    return extract_slices(volume, rotations, geometry_of_images().slice_wavevectors)
+
+
+@jax.jit
+def scores(volume, batch, poses):
+    """Log-likelihood and residual power at the poses."""
+    return log_likelihood(volume, batch, geometry_of_images(), poses.rotations, poses.origins_px)
+
+
+@cache
+def compiled(search):
+    """A pose search, compiled once for each shape of its arguments."""
+    return jax.jit(
+        lambda volume, batch, poses, prior: search(
+            volume, batch, geometry_of_images(), poses, prior, N_SHELLS
+        )
+    )
+
+
+def run(search, problem):
+    """A search on a problem."""
+    return compiled(search)(problem.volume, problem.batch, problem.poses, problem.prior)
+
+
 def make_problem(
     n_images: int,
     noise_power: float,
@@ -67,32 +101,33 @@ def make_problem(
 ) -> Problem:
     """Images at offsets drawn from the prior (times ``spread``) and true registers in turn."""
     rng = np.random.default_rng(seed)
-    packing = half_spectrum(BOX, SHELL)
-    geometry = image_geometry(packing, 3.0, BOX, 3.0)
+    geometry = geometry_of_images()
+    packing = geometry.packing
     volume = fourier_volume(
         jnp.asarray(two_registers()), radius=volume_radius(SHELL), image_box=BOX
     )
     prior = PosePrior(jnp.float32(np.deg2rad(sigma_rotation_deg)), jnp.float32(sigma_shift_px))
-    consensus = random_rotations(n_images, rng).astype(np.float32)
-    origins = rng.uniform(-2, 2, (n_images, 2)).astype(np.float32)
-    offset = spread * rng.standard_normal((n_images, 5)).astype(np.float32)
-    scaled = jnp.asarray(offset * np.asarray(prior.scales()))
-    rotations = exp_so3(scaled[:, :3]) @ jnp.asarray(consensus)
+    consensus = random_rotations(n_images, rng)
+    origins = rng.uniform(-2, 2, (n_images, 2))
+    offset = spread * rng.standard_normal((n_images, 5))
+    scaled = offset * np.asarray(prior.scales())
     register = np.arange(n_images) % 2
-    slices = extract_slices(volume, rotations, geometry.slice_wavevectors)
+    rotations = (rotvec_to_matrix(scaled[:, :3]) @ consensus).astype(np.float32)
+    slices = np.asarray(projections(volume, jnp.asarray(rotations)))
     signal = slices[np.arange(n_images), register]
-    contrast = rng.uniform(-1.0, 1.0, (n_images, packing.n_pixels)).astype(np.float32)
+    contrast = rng.uniform(-1.0, 1.0, (n_images, packing.n_pixels))
     noise = rng.standard_normal((2, n_images, packing.n_pixels)) * np.sqrt(0.5 * noise_power)
     noise[1, :, packing.multiplicity == 1] = 0.0
-    moved = contrast * signal * shift_phases(-(origins + scaled[:, 3:]), packing)
-    data = moved + jnp.asarray(noise[0] + 1j * noise[1], jnp.complex64)
+    # The particle sits at −origin.
+    shift = -(origins + scaled[:, 3:])
+    moved = contrast * signal * np.exp(-2j * np.pi / BOX * (shift @ packing.wavevectors_px.T))
     batch = ImageBatch(
-        data=data,
-        ctf=jnp.asarray(contrast),
+        data=jnp.asarray(moved + noise[0] + 1j * noise[1], jnp.complex64),
+        ctf=jnp.asarray(contrast, jnp.float32),
         weights=jnp.asarray(packing.multiplicity / np.float32(noise_power)),
         valid=jnp.ones(n_images, bool),
     )
-    poses = Poses(*(2 * (jnp.asarray(consensus), jnp.asarray(origins))))
+    poses = Poses(*(2 * (jnp.asarray(consensus, jnp.float32), jnp.asarray(origins, jnp.float32))))
     return Problem(volume, batch, geometry, poses, prior, register, offset, noise_power)
 
 
