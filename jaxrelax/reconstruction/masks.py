@@ -77,30 +77,33 @@ def density_mask(
     lowpass_angstrom: float = 15.0,
     extend_angstrom: float = 8.0,
     edge_angstrom: float = 12.0,
-    significance: float = 6.0,
+    significance: float = 5.0,
 ) -> Float32[np.ndarray, "n n n"]:
     """Soft mask of everything that stands out from the noise, the same in every register.
 
-    The squared low-passed map is averaged over the group, so that a partner at one site counts at
-    all of them, and compared with its values outside the particle's sphere. A generous mask: it
-    removes noise from the solvent and must not cut off a weak partner.
+    The low-passed map's symmetric average (where noise is least) and the average of its square
+    (where a partner at one site counts in full at all of them) are compared with their values
+    outside the particle's sphere. A generous mask: it removes noise from the solvent and must not
+    cut off a weak partner.
 
     Args:
         map_: unregularised map, not masked.
         radius_angstrom: of the sphere outside which there is only noise.
-        significance: threshold in robust standard deviations of the outside.
+        significance: threshold in robust standard deviations of the noise outside.
     """
     n = map_.shape[0]
-    power = symmetrise(lowpass(map_, pixel_size_angstrom, lowpass_angstrom) ** 2, group)
     sphere = soft_sphere(n, radius_angstrom / pixel_size_angstrom, 2.0)
     outside = (soft_sphere(n, n / 2 - 1.0, 0.0) > 0.5) & (sphere == 0)
     if outside.mean() < 0.02:
         return np.ones_like(sphere)
-    noise = power[outside]
-    centre = np.median(noise)
-    spread = 1.4826 * np.median(np.abs(noise - centre))
-    solid = (power > centre + significance * spread) & (sphere > 0.5)
-    return soft_region(solid, pixel_size_angstrom, extend_angstrom, edge_angstrom)
+    smooth = lowpass(map_, pixel_size_angstrom, lowpass_angstrom)
+    solid = np.zeros(sphere.shape, bool)
+    for power in (symmetrise(smooth, group) ** 2, symmetrise(smooth**2, group)):
+        noise = power[outside]
+        centre = np.median(noise)
+        spread = 1.4826 * np.median(np.abs(noise - centre))
+        solid |= power > centre + significance**2 * spread
+    return soft_region(solid & (sphere > 0.5), pixel_size_angstrom, extend_angstrom, edge_angstrom)
 
 
 def solvent_mask(

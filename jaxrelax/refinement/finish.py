@@ -48,16 +48,16 @@ def finish(
         on_batch: called with the number of images done.
     """
     rung = problem.rung(state.score_shell)
+    banded = expectation(problem, state, rung, on_batch=on_batch)
     evidence = None
     if problem.n_registers > 1:
-        banded = expectation(problem, state, rung, on_batch=on_batch)
         evidence = asymmetry_evidence(problem, state, banded.accumulators, rung, banded.registers)
-        joined = maximisation(
-            problem, banded.accumulators, rung, optimism=0.0, score_shell=state.score_shell,
-            seeking=False, join_halves=evidence.found,
-        )  # fmt: skip
-        state = state.replace(symmetric=joined.symmetric, asymmetric=joined.asymmetric)
-        del banded
+    joined = maximisation(
+        problem, banded.accumulators, rung, optimism=0.0, score_shell=state.score_shell,
+        seeking=False, join_halves=evidence is None or evidence.found,
+    )  # fmt: skip
+    state = state.replace(symmetric=joined.symmetric, asymmetric=joined.asymmetric)
+    del banded
     found = expectation(problem, state, problem.last_shell, n_folds=1, on_batch=on_batch)
     kept = [
         symmetrise(unregularised_map(problem, total(folds), problem.last_shell), problem.subgroup)

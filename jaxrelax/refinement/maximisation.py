@@ -21,7 +21,9 @@ from jaxrelax.reconstruction import (
     align_half_maps,
     apply_gain,
     asymmetric_coefficients,
+    corrected_fsc,
     density_mask,
+    first_below,
     fsc,
     independent_fraction,
     inverse_tau2,
@@ -33,6 +35,7 @@ from jaxrelax.reconstruction import (
 from jaxrelax.refinement.problem import Problem
 
 LARGEST_GAIN = 0.999
+JOIN_ABOVE = 0.5
 
 
 class Maximisation(NamedTuple):
@@ -69,8 +72,8 @@ def maximisation(
         optimism: standard errors added to the asymmetric FSC.
         score_shell: band over which the mean asymmetric FSC is taken.
         seeking: leave the asymmetric part its whole sphere; afterwards only where density is.
-        join_halves: take the asymmetric part from both half-sets. Only for a last scoring: fed
-            back, the half-sets would agree on noise.
+        join_halves: average the half-sets where they agree. Only for a last scoring: fed back,
+            they would come to agree on noise.
     """
     box = working_box(max_shell)
     sphere = problem.sphere(box)
@@ -81,18 +84,14 @@ def maximisation(
     parts = [split_parts(problem, m) for m in maps]
 
     n_shells = max_shell + 1
-    fsc_symmetric = fsc(parts[0].symmetric, parts[1].symmetric)[:n_shells]
     gain, fsc_asymmetric = np.zeros(n_shells), np.zeros(n_shells)
     alignment, mean, signal = 0, 0.0, 0.0
     if relaxed:
-        counts = coefficients(problem, box)[:n_shells]
+        counts = coefficients(problem, sphere)[:n_shells]
         alignment, fsc_asymmetric = align_parts(problem, parts, max_shell, score_shell)
-        fsc_asymmetric = fsc_asymmetric[:n_shells]
-        gain = np.clip(fsc_asymmetric + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
-        gain[np.arange(n_shells) > register_limit(problem, max_shell)] = 0.0
         # Weighted by the inverse standard error of each shell.
         weight = np.sqrt(counts) * voting_shells(problem, n_shells, score_shell)
-        mean = float(np.sum(fsc_asymmetric * weight) / np.sum(weight))
+        mean = float(np.sum(fsc_asymmetric[:n_shells] * weight) / np.sum(weight))
         signal = mean * float(np.sum(weight) / np.sqrt(np.sum(weight**2 / counts)))
 
     turn = problem.group.operators[alignment]
@@ -103,10 +102,28 @@ def maximisation(
         0.5 * problem.particle_diameter_angstrom,
         problem.group,
     )
+    # The gains are those of the masked maps: inside the mask there is less noise per signal than
+    # in the sphere. What the mask itself correlates is measured with random phases and removed.
+    rng = np.random.default_rng((problem.seed, 6))
+    fsc_symmetric = corrected_fsc(parts[0].symmetric, parts[1].symmetric, density, rng)["corrected"]
+    fsc_symmetric = fsc_symmetric[:n_shells]
+    if relaxed:
+        if not seeking:
+            inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
+            fsc_asymmetric = align_parts(problem, inside, max_shell, score_shell).fsc
+            counts = coefficients(problem, density)[:n_shells]
+        fsc_asymmetric = fsc_asymmetric[:n_shells]
+        gain = np.clip(fsc_asymmetric + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
+        gain[np.arange(n_shells) > register_limit(problem, max_shell)] = 0.0
+
     fitted = _leave_one_out(problem, accumulators, halves, fsc_symmetric, gain, box)
-    if join_halves and relaxed:
-        other = [rotate_map(parts[1].asymmetric, turn), rotate_map(parts[0].asymmetric, turn.T)]
-        fitted = _with_joined_asymmetry(problem, accumulators, halves, fitted, other, gain)
+    if join_halves:
+        # Each half-set's view of the other: the symmetric part has one frame, the rest is turned.
+        others = [
+            IsotypicParts(parts[1].symmetric, rotate_map(parts[1].asymmetric, turn)),
+            IsotypicParts(parts[0].symmetric, rotate_map(parts[0].asymmetric, turn.T)),
+        ]
+        fitted = _joined(problem, accumulators, halves, fitted, others, fsc_symmetric, gain)
     fitted = [
         IsotypicParts(
             part.symmetric * density,
@@ -146,21 +163,40 @@ def _leave_one_out(problem, accumulators, halves, fsc_symmetric, gain, box):
     return fitted
 
 
-def _with_joined_asymmetry(problem, accumulators, halves, fitted, other, gain):
-    """Asymmetric parts averaged with the other half-set's, turned into the own frame."""
+def _joined(problem, accumulators, halves, fitted, others, fsc_symmetric, gain):
+    """Maps averaged with the other half-set's in the shells where the two agree.
+
+    Beyond the first shell whose FSC is below JOIN_ABOVE every half-set keeps to itself, so that
+    the FSC at the resolution limit stays that of independent halves (RELION's
+    ``low_resol_join_halves``, with the limit from the data).
+    """
     max_shell = len(gain) - 1
+    sphere = problem.sphere(working_box(max_shell))
     share = kept_share(problem)
-    joined_gain = 2.0 * gain / (1.0 + gain)
+    low = [
+        np.where(np.arange(len(c)) < first_below(c, JOIN_ABOVE), 1.0, 0.0)
+        for c in (fsc_symmetric, gain)
+    ]
+    joined_gain = [
+        2.0 * np.clip(c, 0.0, 1.0) / (1.0 + np.clip(c, 0.0, 1.0)) * m
+        for c, m in zip((fsc_symmetric, gain), low, strict=True)
+    ]
     result = []
     for index, part in enumerate(fitted):
         half, fold = divmod(index, problem.n_folds)
         rest = halves[half]
         if problem.cross_fitted:
             rest = rest - accumulators[half][fold]
-        own = unregularised_map(problem, rest, max_shell) * problem.sphere(working_box(max_shell))
-        own = split_parts(problem, own).asymmetric
-        mean = (share * own + other[half]) / (share + 1.0)
-        result.append(IsotypicParts(part.symmetric, apply_gain(mean, joined_gain)))
+        own = split_parts(problem, unregularised_map(problem, rest, max_shell) * sphere)
+        result.append(
+            IsotypicParts(
+                *(
+                    apply_gain((share * own[i] + others[half][i]) / (share + 1.0), joined_gain[i])
+                    + apply_gain(part[i], 1.0 - low[i])
+                    for i in range(2)
+                )
+            )
+        )
     return result
 
 
@@ -186,9 +222,11 @@ def unregularised_map(
     )  # fmt: skip
 
 
-def coefficients(problem: Problem, box: int) -> Float64[np.ndarray, " shells"]:
-    """Independent coefficients of the asymmetric part per shell, inside the sphere or mask."""
-    mask = problem.sphere(box)
+def coefficients(
+    problem: Problem, mask: Float32[np.ndarray, "b b b"]
+) -> Float64[np.ndarray, " shells"]:
+    """Independent coefficients of the asymmetric part per shell, inside a mask."""
+    box = mask.shape[0]
     if problem.register_mask is not None:
         mask = mask * problem.register_mask_at(box)
     return asymmetric_coefficients(box, independent_fraction(mask), problem.group, problem.subgroup)
@@ -207,7 +245,7 @@ def align_parts(
     box = parts[0].symmetric.shape[0]
     if problem.n_registers == 1:
         return HalfAlignment(0, np.zeros(box // 2 + 1))
-    weight = np.sqrt(coefficients(problem, box))
+    weight = np.sqrt(coefficients(problem, problem.sphere(box)))
     weight[: max_shell + 1] *= voting_shells(problem, max_shell + 1, score_shell)
     weight[max_shell + 1 :] = 0.0
     return align_half_maps(
