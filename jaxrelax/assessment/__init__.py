@@ -8,6 +8,7 @@ from jaxrelax.assessment.accuracy import (
 )
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
+from jaxrelax.assessment.findings import consequence, headline, warnings
 from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
 from jaxrelax.assessment.report import report_html, write_report
 from jaxrelax.assessment.saving import save
@@ -20,11 +21,14 @@ __all__ = [
     "calibration",
     "chimerax_script",
     "consensus_error",
+    "consequence",
     "contour_levels",
+    "headline",
     "matching_rows",
     "oracle_registers",
     "register_accuracy",
     "report_html",
     "save",
+    "warnings",
     "write_report",
 ]

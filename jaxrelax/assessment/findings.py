@@ -35,15 +35,20 @@ def relaxation_name(result: Result) -> str:
 def headline(result: Result) -> str:
     """The answer in one or two sentences."""
     if result.evidence is None:
+        return consequence(result)
+    return f"{result.evidence.sentence()} {consequence(result)}"
+
+
+def consequence(result: Result) -> str:
+    """What the answer means for the use of the result."""
+    if result.evidence is None:
         return f"Refined to {result.resolution_angstrom:.2f} Å without symmetry relaxation."
-    sentence = result.evidence.sentence()
     if not result.evidence.found:
-        return sentence + " Use the symmetrised map; the registers below mean nothing."
-    chance = 1.0 / len(result.operators)
+        return "Use the symmetrised map; the registers mean nothing."
     return (
-        f"{sentence} The most probable register is expected to be right for "
+        "The most probable register is expected to be right for "
         f"{percent(result.evidence.expected_accuracy)} of the particles "
-        f"(chance: {percent(chance)})."
+        f"(chance: {percent(1.0 / len(result.operators))})."
     )
 
 

@@ -118,7 +118,7 @@ def test_the_plane_of_largest_difference():
 
 
 def test_words():
-    assert [duration(s) for s in (4.21, 42, 200, 7500)] == [
+    assert [duration(s) for s in (4.21, 42.0, 200.0, 7500.0)] == [
         *("4.2 s", "42 s", "3 min 20 s", "2 h 05 min")
     ]
     assert [percent(f) for f in (0.78, 0.987, 0.01)] == ["78 %", "98.7 %", "1.0 %"]

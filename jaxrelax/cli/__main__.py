@@ -1,0 +1,8 @@
+"""``python -m jaxrelax.cli``."""
+
+import sys
+
+from jaxrelax.cli.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

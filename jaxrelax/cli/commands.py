@@ -1,0 +1,71 @@
+"""Which command was asked for, and what happens when it cannot be done.
+
+Only the module of that command is imported, so that help comes up without waiting for the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "refine": "refine particles, with or without symmetry relaxation",
+    "simulate": "make a data set with known truth from a model, a map or a phantom",
+    "reconstruct": "reconstruct a map at given poses",
+    "inspect": "say what a file holds, and whether a refinement would take it",
+    "demo": "simulate, relax and compare with the truth, to see that everything works",
+}
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 2 for bad input, 130 when interrupted.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Raises:
+        SystemExit: from the parser: status 0 after ``--help``, 2 for unknown options.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if argv else BAD_INPUT
+    if argv[0] == "--version":
+        print(f"jaxrelax {importlib.metadata.version('jaxrelax')}")
+        return 0
+    if argv[0] not in COMMANDS:
+        _complain(f"there is no command '{argv[0]}'. Commands: {', '.join(COMMANDS)}.")
+        return BAD_INPUT
+    import tyro
+
+    from jaxrelax.io.errors import InputError
+
+    name, rest = argv[0], argv[1:]
+    asked = None
+    try:
+        command = importlib.import_module(f"jaxrelax.cli.{name}").Command
+        asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
+        asked.run()
+    except InputError as error:
+        _complain(str(error))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _complain(getattr(asked, "interrupted", "interrupted."))
+        return INTERRUPTED
+    return 0
+
+
+def overview() -> str:
+    """What ``jaxrelax --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: jaxrelax COMMAND [options]", "", "commands:"]
+    lines += [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
+    lines += ["", "`jaxrelax COMMAND --help` lists the options of a command."]
+    return "\n".join(lines)
+
+
+def _complain(message: str) -> None:
+    print(f"jaxrelax: {message}", file=sys.stderr, flush=True)

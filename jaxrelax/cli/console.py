@@ -1,0 +1,157 @@
+"""What a run shows and keeps: messages, progress bars, and ``log.txt`` in the output folder."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jaxrelax.refinement.callbacks import Callback
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.state import State, StepInfo
+
+LOGGER = logging.getLogger("jaxrelax")
+MOST_BUFFERED = 10_000  # records; there are a few before the folder is made
+
+
+class RunConsole:
+    """Messages of the logger "jaxrelax" on the terminal and in a file, while a command runs.
+
+    Informative messages go to standard output, unless ``quiet``; warnings to standard error. The
+    file takes everything, also what was said before it was opened.
+
+    Args:
+        quiet: only warnings and errors are shown.
+    """
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        self.show_bars = self.console.is_terminal and not quiet
+        self._screen = _Screen(self.console, quiet)
+        self._buffer = logging.handlers.MemoryHandler(MOST_BUFFERED, flushLevel=100)
+        self._buffer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._file: logging.FileHandler | None = None
+        self._level = logging.NOTSET
+
+    def __enter__(self) -> RunConsole:
+        self._level = LOGGER.level
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.addHandler(self._screen)
+        LOGGER.addHandler(self._buffer)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self._file is not None:
+            # On the screen the command's caller says it.
+            LOGGER.removeHandler(self._screen)
+            LOGGER.error("stopped by %s: %s", type(error).__name__, error)
+        for handler in (self._screen, self._buffer):
+            LOGGER.removeHandler(handler)
+        if self._file is not None:
+            self._buffer.close()
+            self._file.close()
+        LOGGER.setLevel(self._level)
+
+    def open_log(self, path: Path) -> None:
+        """Write what has been said so far, and everything from now on, to a file (appending)."""
+        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._file.setFormatter(self._buffer.formatter)
+        self._buffer.setTarget(self._file)
+        self._buffer.flush()
+        self._buffer.flushLevel = logging.NOTSET  # pass everything on at once
+
+    def log_only(self, text: str) -> None:
+        """Put text into the file, not on the screen."""
+        LOGGER.removeHandler(self._screen)
+        LOGGER.info("%s", text)
+        LOGGER.addHandler(self._screen)
+
+    def say(self, text: str) -> None:
+        """Show text on standard output, unless quiet."""
+        if not self.quiet:
+            self.console.print(text)
+
+
+class _Screen(logging.Handler):
+    def __init__(self, console: Console, quiet: bool):
+        super().__init__(logging.WARNING if quiet else logging.INFO)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno < logging.WARNING:
+            self.console.print(text)
+        elif self.console.is_terminal:
+            # The console that draws the bars puts text above them.
+            self.console.print(f"warning: {text}", style="yellow")
+        else:
+            print(f"warning: {text}", file=sys.stderr)
+
+
+class ProgressBars(Callback):
+    """A bar per iteration with the time left; nothing where there is no terminal.
+
+    Args:
+        run: where to draw.
+    """
+
+    def __init__(self, run: RunConsole):
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images,"),
+            TimeElapsedColumn(),
+            TextColumn("gone,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=run.console,
+            transient=True,
+            disable=not run.show_bars,
+        )
+        self._images, self._passes = 0, 1
+
+    def on_start(self, problem: Problem, state: State) -> None:
+        """Start the bar of the first iteration."""
+        self._images = len(problem.particles)
+        self._passes = 2 if problem.n_registers > 1 else 1
+        self.bar.start()
+        self._task = self.bar.add_task(_name(state.iteration + 1), total=self._images)
+
+    def on_batch(self, images: int) -> None:
+        """Move on."""
+        self.bar.advance(self._task, images)
+
+    def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
+        """Start the bar of the next iteration."""
+        self.bar.reset(self._task, description=_name(state.iteration + 1))
+
+    def on_finish(self, reason: str) -> None:
+        """The final passes: one for the evidence where there is relaxation, one for the maps."""
+        self.bar.reset(self._task, description="final pass", total=self._passes * self._images)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self.bar.stop()
+
+
+def _name(iteration: int) -> str:
+    return f"iteration {iteration}"

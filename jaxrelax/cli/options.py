@@ -1,0 +1,55 @@
+"""What the options of several commands need."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from jaxrelax.io import InputError
+
+
+def default_of(owner: Any, name: str) -> Any:
+    """Default of a dataclass field or of a function's argument, so that no option repeats it.
+
+    Raises:
+        AttributeError: there is no such field or argument, or it has no default.
+    """
+    if dataclasses.is_dataclass(owner):
+        for field in dataclasses.fields(owner):
+            if field.name == name and field.default is not dataclasses.MISSING:
+                return field.default
+    else:
+        parameter = inspect.signature(owner).parameters.get(name)
+        if parameter is not None and parameter.default is not inspect.Parameter.empty:
+            return parameter.default
+    raise AttributeError(f"{owner} has no default for {name!r}")
+
+
+def flag(name: str) -> str:
+    """``--sigma-rotation-deg`` for ``sigma_rotation_deg``."""
+    return "--" + name.replace("_", "-")
+
+
+def refuse_idle(command: Any, names: Iterable[str], reason: str) -> None:
+    """Raise for those of a command's options that were given although they cannot act.
+
+    Raises:
+        InputError: names the options and the reason.
+    """
+    changed = [n for n in names if getattr(command, n) != default_of(type(command), n)]
+    if changed:
+        raise InputError(f"{', '.join(map(flag, changed))}: {reason}.")
+
+
+def checked(make: Callable[..., Any], **fields: Any) -> Any:
+    """A component made from options; what it finds wrong with them is bad input.
+
+    Raises:
+        InputError: the component's own message.
+    """
+    try:
+        return make(**fields)
+    except ValueError as error:
+        raise InputError(str(error)) from error

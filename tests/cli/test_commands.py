@@ -1,0 +1,128 @@
+"""Every command starts, explains itself, and says clearly what it cannot do."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+import pytest
+
+from jaxrelax.cli.commands import COMMANDS
+from jaxrelax.cli.options import flag
+from jaxrelax.io import read_map
+from jaxrelax.simulate import Simulation
+
+
+def test_overview(run):
+    status, out, err = run("--help")
+    assert (status, err) == (0, "")
+    assert all(name in out for name in COMMANDS)
+    status, out, _ = run("--version")
+    assert (status, out.split()[0]) == (0, "jaxrelax")
+    assert run()[0] == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(run, name):
+    status, out, _ = run(name, "--help")
+    assert status == 0
+    assert f"jaxrelax {name}" in out
+
+
+def test_an_unknown_command_is_told_the_others(run):
+    status, out, err = run("refnie")
+    assert (status, out) == (2, "")
+    assert "refnie" in err
+    assert "refine" in err
+
+
+def test_an_unknown_option_is_bad_input(run):
+    status, _, err = run("inspect", "x.star", "--colour", "red")
+    assert status == 2
+    assert "--colour" in err
+
+
+def test_help_starts_in_a_moment():
+    """A fresh process, as a user sees it; generous, for machines that are busy."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxrelax.cli", "refine", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "--register-max-resolution" in done.stdout
+    assert time.perf_counter() - began < 20.0
+
+
+def test_inspect(run, data, tmp_path):
+    status, out, err = run("inspect", data.particles)
+    assert (status, err) == (0, "")
+    assert "RELION particles" in out
+    assert "40" in out
+    status, out, err = run("inspect", tmp_path / "nothing.star")
+    assert (status, out) == (2, "")
+    assert err == f"jaxrelax: {tmp_path / 'nothing.star'}: no such file.\n"
+
+
+def test_simulate_writes_a_data_set(run, tmp_path):
+    status, out, _ = run(
+        *("simulate", "phantom", "--out", tmp_path / "sim", "--n-images", 8, "--box", 32),
+        *("--pixel-size-angstrom", 8, "--protomer-kda", 10, "--partner-kda", 10),
+        *("--group", "C3", "--seed", 4),
+    )
+    assert status == 0
+    assert str(tmp_path / "sim" / "particles.star") in out
+    asked = json.loads((tmp_path / "sim" / "simulation.json").read_text())["simulation"]
+    assert (asked["n_images"], asked["group"], asked["seed"]) == (8, "C3", 4)
+
+
+def test_simulate_has_every_option(run):
+    out = run("simulate", "--help")[1]
+    missing = [f.name for f in fields(Simulation) if flag(f.name) not in out]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("phantom", "--box", "33"), "must be even"),
+        (("phantom", "--snr", "-1"), "snr is -1"),
+        (("phantom", "--partner-chains", "A"), "cannot act on"),
+        (("nothing.pdb",), "nothing.pdb"),
+    ],
+)
+def test_simulate_refuses(run, tmp_path, words, message):
+    status, out, err = run("simulate", *words, "--out", tmp_path / "sim")
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "sim").exists()
+
+
+def test_reconstruct_writes_a_map(run, data, tmp_path):
+    status, out, err = run("reconstruct", data.truth, "--out", tmp_path / "map.mrc")
+    assert (status, err) == (0, "")
+    assert "map.mrc" in out
+    map_, pixel = read_map(tmp_path / "map.mrc")
+    assert (map_.shape, pixel) == ((32, 32, 32), 7.0)
+    status, _, err = run("reconstruct", data.truth, "--out", tmp_path / "map.mrc")
+    assert status == 2
+    assert "--overwrite" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "map.txt"), "map.txt"),
+        (("--out", "map.mrc", "--seed", "3"), "--seed: can act only with --break-symmetry"),
+        (("--out", "map.mrc", "--break-symmetry", "Q4"), "Q4"),
+        (("--out", "map.mrc", "--passthrough", "a.cs"), "--passthrough"),
+        (("--out", "nowhere/map.mrc"), "nowhere"),
+    ],
+)
+def test_reconstruct_refuses(run, data, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("reconstruct", data.truth, *words)
+    assert status == 2
+    assert message in err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,238 @@
+"""`jaxrelax refine`: what reaches the refinement, what is refused, what is left behind."""
+
+import dataclasses
+import inspect
+import logging
+
+import numpy as np
+import pytest
+
+from jaxrelax.cli import main
+from jaxrelax.cli.refine import LOCAL_OPTIONS, RELAX_OPTIONS, Command
+from jaxrelax.imaging import RadialNoise
+from jaxrelax.io import InputError, write_map, write_stack
+from jaxrelax.refinement import Local, MaxIterations, Registers, Relax, refine
+
+
+@pytest.fixture
+def words(data, tmp_path):
+    """The least that refine needs."""
+    out = tmp_path / "out"
+    return [*("refine", str(data.particles), "--reference", str(data.reference), "--out", str(out))]
+
+
+def test_every_field_of_the_components_has_an_option():
+    def names(component):
+        return {field.name for field in dataclasses.fields(component)}
+
+    options = names(Command)
+    assert names(Relax) == {"group", *RELAX_OPTIONS}
+    assert names(Local) == {"pose_search", *LOCAL_OPTIONS}
+    assert names(RadialNoise) == {"from_images", "fixed"}
+    assert {*RELAX_OPTIONS.values(), *LOCAL_OPTIONS.values()} <= options
+    arguments = set(inspect.signature(refine).parameters)
+    assert arguments - options == {"until", "callbacks"}
+    # What the options allow is what the component allows.
+    for choice in ("soft", "hard"):
+        Relax("C4", register=choice)
+    for choice in ("symmetric", "reference", "poses"):
+        Relax("C4", start=choice)
+
+
+def test_the_plain_command(fake_refine, run, words, data, tmp_path):
+    status, out, err = run(*words, "--relax", "C4")
+    assert (status, err) == (0, "")
+    asked = fake_refine.asked
+    assert asked["relax"] == Relax("C4")
+    assert asked["mode"] == Local()
+    assert asked["noise"] == RadialNoise()
+    assert asked["reference"] == data.reference
+    assert len(asked["particles"]) == 40
+    for name, parameter in inspect.signature(refine).parameters.items():
+        if name not in ("relax", "mode", "noise", "until", "callbacks", "out", "resume"):
+            default = parameter.default
+            assert default is inspect.Parameter.empty or asked[name] == default
+    assert (tmp_path / "out" / "result.json").is_file()
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "--relax C4" in log
+    assert "report.html" in log
+    assert "report.html" in out
+    assert not logging.getLogger("jaxrelax").handlers
+
+
+def test_every_option_arrives(fake_refine, run, words, tmp_path):
+    write_map(tmp_path / "mask.mrc", np.ones((32, 32, 32), np.float32), 7.0)
+    status, *_ = run(
+        *words, *("--relax", "D4", "--to", "C4", "--register-mask", tmp_path / "mask.mrc"),
+        *("--register-max-resolution", "9.5", "--register", "hard", "--cross-fit", "3"),
+        *("--optimism", "2", "--start", "poses", "--sigma-rotation-deg", "1.25"),
+        *("--sigma-shift-angstrom", "0.5", "--no-learn-prior", "--ini-high", "20"),
+        *("--particle-diameter", "150", "--noise", "white", "--fixed-noise", "--seed", "7"),
+        *("--max-iterations", "4", "--normalise", "no", "--cache-gib", "0.5", "--quiet"),
+    )  # fmt: skip
+    assert status == 0
+    asked = fake_refine.asked
+    assert asked["relax"] == Relax(
+        "D4", to="C4", mask=str(tmp_path / "mask.mrc"), max_resolution=9.5, register="hard",
+        cross_fit=3, optimism=2.0, start="poses",
+    )  # fmt: skip
+    assert asked["mode"] == Local(1.25, 0.5, False)
+    assert asked["noise"] == RadialNoise(from_images=False, fixed=True)
+    assert (asked["ini_high"], asked["particle_diameter"], asked["seed"]) == (20.0, 150.0, 7)
+    assert (asked["normalise"], asked["cache_gib"]) == ("no", 0.5)
+    assert asked["until"].second == MaxIterations(4)
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "--no-learn-prior" in log
+    assert "--register-max-resolution 9.5" in log
+
+
+def test_registers_only(fake_refine, run, words):
+    assert run(*words, "--relax", "C4", "--mode", "registers")[0] == 0
+    assert fake_refine.asked["mode"] == Registers()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--to", "C2"), "--to: can act only with --relax"),
+        (("--start", "poses", "--cross-fit", "1"), "--cross-fit, --start: can act only"),
+        (("--mode", "registers"), "without --relax"),
+        (
+            ("--relax", "C4", "--mode", "registers", "--sigma-rotation-deg", "1"),
+            "--sigma-rotation-deg: can act only with --mode local",
+        ),
+        (("--relax", "C4", "--cross-fit", "0"), "at least 1"),
+        (("--relax", "C4", "--optimism", "-1"), "optimism cannot be negative"),
+        (("--sigma-shift-angstrom", "0"), "positive widths"),
+        (("--relax", "Q9"), "Q9"),
+        (("--relax", "C4", "--to", "C3"), "C3"),
+        (("--relax", "C4", "--symmetry", "C4"), "symmetry C4 with relaxation"),
+        (("--relax", "C4", "--register-mask", "no.mrc"), "no.mrc"),
+        (("--max-iterations", "0"), "--max-iterations is 0"),
+        (("--cache-gib", "-1"), "--cache-gib"),
+        (("--ini-high", "-3"), "ini_high"),
+        (("--particle-diameter", "100000"), "does not fit the box"),
+        (("--passthrough", "a.cs"), "--passthrough: belongs to .cs files"),
+        (("--image-root", "nowhere"), "nowhere: no such folder"),
+        (("--resume", "--overwrite"), "not both"),
+    ],
+)
+def test_bad_options_leave_nothing_behind(run, words, tmp_path, more, message):
+    status, out, err = run(*words, *more)
+    assert status == 2
+    assert message in err.replace("\n", " ")
+    assert err.count("jaxrelax: ") == 1
+    assert "Traceback" not in err + out
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files(run, words, tmp_path):
+    def refused(place, path):
+        changed = words.copy()
+        changed[place] = str(path)
+        status, _, err = run(*changed)
+        assert status == 2
+        assert str(path) in err
+        assert not (tmp_path / "out").exists()
+
+    refused(1, tmp_path / "no.star")
+    refused(3, tmp_path / "no.mrc")
+    (tmp_path / "odd.txt").write_text("nothing")
+    refused(1, tmp_path / "odd.txt")
+
+
+def test_bad_values_of_choices(run, words):
+    status, _, err = run(*words, "--relax", "C4", "--register", "medium")
+    assert status == 2
+    assert "medium" in err
+
+
+def test_folders_that_hold_something(fake_refine, run, words, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    (folder / "map.mrc").write_text("old")
+    status, _, err = run(*words)
+    assert status == 2
+    assert "--overwrite" in err
+    assert fake_refine.asked == {}
+    assert run(*words, "--overwrite")[0] == 0
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "map.mrc").stat().st_size > 1024
+
+
+def test_bad_input_with_overwrite_spares_the_old_results(run, words, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "map.mrc").write_text("old")
+    assert run(*words, "--relax", "Q9", "--overwrite")[0] == 2
+    assert (tmp_path / "out" / "map.mrc").read_text() == "old"
+
+
+def test_resume_is_passed_on_and_the_log_grows(fake_refine, run, words, tmp_path):
+    assert run(*words)[0] == 0
+    first = (tmp_path / "out" / "log.txt").read_text()
+    assert run(*words, "--resume")[0] == 0
+    assert fake_refine.asked["resume"] is True
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert log.startswith(first)
+    assert "--resume" in log[len(first) :]
+
+
+def test_interruption_says_how_to_go_on(fake_refine, run, words, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    fake_refine.during = interrupt
+    status, _, err = run(*words)
+    assert status == 130
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert "KeyboardInterrupt" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_a_defect_keeps_its_traceback(fake_refine, words, tmp_path):
+    def fail():
+        raise RuntimeError("a defect")
+
+    fake_refine.during = fail
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(words)
+    assert "a defect" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_quiet_shows_warnings_only(fake_refine, run, words, tmp_path):
+    fake_refine.during = lambda: logging.getLogger("jaxrelax").warning("look here")
+    status, out, err = run(*words, "--quiet")
+    assert (status, out) == (0, "")
+    assert err == "warning: look here\n"
+    assert "Results are in" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_bad_images_are_refused_or_left_out(fake_refine, run, words, data, tmp_path):
+    for name in ("particles.star", "reference.mrc"):
+        (tmp_path / name).write_bytes((data.folder / name).read_bytes())
+    images = np.random.default_rng(0).standard_normal((40, 32, 32)).astype(np.float32)
+    images[4] = 1.0
+    images[9, 3, 3] = np.nan
+    write_stack(tmp_path / "particles.mrcs", images, 7.0)
+    words[1] = str(tmp_path / "particles.star")
+    status, _, err = run(*words)
+    assert status == 2
+    assert "2 of 40 images" in err
+    assert not (tmp_path / "out").exists()
+    status, _, err = run(*words, "--skip-bad-images")
+    assert status == 0
+    assert "Left out 2 of 40 images" in err
+    assert len(fake_refine.asked["particles"]) == 38
+    # What was said before the folder was made is in its log.
+    assert "Left out 2 of 40 images" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_input_errors_of_the_refinement(fake_refine, run, words):
+    def refuse():
+        raise InputError("the disk is full.")
+
+    fake_refine.during = refuse
+    status, _, err = run(*words)
+    assert status == 2
+    assert err == "jaxrelax: the disk is full.\n"
