@@ -1,0 +1,153 @@
+"""Accumulators add up; the Wiener solve gives the map back that the slices came from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrelax.geometry import random_rotations
+from jaxrelax.imaging import (
+    ImageBatch,
+    extract_slices,
+    fourier_volume,
+    half_grid_shells,
+    half_spectrum,
+    image_geometry,
+    shift_phases,
+    volume_radius,
+    working_box,
+)
+from jaxrelax.reconstruction import (
+    Accumulator,
+    Candidates,
+    accumulate,
+    completed,
+    empty_accumulator,
+    fsc,
+    inverse_tau2,
+    mean_weight,
+    wiener_map,
+)
+
+from .blobs import gaussians, sampled
+
+BOX, SHELL = 32, 13
+WORK, RADIUS = working_box(SHELL), volume_radius(SHELL)
+BAND = int(0.8 * BOX / 2)
+N_IMAGES = 400
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """A map on the working box, which stands for one of 32 voxels."""
+    return sampled(*gaussians(), WORK, scale=BOX / WORK, sigma=1.0)
+
+
+@pytest.fixture(scope="module")
+def images(truth):
+    """Noiseless images with CTFs and shifts, their geometry and their poses."""
+    rng = np.random.default_rng(2)
+    packing = half_spectrum(BOX, SHELL)
+    geometry = image_geometry(packing, 3.0, BOX, 3.0)
+    rotations = jnp.asarray(random_rotations(N_IMAGES, rng), jnp.float32)
+    origins = jnp.asarray(rng.uniform(-3, 3, (N_IMAGES, 2)), jnp.float32)
+    phase = 20.0 * (packing.wavevectors_px**2).sum(axis=1) / BOX**2
+    contrast = np.sin(rng.uniform(2, 4, (N_IMAGES, 1)) * phase + 0.1).astype(np.float32)
+    volume = fourier_volume(jnp.asarray(truth[None]), radius=RADIUS, image_box=BOX)
+    slices = extract_slices(volume, rotations, packing.wavevectors_px)[:, 0]
+    batch = ImageBatch(
+        data=contrast * slices * shift_phases(-origins, packing),
+        ctf=jnp.asarray(contrast),
+        weights=jnp.asarray(packing.multiplicity),
+        valid=jnp.ones(N_IMAGES, bool),
+    )
+    return batch, geometry, rotations, origins
+
+
+@pytest.fixture(scope="module")
+def add(images):
+    """Add some of the images, with weights, to an accumulator."""
+    batch, geometry, rotations, origins = images
+    program = jax.jit(lambda sums, batch, chosen: accumulate(sums, batch, geometry, chosen))
+
+    def add(sums, rows, weight=1.0):
+        rows = np.asarray(rows)
+        chosen = Candidates(
+            jnp.asarray(rows, jnp.int32), rotations[rows], origins[rows],
+            jnp.full(len(rows), weight, jnp.float32),
+        )  # fmt: skip
+        return program(sums, batch, chosen)
+
+    return add
+
+
+def close(a: Accumulator, b: Accumulator):
+    scale = np.abs(np.asarray(b.values)).max()
+    np.testing.assert_allclose(a.values, b.values, atol=1e-5 * scale)
+
+
+def test_leaving_a_fold_out_is_not_adding_it(add):
+    empty = empty_accumulator(RADIUS)
+    folds = [add(empty, np.arange(i * 80, (i + 1) * 80)) for i in range(5)]
+    everything = folds[0] + folds[1] + folds[2] + folds[3] + folds[4]
+    rest = add(add(empty, np.arange(160)), np.arange(240, 400).reshape(2, 80)[0])
+    rest = add(rest, np.arange(320, 400))
+    close(everything - folds[2], rest)
+    close(completed(everything - folds[2]), completed(rest))
+
+
+def test_weights_of_candidates_add_up(add):
+    empty = empty_accumulator(RADIUS)
+    rows = np.arange(80)
+    close(add(add(empty, rows, 0.3), rows, 0.7), add(empty, rows, 1.0))
+    np.testing.assert_array_equal(add(empty, rows, 0.0).values, 0.0)
+
+
+def test_noiseless_slices_give_the_map_back(add, truth):
+    sums = completed(add(empty_accumulator(RADIUS), np.arange(N_IMAGES)))
+    found = np.asarray(wiener_map(sums, jnp.zeros(SHELL + 1), box=WORK, image_box=BOX))
+    assert fsc(found, truth)[: BAND + 1].min() > 0.99
+    assert np.vdot(found, truth) / np.vdot(truth, truth) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_prior_damps_and_shells_beyond_it_are_empty(add):
+    sums = completed(add(empty_accumulator(RADIUS), np.arange(N_IMAGES)))
+    weight = np.asarray(mean_weight(sums, SHELL + 1))
+    free, damped = (
+        np.asarray(wiener_map(sums, jnp.asarray(prior), box=WORK, image_box=BOX))
+        for prior in (np.zeros(SHELL + 1, np.float32), weight.astype(np.float32))
+    )
+    # A prior as strong as the data halves the map, roughly: the weight varies within shells.
+    assert np.vdot(free, damped) / np.vdot(free, free) == pytest.approx(0.5, abs=0.1)
+    short = np.asarray(wiener_map(sums, jnp.zeros(7), box=WORK, image_box=BOX))
+    power = np.abs(np.fft.rfftn(short))
+    f = np.fft.fftfreq(WORK, 1 / WORK)
+    k = np.sqrt(f[:, None, None] ** 2 + f[None, :, None] ** 2 + np.arange(WORK // 2 + 1) ** 2)
+    assert power[k > 9].max() < 0.02 * power[k < 6].max()
+
+
+def test_mean_weight_is_the_mean_over_each_shell(add):
+    sums = completed(add(empty_accumulator(RADIUS), np.arange(80)))
+    shells = half_grid_shells(RADIUS).ravel()
+    weight = np.asarray(sums.values[:, 2], np.float64)
+    expected = np.bincount(shells, weight)[: SHELL + 1] / np.bincount(shells)[: SHELL + 1]
+    found = np.asarray(mean_weight(sums, SHELL + 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    twice = completed(add(add(empty_accumulator(RADIUS), np.arange(80)), np.arange(80)))
+    np.testing.assert_allclose(mean_weight(twice, SHELL + 1), 2 * found, rtol=1e-4)
+
+
+def test_total_weight_is_that_of_the_images(add, images):
+    batch, _, _, _ = images
+    rows = np.arange(80)
+    sums = add(empty_accumulator(RADIUS), rows)
+    inserted = 0.5 * np.sum(np.asarray(batch.weights) * np.asarray(batch.ctf)[rows] ** 2)
+    total = np.asarray(sums.values[:, 2], np.float64).sum()
+    assert total == pytest.approx(inserted, rel=1e-4)
+
+
+def test_prior_variance_from_the_fsc():
+    # SSNR = F/(1−F) = τ²·weight.
+    found = inverse_tau2(np.array([8.0, 8.0]), np.array([0.5, 0.8]))
+    np.testing.assert_allclose(found, [8.0, 2.0])
+    assert np.all(np.isfinite(inverse_tau2(np.ones(3), np.array([-0.2, 0.0, 1.0]))))
