@@ -17,9 +17,6 @@ from jaxrelax.geometry import PointGroup
 from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
 from jaxrelax.reconstruction.rotate import rotate_map, symmetrise
 
-# Shells on either side of the one judged that do not vote on the operator: masks correlate them.
-EXCLUDED_NEIGHBOURS = 1
-
 
 class IsotypicParts(NamedTuple):
     """A map invariant under H as its G-symmetric part and the rest."""
@@ -57,8 +54,13 @@ def align_half_maps(
     group: PointGroup,
     operators: list[int],
     shell_weight: Float[np.ndarray, " shells"],
+    independent_fraction: float = 1.0,
 ) -> HalfAlignment:
     """Align two asymmetric parts over ``operators`` (indices in G) and correlate them.
+
+    A mask correlates neighbouring shells, so those within its correlation length, the cube root
+    of 1/``independent_fraction``, do not vote on the operator of a shell either. With one
+    neighbour left out, noise under a mask of 7 % of the box still correlated by 0.03.
 
     Args:
         asymmetric1, asymmetric2: asymmetric parts of the (masked) half-maps.
@@ -66,6 +68,8 @@ def align_half_maps(
         operators: candidates: representatives of the registers that keep H in place.
         shell_weight: how much each shell's correlation counts in the choice of operator, e.g. its
             gain times its number of coefficients; zero beyond the band.
+        independent_fraction: of the mask that the maps were multiplied by
+            (:func:`jaxrelax.reconstruction.independent_fraction`).
     """
     n = asymmetric1.shape[0]
     first = spectrum(asymmetric1)
@@ -77,8 +81,9 @@ def align_half_maps(
         correlation[row] = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
     votes = correlation * shell_weight
     total = votes.sum(axis=1)
+    excluded = int(np.ceil(independent_fraction ** (-1 / 3)))
     window = np.lib.stride_tricks.sliding_window_view(
-        np.pad(votes, ((0, 0), (EXCLUDED_NEIGHBOURS,) * 2)), 2 * EXCLUDED_NEIGHBOURS + 1, axis=1
+        np.pad(votes, ((0, 0), (excluded, excluded))), 2 * excluded + 1, axis=1
     ).sum(axis=2)
     chosen = np.argmax(total[:, None] - window, axis=0)
     return HalfAlignment(
@@ -107,5 +112,6 @@ def apply_gain(
     shells = rfft_shells(n)[0].reshape(n, n, n // 2 + 1)
     curve = np.zeros(int(shells.max()) + 1, np.float32)
     curve[: len(gain)] = gain[: len(curve)]
-    transform = scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1) * curve[shells]
-    return scipy.fft.irfftn(transform, s=map_.shape, workers=-1).astype(np.float32)
+    transform = np.asarray(scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1))
+    filtered = scipy.fft.irfftn(transform * curve[shells], s=map_.shape, workers=-1)
+    return np.asarray(filtered).astype(np.float32)

@@ -62,16 +62,21 @@ def test_only_candidates_are_chosen():
     assert align_half_maps(first, second, group, [0, 2], weights()).index in (0, 2)
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["whole box", "soft sphere"])
+@pytest.mark.parametrize(
+    "mask",
+    [np.ones((N,) * 3, np.float32), soft_sphere(N, 0.3 * N, 0.15 * N), soft_sphere(N, 5.0, 2.0)],
+    ids=["whole box", "particle", "partner"],
+)
 @pytest.mark.parametrize("name", ["C4", "O"])
-def test_noise_has_no_correlation_although_the_best_operator_is_taken(name, masked):
+def test_noise_has_no_correlation_although_the_best_operator_is_taken(name, mask):
     group = point_group(name)
-    mask = soft_sphere(N, 0.3 * N, 0.15 * N) if masked else np.ones((N,) * 3, np.float32)
     operators = list(range(group.order))
     ours, naive = [], []
     for seed in range(N_SEEDS):
         first, second = noise_parts(seed, group, mask)
-        found = align_half_maps(first, second, group, operators, weights())
+        found = align_half_maps(
+            first, second, group, operators, weights(), independent_fraction(mask)
+        )
         ours.append(np.average(found.fsc[SHELLS], weights=weights()[SHELLS]))
         best = fsc(first, rotate_map(second, group.operators[found.index]))
         naive.append(np.average(best[SHELLS], weights=weights()[SHELLS]))
