@@ -117,13 +117,12 @@ def extract_parts(
     """
     base, fractions, sign = _cells(slice_coordinates(rotations, wavevectors), volume.radius)
     fx, fy, fz = (fractions[..., axis, None] for axis in range(3))
-    low, high = None, None
+    low, high = jnp.zeros(()), jnp.zeros(())
     for (dy, dz, _), (x0, x1) in zip(
         _columns(volume.radius), _gather_columns(volume, base), strict=True
     ):
         weight = (fy if dy else 1.0 - fy) * (fz if dz else 1.0 - fz)
-        low = weight * x0 if low is None else low + weight * x0
-        high = weight * x1 if high is None else high + weight * x1
+        low, high = low + weight * x0, high + weight * x1
     return _parts(low + fx * (high - low), sign)
 
 
@@ -230,9 +229,7 @@ def insert_slices(
     return flat.reshape(accumulator.shape)
 
 
-def fold_friedel(
-    accumulator: Float[Array, "voxels 4"], radius: int
-) -> Float[Array, "voxels 4"]:
+def fold_friedel(accumulator: Float[Array, "voxels 4"], radius: int) -> Float[Array, "voxels 4"]:
     """Make the plane x = 0 Hermitian by adding each voxel's Friedel mate to it.
 
     Slices are inserted on the side x ≥ 0 only; in the plane x = 0 a voxel and its mate describe the

@@ -28,7 +28,7 @@ def shell_counts(n: int) -> Float64[np.ndarray, " shells"]:
 
 def spectrum(map_: Float[np.ndarray, "n n n"]):
     """Rfftn of a map, flattened; what the shell sums below take."""
-    return scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1).ravel()
+    return np.asarray(scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1)).ravel()
 
 
 def cross_power(a, b, n: int) -> Float64[np.ndarray, " shells"]:
@@ -56,12 +56,13 @@ def randomise_phases(
 ) -> Float32[np.ndarray, "n n n"]:
     """The map with random phases (of a real map) from ``from_shell`` on."""
     n = map_.shape[0]
-    transform = scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1)
-    phases = scipy.fft.rfftn(rng.standard_normal(map_.shape).astype(np.float32), workers=-1)
+    transform = np.asarray(scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1))
+    noise = rng.standard_normal(map_.shape).astype(np.float32)
+    phases = np.asarray(scipy.fft.rfftn(noise, workers=-1))
     phases /= np.maximum(np.abs(phases), 1e-20)
     shells = rfft_shells(n)[0].reshape(transform.shape)
     mixed = np.where(shells >= from_shell, np.abs(transform) * phases, transform)
-    return scipy.fft.irfftn(mixed, s=map_.shape, workers=-1).astype(np.float32)
+    return np.asarray(scipy.fft.irfftn(mixed, s=map_.shape, workers=-1)).astype(np.float32)
 
 
 def corrected_fsc(

@@ -72,8 +72,8 @@ def align_half_maps(
             (:func:`jaxrelax.reconstruction.independent_fraction`).
     """
     n = asymmetric1.shape[0]
-    first = spectrum(asymmetric1)
-    power = np.sqrt(cross_power(first, first, n) * cross_power(*(2 * [spectrum(asymmetric2)]), n))
+    first, second = spectrum(asymmetric1), spectrum(asymmetric2)
+    power = np.sqrt(cross_power(first, first, n) * cross_power(second, second, n))
     correlation = np.empty((len(operators), len(power)))
     for row, g in enumerate(operators):
         turned = rotate_map(asymmetric2, group.operators[g])

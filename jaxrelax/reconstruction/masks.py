@@ -63,7 +63,7 @@ def soft_region(
     edge_angstrom: float,
 ) -> Float32[np.ndarray, "n n n"]:
     """A region extended by a distance, with a raised-cosine edge."""
-    distance = scipy.ndimage.distance_transform_edt(~solid) * pixel_size_angstrom
+    distance = np.asarray(scipy.ndimage.distance_transform_edt(~solid)) * pixel_size_angstrom
     t = np.clip((distance - extend_angstrom) / edge_angstrom, 0.0, 1.0)
     return (0.5 + 0.5 * np.cos(np.pi * t)).astype(np.float32)
 

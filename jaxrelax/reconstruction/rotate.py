@@ -37,7 +37,8 @@ def rotate_map(
     values = finufft.nufft3d2(z, y, x, map_.astype(np.complex64), isign=-1, eps=ACCURACY)
     spectrum = np.zeros((n, n, n // 2 + 1), np.complex64)
     spectrum.reshape(-1)[index] = values
-    return np.fft.fftshift(scipy.fft.irfftn(spectrum, s=(n, n, n), workers=-1)).astype(np.float32)
+    turned = np.asarray(scipy.fft.irfftn(spectrum, s=(n, n, n), workers=-1))
+    return np.fft.fftshift(turned).astype(np.float32)
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Float64
 
 from jaxrelax.geometry import best_global_operator
 from jaxrelax.imaging import working_box
+from jaxrelax.inference import FixedPoses
 from jaxrelax.reconstruction import (
     Accumulator,
     IsotypicParts,
@@ -25,8 +26,6 @@ from jaxrelax.reconstruction import (
     mean_weight,
     wiener_map,
 )
-from jaxrelax.refinement.components import Registers
-from jaxrelax.refinement.expectation import score_only
 from jaxrelax.refinement.maximisation import (
     region,
     register_limit,
@@ -36,6 +35,7 @@ from jaxrelax.refinement.maximisation import (
 )
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import AsymmetryEvidence
+from jaxrelax.refinement.scoring import score_only
 from jaxrelax.refinement.state import State
 
 SIGNIFICANCE = 0.01
@@ -82,8 +82,8 @@ def asymmetry_evidence(
     """
     maps = [own_half_map(problem, folds, max_shell) for folds in accumulators]
     swapped = [maps[1], maps[0]]
-    weights, gain = score_only(problem, state, swapped, Registers())
-    e_values, agreements = [], []
+    weights, gain = score_only(problem, state, swapped, FixedPoses())
+    e_values, agreements, sizes = [], [], []
     for half in (1, 2):
         mine = problem.half_set == half
         e_values.append(float(gain[mine].sum()))
@@ -91,7 +91,8 @@ def asymmetry_evidence(
             registers[mine].argmax(axis=1), weights[mine].argmax(axis=1),
             problem.group, problem.subgroup,
         )  # fmt: skip
-        agreements.append((best.agreement, mine.sum()))
+        agreements.append(best.agreement)
+        sizes.append(mine.sum())
     log_e = float(np.logaddexp(*e_values) - np.log(2.0))
     p = float(np.exp(min(0.0, -log_e)))
     return AsymmetryEvidence(
@@ -99,7 +100,7 @@ def asymmetry_evidence(
         log_e_value=log_e,
         p_value=p,
         found=p < SIGNIFICANCE,
-        half_set_agreement=float(np.average(*zip(*agreements, strict=True))),
+        half_set_agreement=float(np.average(agreements, weights=sizes)),
         expected_accuracy=float(registers.max(axis=1).mean()),
     )
 

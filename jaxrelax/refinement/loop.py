@@ -123,8 +123,8 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         on_batch: called with the number of images done, for progress.
     """
     began = time.perf_counter()
-    rung = problem.rung(state.score_shell)
-    accumulate_shell = problem.rung(rung, above=1)
+    # While seeking, the band is held: no need to know what lies beyond it.
+    accumulate_shell = problem.accumulated(state.score_shell, grow=state.stage != "seek")
     first = state.iteration == 0
     found = expectation(
         problem, state, accumulate_shell,

@@ -32,7 +32,10 @@ from jaxrelax.refinement.components import Mode, Relax
 from jaxrelax.refinement.image_source import ImageSource
 
 # Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
-LADDER = (6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100, 126, 159, 200, 252, 318, 400)
+LADDER = (6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 70, 79,
+          89, 100, 112, 126, 141, 158, 178, 200, 224, 252, 282, 317, 355, 399)  # fmt: skip
+# Accumulated beyond the scored band, so that the FSC can show whether there is more.
+HEADROOM = 1.25
 # Temporaries of the pose search: about a core's cache, or enough to fill an accelerator.
 CHUNK_BYTES = {"cpu": 3 * 2**20, "accelerator": 2**29}
 
@@ -117,11 +120,14 @@ class Problem:
         """Last shell at or below a resolution, between 1 and the last one used."""
         return int(np.clip(self.box_edge_angstrom / resolution_angstrom, 1, self.last_shell))
 
-    def rung(self, shell: int, above: int = 0) -> int:
-        """The ladder's first rung at or beyond ``shell`` (or ``above`` rungs higher)."""
-        rungs = [r for r in LADDER if r < self.last_shell] + [self.last_shell]
-        index = next((i for i, r in enumerate(rungs) if r >= shell), len(rungs) - 1)
-        return rungs[min(index + above, len(rungs) - 1)]
+    def rung(self, shell: float) -> int:
+        """The ladder's first rung at or beyond ``shell``; the last shell used at most."""
+        return next((r for r in LADDER if shell <= r < self.last_shell), self.last_shell)
+
+    def accumulated(self, score_shell: int, grow: bool) -> int:
+        """Last shell to accumulate when images are scored up to ``score_shell``."""
+        rung = self.rung(score_shell)
+        return self.rung(HEADROOM * rung) if grow else rung
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
         """Image geometry of an optics group up to ``max_shell``, scored band first."""
@@ -169,7 +175,7 @@ class Problem:
         budget = CHUNK_BYTES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
         return int(2 ** np.clip(int(np.log2(max(budget / per_image, 1))), 0, 9))
 
-    def batches(self, half: int, fold: int | None) -> list[tuple[int, list[np.ndarray]]]:
+    def batches(self, half: int, fold: int | None) -> list[tuple[int, np.ndarray]]:
         """Rows of a half-set (and fold), by optics group: (group, rows)."""
         chosen = self.half_set == half
         if fold is not None:

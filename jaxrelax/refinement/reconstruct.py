@@ -25,8 +25,8 @@ from jaxrelax.reconstruction import (
     wiener_map,
 )
 from jaxrelax.refinement.components import Registers
-from jaxrelax.refinement.expectation import batches_at
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.scoring import batches_at
 
 
 def random_registers(

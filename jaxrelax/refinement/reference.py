@@ -12,8 +12,8 @@ from jaxrelax.imaging import FourierVolume, fourier_volume, resample_map, volume
 from jaxrelax.inference import log_likelihood
 from jaxrelax.io import InputError, read_map
 from jaxrelax.reconstruction import misaligned_axes
-from jaxrelax.refinement.expectation import batches_at
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.scoring import batches_at
 
 LOG = logging.getLogger("jaxrelax")
 PIXEL_TOLERANCE = 0.005
@@ -96,13 +96,17 @@ def matched_scale(
         rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
         geometry = problem.geometry(group, max_shell, max_shell)
         for chosen, batch, rotations, origins in batches_at(problem, group, rows, geometry, white):
-
-            def misfit(factor, args=(batch, geometry, rotations, origins), m=len(chosen)):
-                scaled = FourierVolume(volume.values * factor, volume.radius)
-                return -2.0 * float(log_likelihood(scaled, *args)[0][:m].sum())
-
             # ‖y − f p‖² at f = 0, 1, 2 gives ‖p‖² and ⟨y, p⟩.
-            none, once, twice = misfit(0.0), misfit(1.0), misfit(2.0)
+            none, once, twice = (
+                -2.0 * float(scores[0][: len(chosen)].sum())
+                for scores in (
+                    log_likelihood(
+                        FourierVolume(volume.values * factor, volume.radius),
+                        batch, geometry, rotations, origins,
+                    )
+                    for factor in (0.0, 1.0, 2.0)
+                )
+            )  # fmt: skip
             quadratic = 0.5 * (twice - 2 * once + none)
             power += quadratic
             cross += 0.5 * (none + quadratic - once)

@@ -1,0 +1,179 @@
+"""Images streamed through a pose search: the half of the E-step that looks at one image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+
+from jaxrelax.imaging import (
+    FourierVolume,
+    ImageBatch,
+    ImageGeometry,
+    fourier_volume,
+    volume_radius,
+)
+from jaxrelax.inference import PosePosterior, PosePrior, Poses, PoseSearch
+from jaxrelax.reconstruction import IsotypicParts, rotate_map
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.programs import preparation, search_program
+from jaxrelax.refinement.state import State
+
+
+def register_volume(
+    problem: Problem,
+    symmetric: Float32[np.ndarray, "b b b"],
+    asymmetric: Float32[np.ndarray, "b b b"],
+    max_shell: int,
+) -> FourierVolume:
+    """One channel per register, and one for the symmetric map when there are several.
+
+    Channel j at pose A is the map at pose ``A r_jᵀ``. The symmetric part is the same array in
+    every channel, so that interpolation cannot prefer a register; only the asymmetric part is
+    turned: ``V_j(r) = S(r) + A(r_j r)``.
+    """
+    copies = [
+        symmetric + rotate_map(asymmetric, representative.T)
+        for representative in problem.registers.representatives
+    ]
+    if len(copies) > 1:
+        copies.append(symmetric)
+    return fourier_volume(
+        jnp.asarray(np.stack(copies)), radius=volume_radius(max_shell), image_box=problem.map_box
+    )
+
+
+@dataclass
+class ScoredBatch:
+    """A batch after the search; per-image arrays without the padding rows."""
+
+    rows: Int[np.ndarray, " m"]
+    size: int  # with padding
+    images: ImageBatch  # padded; weights of the whole accumulated band
+    found: PosePosterior  # padded
+    weights: Float32[np.ndarray, "m registers"]
+    kept: Float32[np.ndarray, "m registers"]  # what the image contributes to each register
+    gain: Float32[np.ndarray, " m"]
+    residual: Float32[np.ndarray, " shells"]
+    moments: tuple[float, float]  # sums of squared offsets, in prior standard deviations
+
+
+def scored_batches(
+    problem: Problem,
+    state: State,
+    volume: FourierVolume,
+    group: int,
+    rows: Int[np.ndarray, " rows"],
+    geometry: ImageGeometry,
+    search: PoseSearch,
+) -> Iterator[ScoredBatch]:
+    """Stream images of one optics group through a search against one volume."""
+    pixel = problem.particles.optics[group].pixel_size_angstrom
+    prepare = preparation(problem, group, geometry)
+    score = search_program(problem, group, geometry, search)
+    size = problem.batch_size(geometry.n_inner)
+    prior = PosePrior(
+        jnp.asarray(np.float32(np.deg2rad(state.sigma_rotation_deg))),
+        jnp.asarray(np.float32(state.sigma_shift_angstrom / pixel)),
+    )
+    power = jnp.asarray(state.noise_power[group].astype(np.float32))
+    score_shell = jnp.asarray(state.score_shell)
+    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+    for chosen, packed in problem.images.packed(batches, group, geometry.packing):
+        m = len(chosen)
+        padding = np.concatenate([chosen, np.full(size - m, chosen[0])])
+        data = np.zeros((size, packed.shape[1]), np.complex64)
+        data[:m] = packed
+        scored, everything = prepare(
+            jnp.asarray(data), problem.ctf_parameters(padding), power, score_shell,
+            jnp.asarray(np.arange(size) < m),
+        )  # fmt: skip
+        poses = _poses(problem, state, padding, pixel)
+        found, sums, weights, kept, gain = score(volume, scored, poses, prior)
+        yield ScoredBatch(
+            rows=chosen,
+            size=size,
+            images=everything,
+            found=found,
+            weights=np.asarray(weights)[:m],
+            kept=np.asarray(kept)[:m],
+            gain=np.asarray(gain)[:m],
+            residual=np.asarray(sums[0]),
+            moments=(float(sums[1]), float(sums[2])),
+        )
+
+
+def batches_at(
+    problem: Problem,
+    group: int,
+    rows: Int[np.ndarray, " rows"],
+    geometry: ImageGeometry,
+    noise_power: Float64[np.ndarray, " shells"],
+) -> Iterator[tuple[Int[np.ndarray, " m"], ImageBatch, jax.Array, jax.Array]]:
+    """Stream images at the poses of the input, under a given noise spectrum.
+
+    Yields:
+        rows, images (padded with repeats to one size, marked invalid), rotations, origins in px.
+    """
+    particles = problem.particles
+    pixel = particles.optics[group].pixel_size_angstrom
+    prepare = preparation(problem, group, geometry)
+    size = problem.batch_size(geometry.packing.n_pixels)
+    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+    for chosen, packed in problem.images.packed(batches, group, geometry.packing):
+        m = len(chosen)
+        padding = np.concatenate([chosen, np.full(size - m, chosen[0])])
+        data = np.zeros((size, packed.shape[1]), np.complex64)
+        data[:m] = packed
+        _, images = prepare(
+            jnp.asarray(data), problem.ctf_parameters(padding),
+            jnp.asarray(noise_power.astype(np.float32)), jnp.asarray(problem.n_shells),
+            jnp.asarray(np.arange(size) < m),
+        )  # fmt: skip
+        yield (
+            chosen,
+            images,
+            jnp.asarray(particles.rotations[padding].astype(np.float32)),
+            jnp.asarray((particles.origins_angstrom[padding] / pixel).astype(np.float32)),
+        )
+
+
+def score_only(
+    problem: Problem, state: State, maps: list[IsotypicParts], search: PoseSearch
+) -> tuple[Float32[np.ndarray, "n registers"], Float32[np.ndarray, " n"]]:
+    """Posterior over registers and log-gain of every image under one map per half-set.
+
+    Args:
+        problem, state: inputs, poses, noise and band.
+        maps: the map that scores half-set 1, and the one for half-set 2.
+        search: pose search to use.
+    """
+    n = len(problem.particles)
+    registers, gain = np.zeros((n, problem.n_registers), np.float32), np.zeros(n, np.float32)
+    rung = problem.rung(state.score_shell)
+    for half, parts in enumerate(maps):
+        volume = register_volume(problem, parts.symmetric, parts.asymmetric, rung)
+        for group, rows in problem.batches(half + 1, None):
+            geometry = problem.geometry(group, rung, rung)
+            for batch in scored_batches(problem, state, volume, group, rows, geometry, search):
+                registers[batch.rows] = batch.weights
+                gain[batch.rows] = batch.gain
+    return registers, gain
+
+
+def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:
+    particles = problem.particles
+
+    def single(values):
+        return jnp.asarray(values.astype(np.float32))
+
+    return Poses(
+        rotations=single(state.rotations[rows]),
+        origins_px=single(state.origins_angstrom[rows] / pixel),
+        prior_rotations=single(particles.rotations[rows]),
+        prior_origins_px=single(particles.origins_angstrom[rows] / pixel),
+    )
