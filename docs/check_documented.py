@@ -46,9 +46,9 @@ def members(cls: type) -> Iterator[tuple[str, object]]:
             continue
         if inspect.isclass(value):
             continue
-        if isinstance(value, property | cached_property | classmethod | staticmethod):
-            yield name, value
-        elif callable(value) and callable(getattr(cls, name, None)):
+        # callable() of the attribute too: equinox wraps methods, and fields may hold functions.
+        method = callable(value) and callable(getattr(cls, name, None))
+        if method or isinstance(value, property | cached_property | classmethod | staticmethod):
             yield name, value
 
 
