@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,13 @@ class KeyFigure(NamedTuple):
 
 
 def relaxation_name(result: Result) -> str:
-    """``C4 → C1``, or the number of registers where the settings do not tell."""
+    """``C4 → C1``, or the number of registers where the settings do not tell.
+
+    The settings hold the relaxation as fields or as the text ``Relax(group='C4', …)``.
+    """
     relax = result.settings.get("relax")
+    if isinstance(relax, str):
+        relax = dict(re.findall(r"(group|to)='([^']*)'", relax))
     if isinstance(relax, dict) and "group" in relax:
         return f"{relax['group']} → {relax.get('to', 'C1')}"
     return f"{len(result.operators)} registers" if len(result.operators) > 1 else "none"
@@ -148,7 +154,9 @@ def bound(evidence: AsymmetryEvidence) -> str:
 
 
 def percent(fraction: float) -> str:
-    """``78 %``; one decimal close to 0 and 1, where it matters."""
+    """``78 %``; one decimal close to 0 and 1, where it matters, and never a false 100 %."""
+    if 0.9995 <= fraction < 1.0:
+        return "> 99.9 %"
     return f"{100 * fraction:.1f} %" if not 0.05 < fraction < 0.95 else f"{100 * fraction:.0f} %"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from jaxrelax.assessment.figures import (
     BLUE,
@@ -61,8 +61,8 @@ def fsc_figure(result: Result) -> Figure:
     axes.axhline(0.0, color=MUTED, lw=0.8)
     axes.axhline(THRESHOLD, color=INK, lw=0.8, ls=(0, (4, 3)))
     axes.annotate(
-        "0.143", (1.0, THRESHOLD), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-        textcoords="offset points", ha="right", fontsize=8, color=MUTED,
+        "0.143", (0.0, THRESHOLD), xycoords=("axes fraction", "data"), xytext=(4, 3),
+        textcoords="offset points", fontsize=8, color=MUTED,
     )  # fmt: skip
     axes.axvline(1.0 / result.resolution_angstrom, color=INK, lw=0.8, ls=(0, (1, 2)))
     axes.annotate(
@@ -150,6 +150,10 @@ def noise_figure(result: Result) -> Figure:
     _resolution_ticks(axes)
     if len(result.particles.optics) <= 12:
         legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatted(FuncFormatter(lambda power, _: f"{power:g}"))
+    axes.tick_params(which="both", colors=MUTED, labelsize=8)
     axes.grid(True, which="minor", color=FAINT, linewidth=0.4)
     return figure
 

@@ -46,7 +46,6 @@ COLUMNS = {
     "register_change": Column("Register changed", "%", "%", True),
     "asymmetric_fsc": Column("Asymmetric FSC", "", ".3f", True),
     "asymmetric_signal": Column("Asymmetric signal", "std. errors", ".1f", True),
-    "asymmetric_power": Column("Asymmetric rms", "of symmetric", ".3f", True),
     "held_out_gain": Column("Held-out gain", "nats", ".3f", True),
     "optimism": Column("Optimism", "std. errors", ".2g", True),
     "rotation_change_deg": Column("Rotation change", "°", ".2f"),

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from jaxrelax.assessment import report_html, write_report
-from jaxrelax.assessment.findings import bound, duration, headline, percent, warnings
+from jaxrelax.assessment.findings import (
+    bound,
+    duration,
+    headline,
+    percent,
+    relaxation_name,
+    warnings,
+)
 from jaxrelax.assessment.report import flattened
 from jaxrelax.assessment.slices import Plane, plane_of_largest_difference
+from jaxrelax.refinement.components import Relax
 
 
 class Page(HTMLParser):
@@ -117,11 +125,22 @@ def test_the_plane_of_largest_difference():
     assert plane_of_largest_difference(difference, mask) == Plane(0, 1)
 
 
+def test_the_relaxation_is_named(result):
+    def name(relax):
+        return relaxation_name(replace(result, settings={"relax": relax}))
+
+    assert name({"group": "D4", "to": "C2"}) == "D4 → C2"
+    assert name(repr(Relax("O", to="C4", optimism=1.0))) == "O → C4"
+    assert name(repr(Relax("C4"))) == "C4 → C1"
+    assert name(None) == "4 registers"
+
+
 def test_words():
     assert [duration(s) for s in (4.21, 42.0, 200.0, 7500.0)] == [
         *("4.2 s", "42 s", "3 min 20 s", "2 h 05 min")
     ]
     assert [percent(f) for f in (0.78, 0.987, 0.01)] == ["78 %", "98.7 %", "1.0 %"]
+    assert [percent(f) for f in (0.99996, 1.0)] == ["> 99.9 %", "100.0 %"]
     assert flattened({"a": {"b": None, "c": 1}}) == [("a.b", "—"), ("a.c", "1")]
 
 
