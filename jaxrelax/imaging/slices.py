@@ -4,8 +4,8 @@ The volume is a half transform (kx ≥ 0) with the origin in the middle of z and
 ``2 × channels`` floats: all real parts, then all imaginary parts. Channels (register copies, or
 classes) share one index computation and one contiguous read. What is fast on CPU was measured
 (``experiments/benchmarks/kernels.py``): windows of two voxels along x, rows of floats rather than
-complex numbers, scatter rows padded to four floats. The slice theorem and trilinear gridding with twofold oversampling are
-as in RELION (Scheres, J. Struct. Biol. 180 (2012) 519).
+complex numbers, scatter rows padded to four floats. The slice theorem and trilinear gridding with
+twofold oversampling are as in RELION (Scheres, J. Struct. Biol. 180 (2012) 519).
 """
 
 from __future__ import annotations

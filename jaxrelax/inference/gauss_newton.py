@@ -165,7 +165,8 @@ class GaussNewton(PoseSearch):
             # of it and the best so far, and step from there.
             trial, best, damping = carry
             found = expand(*trial)
-            better = found[2] >= best[1][2]
+            # Not `>=`: an image with NaN must come out as NaN, not as the placeholder.
+            better = ~(found[2] < best[1][2])
 
             def choose(new, old):
                 return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)

@@ -72,5 +72,8 @@ def accumulate(
 
 
 def completed(accumulator: Accumulator) -> Accumulator:
-    """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions."""
+    """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions.
+
+    The argument's memory is reused: it must not be used afterwards.
+    """
     return Accumulator(_fold(accumulator.values, accumulator.radius), accumulator.radius)

@@ -98,7 +98,8 @@ def asymmetric_coefficients(
 
     Of a shell's coefficients the mask leaves ``independent_fraction`` independent; an H-symmetric
     map has 1/|H| of them and a G-symmetric one 1/|G|, the difference belongs to the asymmetric
-    part. 1/√ of this number is the standard deviation of its FSC when there is only noise.
+    part. Summed over a band, 1/√ of this number is the standard deviation of its FSC when there is
+    only noise; a single shell under a mask, which averages neighbours in, scatters less.
     """
     share = 1.0 / subgroup.order - 1.0 / group.order
     return np.maximum(shell_counts(n) * independent_fraction * share, 1.0)

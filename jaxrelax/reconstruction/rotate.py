@@ -41,6 +41,15 @@ def rotate_map(
     return np.fft.fftshift(turned).astype(np.float32)
 
 
+def _inside_sphere(map_: Float32[np.ndarray, "n n n"]) -> Float32[np.ndarray, "n n n"]:
+    """The map without the frequencies that :func:`rotate_map` drops."""
+    index, _ = _half_ball(map_.shape[0])
+    spectrum = np.asarray(scipy.fft.rfftn(map_, workers=-1))
+    kept = np.zeros_like(spectrum)
+    kept.reshape(-1)[index] = spectrum.reshape(-1)[index]
+    return np.asarray(scipy.fft.irfftn(kept, s=map_.shape, workers=-1)).astype(np.float32)
+
+
 @lru_cache(maxsize=4)
 def _half_ball(n: int):
     """Flat indices into the rfftn array and (x, y, z) frequencies inside the sphere."""
@@ -76,7 +85,9 @@ def symmetrise(
     if exact.all():
         return average.astype(np.float32)
     cosets = _left_coset_representatives(group, exact)
-    turned = [rotate_map(average.astype(np.float32), group.operators[g]) for g in cosets]
+    # The identity among them is not a rotation, but must lose the same corners of Fourier space.
+    average = _inside_sphere(average.astype(np.float32))
+    turned = [rotate_map(average, group.operators[g]) for g in cosets]
     return np.mean(turned, axis=0).astype(np.float32)
 
 

@@ -21,6 +21,10 @@ class Criterion(eqx.Module):
     def reason(self, state: State) -> str | None:
         """Why the refinement may stop here, or None to go on."""
 
+    def limit(self, state: State) -> str | None:
+        """Why to stop even while asymmetry is still being sought; None for most criteria."""
+        return None
+
     def __and__(self, other: Criterion) -> Criterion:
         return Both(self, other)
 
@@ -39,6 +43,11 @@ class Both(Criterion):
         first, second = self.first.reason(state), self.second.reason(state)
         return f"{first}; {second}" if first and second else None
 
+    def limit(self, state: State) -> str | None:
+        """The limits of both."""
+        first, second = self.first.limit(state), self.second.limit(state)
+        return f"{first}; {second}" if first and second else None
+
 
 class Either(Criterion):
     """Satisfied when either is."""
@@ -49,6 +58,10 @@ class Either(Criterion):
     def reason(self, state: State) -> str | None:
         """The reason of the first that has one."""
         return self.first.reason(state) or self.second.reason(state)
+
+    def limit(self, state: State) -> str | None:
+        """The limit of the first that has reached one."""
+        return self.first.limit(state) or self.second.limit(state)
 
 
 class MaxIterations(Criterion):
@@ -65,6 +78,10 @@ class MaxIterations(Criterion):
         if state.iteration < self.iterations:
             return None
         return f"{self.iterations} iterations done"
+
+    def limit(self, state: State) -> str | None:
+        """A fixed number holds whatever is going on."""
+        return self.reason(state)
 
 
 class ResolutionStalled(Criterion):

@@ -65,7 +65,7 @@ def finish(
     ]
     sphere = problem.sphere(problem.map_box)
     aligned = align_parts(
-        problem, [split_parts(problem, m * sphere) for m in kept], problem.last_shell, rung
+        problem, [split_parts(problem, m * sphere) for m in kept], problem.last_shell, rung, sphere
     )
     first, second = kept[0], rotate_map(kept[1], problem.group.operators[aligned.index])
 

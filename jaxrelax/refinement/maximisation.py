@@ -88,7 +88,7 @@ def maximisation(
     alignment, mean, signal = 0, 0.0, 0.0
     if relaxed:
         counts = coefficients(problem, sphere)[:n_shells]
-        alignment, fsc_asymmetric = align_parts(problem, parts, max_shell, score_shell)
+        alignment, fsc_asymmetric = align_parts(problem, parts, max_shell, score_shell, sphere)
         # Weighted by the inverse standard error of each shell.
         weight = np.sqrt(counts) * voting_shells(problem, n_shells, score_shell)
         mean = float(np.sum(fsc_asymmetric[:n_shells] * weight) / np.sum(weight))
@@ -110,7 +110,7 @@ def maximisation(
     if relaxed:
         if not seeking:
             inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
-            fsc_asymmetric = align_parts(problem, inside, max_shell, score_shell).fsc
+            fsc_asymmetric = align_parts(problem, inside, max_shell, score_shell, density).fsc
             counts = coefficients(problem, density)[:n_shells]
         fsc_asymmetric = fsc_asymmetric[:n_shells]
         gain = np.clip(fsc_asymmetric + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
@@ -226,10 +226,8 @@ def coefficients(
     problem: Problem, mask: Float32[np.ndarray, "b b b"]
 ) -> Float64[np.ndarray, " shells"]:
     """Independent coefficients of the asymmetric part per shell, inside a mask."""
-    box = mask.shape[0]
-    if problem.register_mask is not None:
-        mask = mask * problem.register_mask_at(box)
-    return asymmetric_coefficients(box, independent_fraction(mask), problem.group, problem.subgroup)
+    fraction = independent_fraction(region(problem, mask))
+    return asymmetric_coefficients(len(mask), fraction, problem.group, problem.subgroup)
 
 
 def voting_shells(problem: Problem, n_shells: int, score_shell: int) -> Bool[np.ndarray, " s"]:
@@ -239,13 +237,20 @@ def voting_shells(problem: Problem, n_shells: int, score_shell: int) -> Bool[np.
 
 
 def align_parts(
-    problem: Problem, parts: list[IsotypicParts], max_shell: int, score_shell: int
+    problem: Problem,
+    parts: list[IsotypicParts],
+    max_shell: int,
+    score_shell: int,
+    mask: Float32[np.ndarray, "b b b"],
 ) -> HalfAlignment:
-    """Register alignment of half-map 2 onto half-map 1; the identity without relaxation."""
-    box = parts[0].symmetric.shape[0]
+    """Register alignment of half-map 2 onto half-map 1; the identity without relaxation.
+
+    ``mask`` is what the parts were multiplied by (besides the register mask).
+    """
+    box = mask.shape[0]
     if problem.n_registers == 1:
         return HalfAlignment(0, np.zeros(box // 2 + 1))
-    weight = np.sqrt(coefficients(problem, problem.sphere(box)))
+    weight = np.sqrt(coefficients(problem, mask))
     weight[: max_shell + 1] *= voting_shells(problem, max_shell + 1, score_shell)
     weight[max_shell + 1 :] = 0.0
     return align_half_maps(
@@ -254,6 +259,7 @@ def align_parts(
         problem.group,
         problem.normaliser,
         weight,
+        independent_fraction(region(problem, mask)),
     )
 
 

@@ -162,10 +162,9 @@ def done(setup: Setup, state: State) -> str | None:
     While optimism is on, only a fixed number of iterations stops it: at the symmetric saddle every
     other criterion is satisfied.
     """
-    reason = setup.until.reason(state)
-    if reason is None or state.stage == "settle":
-        return reason
-    return reason if reason.endswith("iterations done") else None
+    if state.stage == "settle":
+        return setup.until.reason(state)
+    return setup.until.limit(state)
 
 
 def iterate(

@@ -26,7 +26,8 @@ class AsymmetryEvidence:
         p_value: bound on the p-value, min(1, 1/e-value).
         found: p below 0.01.
         half_set_agreement: fraction of particles with the same best register under either map.
-        expected_accuracy: mean largest posterior probability under the final maps.
+        expected_accuracy: mean largest posterior probability under each image's own half-set,
+            before the last, joined scoring.
     """
 
     log_gain: Float64[np.ndarray, " n"]
@@ -57,8 +58,7 @@ class Result:
 
     Attributes:
         particles: the input with final poses (register included), origins, half-sets and the
-            columns ``jrxRegister``, ``jrxRegisterProbability``, ``jrxRegisterEntropy``,
-            ``jrxJunkProbability``.
+            columns ``jrxRegister``, ``jrxRegisterProbability``, ``jrxRegisterEntropy``.
         map: combined, regularised map.
         half_maps: unregularised half-maps, aligned over the group.
         map_symmetrised: ``map`` averaged over the group that was relaxed.

@@ -18,6 +18,7 @@ from jaxrelax.imaging import (
     volume_radius,
 )
 from jaxrelax.inference import PosePosterior, PosePrior, Poses, PoseSearch
+from jaxrelax.io import InputError
 from jaxrelax.reconstruction import IsotypicParts, rotate_map
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.programs import preparation, search_program
@@ -94,6 +95,13 @@ def scored_batches(
         )  # fmt: skip
         poses = _poses(problem, state, padding, pixel)
         found, sums, weights, kept, gain = score(volume, scored, poses, prior)
+        lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
+        if len(lost):
+            raise InputError(
+                f"{problem.images.reader.image_name(int(lost[0]))} (row {lost[0] + 1}): the "
+                "likelihood is not a number; the image or its CTF is damaged. Find such images "
+                "with jaxrelax.io.find_bad_images, or leave them out with --skip-bad-images"
+            )
         yield ScoredBatch(
             rows=chosen,
             size=size,

@@ -55,7 +55,7 @@ class StepInfo:
         register_change: fraction of particles whose best register changed.
         rotation_change_deg, shift_change_angstrom: median change of the pose (without registers).
         asymmetric_fsc: FSC of the asymmetric parts, averaged over the scored shells with the
-            number of their coefficients times the gain as weight.
+            square root of their number of independent coefficients as weight.
         asymmetric_signal: the same in units of its standard error under pure noise.
         asymmetric_power: rms of the asymmetric part over that of the symmetric one.
         held_out_gain: mean over particles of log p(y | asymmetric map) − log p(y | symmetrised

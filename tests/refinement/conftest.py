@@ -9,11 +9,11 @@ from jaxrelax.simulate import Simulation, simulate
 
 SMALL = dict(
     n_images=240,
-    box=48,
-    pixel_size_angstrom=5.0,
+    box=56,
+    pixel_size_angstrom=4.5,
     group="C4",
     protomer_kda=30.0,
-    partner_kda=60.0,
+    partner_kda=45.0,
     snr=0.15,
     pose_error_deg=1.5,
     shift_error_angstrom=1.0,
