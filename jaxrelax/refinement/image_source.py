@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex64, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 
 from jaxrelax.imaging import HalfSpectrum, normalise_background, pack
 from jaxrelax.io import ImageReader, Particles, prefetch
@@ -44,10 +44,8 @@ class ImageSource:
         self._filled: dict[tuple[int, int, int], np.ndarray] = {}
         self._prepare: dict[tuple[int, int, int], Callable] = {}
 
-    def raw(
-        self, batches: list[Int[np.ndarray, " rows"]]
-    ) -> Iterator[tuple[Int[np.ndarray, " rows"], Float32[np.ndarray, "rows y x"]]]:
-        """Images as they are on disk, read one batch ahead."""
+    def raw(self, batches: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each batch: rows, images (rows, y, x) as they are on disk, read one batch ahead."""
         return prefetch(self.reader, batches)
 
     def normalised(
@@ -60,9 +58,9 @@ class ImageSource:
         return images_
 
     def packed(
-        self, batches: list[Int[np.ndarray, " rows"]], group: int, packing: HalfSpectrum
-    ) -> Iterator[tuple[Int[np.ndarray, " rows"], Complex64[np.ndarray, "rows freq"]]]:
-        """Packed images of one optics group for each batch of rows."""
+        self, batches: list[np.ndarray], group: int, packing: HalfSpectrum
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each batch of rows of one optics group: rows, packed images (rows, freq)."""
         key = (group, packing.max_shell, packing.n_inner)
         cache = self._cache_for(key, packing)
         place = self._place_in_group

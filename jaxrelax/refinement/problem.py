@@ -120,7 +120,7 @@ class Problem:
         """Last shell at or below a resolution, between 1 and the last one used."""
         return int(np.clip(self.box_edge_angstrom / resolution_angstrom, 1, self.last_shell))
 
-    def rung(self, shell: float) -> int:
+    def rung(self, shell: int | float) -> int:
         """The ladder's first rung at or beyond ``shell``; the last shell used at most."""
         return next((r for r in LADDER if shell <= r < self.last_shell), self.last_shell)
 

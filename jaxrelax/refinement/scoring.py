@@ -121,7 +121,7 @@ def batches_at(
     rows: Int[np.ndarray, " rows"],
     geometry: ImageGeometry,
     noise_power: Float64[np.ndarray, " shells"],
-) -> Iterator[tuple[Int[np.ndarray, " m"], ImageBatch, jax.Array, jax.Array]]:
+) -> Iterator[tuple[np.ndarray, ImageBatch, jax.Array, jax.Array]]:
     """Stream images at the poses of the input, under a given noise spectrum.
 
     Yields:

@@ -25,7 +25,7 @@ class State:
     origins_angstrom: Float64[np.ndarray, "n 2"]
     registers: Float32[np.ndarray, "n registers"]  # posterior
     log_gain: Float32[np.ndarray, " n"]  # see StepInfo.held_out_gain
-    noise_power: Float64[np.ndarray, "groups shells"]
+    noise_power: Float64[np.ndarray, "groups all_shells"]
     sigma_rotation_deg: float
     sigma_shift_angstrom: float
     symmetric: Float32[np.ndarray, "m b b b"]

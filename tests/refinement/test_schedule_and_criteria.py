@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 
-from jaxrelax.refinement import MaxIterations, RegistersSettled, ResolutionStalled
+from jaxrelax.refinement import MaxIterations, RegistersSettled, ResolutionStalled, State
 from jaxrelax.refinement.schedule import next_stage, standstill
 
 
-class Fake:
-    def __init__(self, rows):
-        self.history = tuple(rows)
-        self.iteration = len(rows)
+def state_with(history):
+    """A state that has nothing but a history."""
+    nothing, map_ = np.zeros(2), np.zeros((1, 2, 2, 2), np.float32)
+    return State(
+        iteration=len(history), score_shell=1, rotations=np.eye(3)[None],
+        origins_angstrom=np.zeros((1, 2)), registers=np.ones((1, 1), np.float32),
+        log_gain=np.zeros(1, np.float32), noise_power=np.ones((1, 2)), sigma_rotation_deg=1.0,
+        sigma_shift_angstrom=1.0, symmetric=map_, asymmetric=map_, fsc=nothing,
+        fsc_symmetric=nothing, fsc_asymmetric=nothing, optimism=0.0, stage="settle", alignment=0,
+        history=tuple(history),
+    )  # fmt: skip
 
 
 def rows(curve, signal=0.0, widened=0.0):
@@ -20,7 +27,7 @@ def rows(curve, signal=0.0, widened=0.0):
 
 
 def test_a_rising_curve_is_no_standstill():
-    assert not standstill(list(0.01 * 1.3 ** np.arange(12)))
+    assert not standstill([0.01 * 1.3**i for i in range(12)])
 
 
 def test_a_flat_curve_is_a_standstill_only_after_some_iterations():
@@ -50,7 +57,7 @@ def test_withdrawal_ends_at_exactly_zero():
 
 
 def criterion_rows(resolutions, posteriors, optimism=0.0):
-    return Fake(
+    return state_with(
         [
             {"resolution_angstrom": r, "mean_max_posterior": p, "optimism": optimism}
             for r, p in zip(resolutions, posteriors, strict=True)
@@ -75,3 +82,10 @@ def test_criteria_combine():
     assert (ResolutionStalled() & RegistersSettled()).reason(still) is None
     assert (ResolutionStalled() | RegistersSettled()).reason(still)
     assert (RegistersSettled() | MaxIterations(3)).reason(still) == "3 iterations done"
+
+
+def test_only_a_fixed_number_is_a_limit_while_seeking():
+    still = criterion_rows([8.0, 8.0, 8.0], [0.97, 0.97, 0.97])
+    assert RegistersSettled().limit(still) is None
+    assert (RegistersSettled() | MaxIterations(3)).limit(still) == "3 iterations done"
+    assert (RegistersSettled() & MaxIterations(3)).limit(still) is None
