@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxrelax.reconstruction import resolution_shell
-from jaxrelax.refinement.result import AsymmetryEvidence, Result
+from jaxrelax.refinement.result import Result
 
 THRESHOLD = 0.143
 TIGHT_MASK = 0.2  # correlation of phase-randomised maps at the resolution that is reported
@@ -76,7 +75,7 @@ def key_figures(result: Result) -> list[KeyFigure]:
             KeyFigure(
                 "Asymmetry",
                 "found" if evidence.found else "not found",
-                f"p ≤ {bound(evidence)}; {gain:.3g} nats per particle",
+                f"p ≤ {evidence.p_text()}; {gain:.3g} nats per particle",
             ),
             KeyFigure(
                 "Half-set agreement",
@@ -143,14 +142,6 @@ def _map_warnings(result: Result) -> list[str]:
                 "wider, softer one."
             )
     return notes
-
-
-def bound(evidence: AsymmetryEvidence) -> str:
-    """The bound on p as text; from the logarithm where p itself is too small for a float."""
-    if evidence.log_e_value > 50.0:
-        exponent = -math.floor(evidence.log_e_value / math.log(10.0))
-        return "10" + str(exponent).translate(SUPERSCRIPT)
-    return f"{evidence.p_value:.2g}"
 
 
 def percent(fraction: float) -> str:

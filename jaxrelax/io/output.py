@@ -118,12 +118,13 @@ class OutputFolder:
         text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
         return self.write_text(name, text + "\n")
 
-    def write_npz(self, name: str, **arrays: np.ndarray) -> Path:
-        """Write arrays as a compressed ``.npz``."""
+    def write_npz(self, name: str, *, compress: bool = True, **arrays: np.ndarray) -> Path:
+        """Write arrays as an ``.npz``, compressed unless that costs more time than it saves."""
+        savez = np.savez_compressed if compress else np.savez
 
         def write(path: Path) -> None:
             with atomic_open(path) as handle:
-                np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+                savez(handle, **arrays)  # type: ignore[arg-type]
 
         return self._write(name, write)
 

@@ -7,6 +7,8 @@ leaving a fold out is a subtraction.
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,13 +24,14 @@ from jaxrelax.imaging import (
     shift_phases,
 )
 
-_fold = jax.jit(fold_friedel, static_argnums=1, donate_argnums=0)
-
 
 class Accumulator(eqx.Module):
-    """Rows of (real and imaginary numerator, weight, unused) on the half grid of ``radius``."""
+    """Rows of (real numerator, imaginary numerator, weight) on the half grid of ``radius``.
 
-    values: Float[Array, "voxels 4"]
+    While images are inserted a fourth, unused column aligns the rows; :func:`completed` drops it.
+    """
+
+    values: Float[Array, "voxels columns"]
     radius: int = eqx.field(static=True)
 
     def __add__(self, other: Accumulator) -> Accumulator:
@@ -36,6 +39,11 @@ class Accumulator(eqx.Module):
 
     def __sub__(self, other: Accumulator) -> Accumulator:
         return Accumulator(self.values - other.values, self.radius)
+
+
+@partial(jax.jit, static_argnums=1)
+def _completed(values, radius):
+    return fold_friedel(values, radius)[:, :3]
 
 
 def empty_accumulator(radius: int) -> Accumulator:
@@ -72,8 +80,5 @@ def accumulate(
 
 
 def completed(accumulator: Accumulator) -> Accumulator:
-    """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions.
-
-    The argument's memory is reused: it must not be used afterwards.
-    """
-    return Accumulator(_fold(accumulator.values, accumulator.radius), accumulator.radius)
+    """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions."""
+    return Accumulator(_completed(accumulator.values, accumulator.radius), accumulator.radius)

@@ -5,39 +5,51 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 import scipy.ndimage
 import scipy.optimize
 from jaxtyping import Float, Float32, Float64
 
-from jaxrelax.geometry import PointGroup, rotvec_to_matrix
+from jaxrelax.geometry import PointGroup, matrix_to_rotvec, rotvec_to_matrix
 from jaxrelax.imaging import resample_map
 from jaxrelax.reconstruction.masks import soft_sphere
-from jaxrelax.reconstruction.rotate import rotate_map, symmetrise
+from jaxrelax.reconstruction.rotate import _inside_sphere, rotate_map, symmetrise
 
-COARSE_BOX = 40
+# The map is searched on copies of these boxes, one after the other: the first has a wide basin.
+SEARCH_BOXES = (20, 40)
 # Beyond these a map is refused; below, the consensus poses cannot tell the difference.
 ANGLE_TOLERANCE_DEG = 1.5
 SHIFT_TOLERANCE_PX = 0.4
-# A symmetric map correlates with its symmetrised self at least this well: no search then.
-GOOD_CORRELATION = 0.98
+# Part of a map's asymmetric power that aligning must explain to count as misalignment. Density on
+# one site pulls the best axes off the true ones a little, and explains next to nothing by that.
+EXPLAINED_FRACTION = 0.2
+GRADIENT_TOLERANCE = 3e-5  # correlation per voxel of the search box
 
 
 class AxisAlignment(NamedTuple):
-    """Rigid motion ``x → rotation (x − centre)`` that aligns a map with its group's axes."""
+    """Rigid motion ``x → rotation (x − centre)`` that aligns a map with its group's axes.
+
+    Turning about an axis that all operators share, and moving along it, change nothing: the motion
+    has neither.
+    """
 
     rotation: Float64[np.ndarray, "3 3"]
-    shift_px: float
     centre_px: Float64[np.ndarray, "3"]  # (x, y, z) of the map's symmetry centre
     angle_deg: float
+    shift_px: float
     correlation: float
     aligned_correlation: float
+
+    @property
+    def explained_fraction(self) -> float:
+        """Part of the map's asymmetric power that is gone when it is aligned."""
+        before, after = 1.0 - self.correlation**2, 1.0 - self.aligned_correlation**2
+        return (before - after) / max(before, 1e-12)
 
 
 def symmetry_correlation(map_: Float[np.ndarray, "n n n"], group: PointGroup) -> float:
     """Correlation of a (spherically masked) map with its symmetrised self; 1 if symmetric."""
-    n = map_.shape[0]
-    inside = soft_sphere(n, 0.45 * n, 0.03 * n)
-    map_ = np.asarray(map_ * inside, np.float32)
+    map_ = np.asarray(map_ * _particle_sphere(map_.shape[0]), np.float32)
     average = symmetrise(map_, group)
     return float(np.sqrt(max(np.vdot(average, map_) / max(np.vdot(map_, map_), 1e-30), 0.0)))
 
@@ -57,60 +69,133 @@ def moved(
     return rotate_map(shifted.astype(np.float32), rotation)
 
 
-def align_axes(map_: Float32[np.ndarray, "n n n"], group: PointGroup) -> AxisAlignment:
+def align_axes(
+    map_: Float32[np.ndarray, "n n n"], group: PointGroup, finest_box: int = SEARCH_BOXES[-1]
+) -> AxisAlignment:
     """Rotation and shift that maximise the map's correlation with its symmetrised self.
 
-    A local search (Powell) from the map as it is, on a coarse copy: axes a few tens of degrees off
-    are found, a map in another setting of its group need not be.
+    A local search (BFGS) from the map as it is, on coarse copies: axes some twenty degrees off are
+    found, a map in another setting of its group need not be.
+
+    Args:
+        map_: the map.
+        group: a group of more than the identity.
+        finest_box: voxels of the last copy; correlations are of that copy.
+
+    Raises:
+        ValueError: the group is C1, which has no axes.
     """
+    if group.order == 1:
+        raise ValueError("C1 has no axes to align")
     n = map_.shape[0]
-    box = min(COARSE_BOX, n)
-    coarse = resample_map(map_, box)
-
-    def loss(x):
-        rotation = rotvec_to_matrix(np.deg2rad(10.0 * x[:3]))
-        return -symmetry_correlation(moved(coarse, rotation, x[3:]), group)
-
-    before = -loss(np.zeros(6))
-    found = scipy.optimize.minimize(
-        loss, np.zeros(6), method="Powell", options={"xtol": 0.01, "ftol": 1e-5, "maxfev": 1500}
-    )
-    angle = 10.0 * found.x[:3]
-    centre = found.x[3:] * n / box
-    rotation = rotvec_to_matrix(np.deg2rad(angle))
-    # Turning about an axis that all operators share, or moving along it, changes nothing.
-    axes = [op_axis for op in group.operators[1:] if (op_axis := _axis(op)) is not None]
-    angle, shift = (_without_shared_axis(v, axes) for v in (angle, centre))
+    motion = np.zeros(6)
+    boxes = sorted({min(box, finest_box, n) for box in (*SEARCH_BOXES, finest_box)})
+    for box in boxes:
+        coarse = _Copy(resample_map(map_, box), group)
+        start = coarse.free(motion * box / n)
+        # What suits the coarser copy may suit this one less than the map as it was.
+        before = coarse.loss(np.zeros_like(start))[0]
+        if coarse.loss(start)[0] > before:
+            start = np.zeros_like(start)
+        found = scipy.optimize.minimize(
+            coarse.loss, start, jac=True, method="BFGS", options={"gtol": GRADIENT_TOLERANCE}
+        )
+        motion = coarse.motion(found.x) * n / box
+    rotation, shift = rotvec_to_matrix(motion[:3] / _lever(n)), motion[3:]
     return AxisAlignment(
-        rotation, float(np.linalg.norm(shift)), centre, float(np.linalg.norm(angle)),
-        before, -float(found.fun),
-    )  # fmt: skip
+        rotation=rotation,
+        centre_px=rotation.T @ shift,
+        angle_deg=float(np.rad2deg(np.linalg.norm(motion[:3]) / _lever(n))),
+        shift_px=float(np.linalg.norm(shift)),
+        correlation=-float(before),
+        aligned_correlation=-float(found.fun),
+    )
 
 
 def misaligned_axes(map_: Float32[np.ndarray, "n n n"], group: PointGroup) -> AxisAlignment | None:
-    """The alignment a map needs, or None if its axes are within tolerance."""
-    if (
-        symmetry_correlation(resample_map(map_, min(COARSE_BOX, len(map_))), group)
-        > GOOD_CORRELATION
-    ):
-        return None
+    """The alignment a map needs, or None if its axes are within tolerance.
+
+    None too for a map that alignment makes hardly more symmetric: one without that symmetry has no
+    axes to align.
+    """
     found = align_axes(map_, group)
     if found.angle_deg < ANGLE_TOLERANCE_DEG and found.shift_px < SHIFT_TOLERANCE_PX:
         return None
-    # A map without that symmetry has no axes to align: gaining nothing is not misalignment.
-    if found.aligned_correlation < found.correlation + 0.02:
-        return None
-    return found
+    return found if found.explained_fraction > EXPLAINED_FRACTION else None
 
 
-def _axis(operator):
-    values, vectors = np.linalg.eig(operator)
-    nearest = int(np.argmin(np.abs(values - 1.0)))
-    return np.real(vectors[:, nearest])
+class _Copy:
+    """Correlation of a moved map with its symmetrised self, and how it changes with the motion.
+
+    A motion is a rotation vector times `_lever` and a shift after the rotation, so that all six
+    numbers are voxels of the copy; free are those that no common axis of the group makes void.
+    """
+
+    def __init__(self, map_: Float32[np.ndarray, "n n n"], group: PointGroup):
+        # Rotated maps lose the corners of Fourier space; the map as it is must lose them too.
+        self.map, self.group, self.n = _inside_sphere(map_), group, map_.shape[0]
+        self.mask = _particle_sphere(self.n)
+        self.directions = _across_shared_axis(group)
+
+    def motion(self, free: Float[np.ndarray, " free"]) -> Float64[np.ndarray, "6"]:
+        return (free.reshape(2, -1) @ self.directions).ravel()
+
+    def free(self, motion: Float[np.ndarray, "6"]) -> Float64[np.ndarray, " free"]:
+        return (motion.reshape(2, 3) @ self.directions.T).ravel()
+
+    def loss(self, free: Float[np.ndarray, " free"]) -> tuple[float, Float64[np.ndarray, " free"]]:
+        """Minus the correlation, and its gradient."""
+        turn, shift = self.motion(free).reshape(2, 3)
+        rotation = rotvec_to_matrix(turn / _lever(self.n))
+        map_ = moved(self.map, rotation, rotation.T @ shift)
+        inner = map_ * self.mask
+        average = symmetrise(inner, self.group)
+        power = max(float(np.vdot(inner, inner)), 1e-30)
+        square = float(np.vdot(average, inner)) / power
+        correlation = np.sqrt(max(square, 1e-12))
+        # Averaging is self-adjoint: d⟨Sym V, V⟩ = 2⟨Sym V, dV⟩, and dV is the map's gradient
+        # times the velocity of its points.
+        weight = self.mask * (average - square * inner) / (power * correlation)
+        pull = [weight * slope for slope in _slopes(map_)]
+        force = np.array([p.sum(dtype=np.float64) for p in pull])
+        x = np.arange(self.n) - self.n // 2
+        lever = (x, x[:, None], x[:, None, None])
+        moment = np.array([[np.sum(a * p, dtype=np.float64) for p in pull] for a in lever])
+        torque = np.array([moment[i - 2, i - 1] - moment[i - 1, i - 2] for i in range(3)])
+        torque = -(torque + np.cross(shift, force))
+        gradient = np.concatenate([_turning(turn / _lever(self.n)).T @ torque, force])
+        gradient[:3] /= _lever(self.n)
+        return -float(correlation), -self.free(gradient)
 
 
-def _without_shared_axis(vector, axes):
-    first = axes[0]
-    if all(abs(abs(np.dot(first, axis)) - 1.0) < 1e-6 for axis in axes):
-        return vector - np.dot(vector, first) * first
-    return vector
+def _lever(n: int) -> float:
+    """Distance from the centre (voxels) at which rotations are measured."""
+    return 0.25 * n
+
+
+def _particle_sphere(n: int) -> Float32[np.ndarray, "n n n"]:
+    return soft_sphere(n, 0.45 * n, 0.03 * n)
+
+
+def _slopes(map_: Float32[np.ndarray, "n n n"]) -> list[np.ndarray]:
+    """Derivatives of a map along x, y and z, per voxel."""
+    n = map_.shape[0]
+    spectrum = np.asarray(scipy.fft.rfftn(map_))
+    full = 2j * np.pi * np.fft.fftfreq(n)
+    half = 2j * np.pi * np.fft.rfftfreq(n)
+    waves = (half, full[:, None], full[:, None, None])
+    return [np.asarray(scipy.fft.irfftn(spectrum * k, s=map_.shape)) for k in waves]
+
+
+def _turning(rotvec: Float[np.ndarray, "3"], step: float = 1e-5) -> Float64[np.ndarray, "3 3"]:
+    """Rotation (as a vector) that follows R when its rotation vector changes, per component."""
+    back = rotvec_to_matrix(rotvec).T
+    further = rotvec_to_matrix(rotvec + step * np.eye(3))
+    return matrix_to_rotvec(further @ back).T / step
+
+
+def _across_shared_axis(group: PointGroup) -> Float64[np.ndarray, "free 3"]:
+    """Orthonormal directions across the axis that all operators share; all three if none is."""
+    # What every operator fixes has eigenvalue 1 of their mean, which is a projection.
+    values, vectors = np.linalg.eigh(0.5 * (group.operators.mean(0) + group.operators.mean(0).T))
+    return vectors[:, values < 0.5].T

@@ -64,7 +64,7 @@ def expectation(
     radius = volume_radius(accumulate_shell)
     score_rung = problem.rung(state.score_shell)
     result = Expectation(
-        accumulators=[[empty_accumulator(radius) for _ in range(keep_folds)] for _ in range(2)],
+        accumulators=[[], []],
         rotations=state.rotations.copy(),
         origins_angstrom=state.origins_angstrom.copy(),
         registers=np.zeros((n, registers), np.float32),
@@ -75,13 +75,12 @@ def expectation(
     for half, fold in itertools.product((0, 1), range(problem.n_folds)):
         index = half * problem.n_folds + fold
         groups = problem.batches(half + 1, fold)
-        if not groups:
-            continue
         volume = register_volume(
             problem, state.symmetric[index], state.asymmetric[index], score_rung
         )
-        target = fold if keep_folds > 1 else 0
-        accumulator = result.accumulators[half][target]
+        if keep_folds > 1 or fold == 0:
+            result.accumulators[half].append(empty_accumulator(radius))
+        accumulator = result.accumulators[half].pop()
         for group, rows in groups:
             geometry = problem.geometry(group, accumulate_shell, score_rung)
             add = accumulate_program(problem, group, accumulate_shell, score_rung)
@@ -95,8 +94,9 @@ def expectation(
                 _record(problem, state, group, geometry, batch, result)
                 if on_batch is not None:
                     on_batch(len(batch.rows))
-        result.accumulators[half][target] = accumulator
-    result.accumulators = [[completed(a) for a in folds] for folds in result.accumulators]
+        if keep_folds > 1 or fold == problem.n_folds - 1:
+            accumulator = completed(accumulator)
+        result.accumulators[half].append(accumulator)
     result.rotation_moment_rad2 /= 3 * n
     result.shift_moment_angstrom2 /= 2 * n
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from jaxrelax.io import Particles
+
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,22 @@ class AsymmetryEvidence:
     half_set_agreement: float
     expected_accuracy: float
 
+    def p_text(self) -> str:
+        """The bound on p; from the logarithm where p itself is too small for a float."""
+        if self.log_e_value > 50.0:
+            exponent = -math.floor(self.log_e_value / math.log(10.0))
+            return "10" + str(exponent).translate(SUPERSCRIPT)
+        return f"{self.p_value:.2g}"
+
     def sentence(self) -> str:
         """One sentence for people."""
         if not self.found:
             return (
                 "No asymmetry was found: the asymmetric map predicts held-out images no better "
-                f"than the symmetrised map (p ≤ {self.p_value:.2g})."
+                f"than the symmetrised map (p ≤ {self.p_text()})."
             )
         return (
-            f"Asymmetry was found (held-out likelihood ratio, p ≤ {self.p_value:.2g}; "
+            f"Asymmetry was found (held-out likelihood ratio, p ≤ {self.p_text()}; "
             f"{self.log_gain.mean():.3g} nats per particle)."
         )
 

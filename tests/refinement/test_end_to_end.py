@@ -68,9 +68,7 @@ def test_poses_improve_on_the_consensus(relaxed, one_partner):
 
 def test_difference_map_is_the_partner(relaxed):
     assert relaxed.difference.std() > 0.1 * relaxed.map.std()
-    np.testing.assert_allclose(
-        relaxed.difference, relaxed.map - relaxed.map_symmetrised, atol=1e-6
-    )
+    np.testing.assert_allclose(relaxed.difference, relaxed.map - relaxed.map_symmetrised, atol=1e-6)
     symmetric = relaxed.map_symmetrised
     quarter_turn = np.rot90(symmetric, axes=(1, 2))
     # About pixel N // 2 of an even box a quarter turn leaves the first row or column behind.
@@ -101,12 +99,8 @@ def test_resuming_gives_the_same_result(one_partner, tmp_path):
 
     folder = OutputFolder.create(tmp_path / "out")
     with pytest.raises(Killed):
-        refine(
-            one_partner.star, one_partner.reference, out=folder, callbacks=[Kill()], **options
-        )
-    resumed = refine(
-        one_partner.star, one_partner.reference, out=folder, resume=True, **options
-    )
+        refine(one_partner.star, one_partner.reference, out=folder, callbacks=[Kill()], **options)
+    resumed = refine(one_partner.star, one_partner.reference, out=folder, resume=True, **options)
     np.testing.assert_array_equal(resumed.registers, whole.registers)
     np.testing.assert_array_equal(resumed.map, whole.map)
     assert len(resumed.history) == 4
@@ -116,7 +110,7 @@ def test_resuming_with_other_settings_is_refused(one_partner, tmp_path):
     folder = OutputFolder.create(tmp_path / "out")
     options = dict(mode=Registers(), until=MaxIterations(1), out=folder)
     refine(one_partner.star, one_partner.reference, relax=Relax("C4"), **options)
-    with pytest.raises(InputError, match="relax was .* and is now"):
+    with pytest.raises(InputError, match=r"relax was .* and is now"):
         refine(
             one_partner.star, one_partner.reference, relax=Relax("C4", to="C2"), resume=True,
             **options,
@@ -172,9 +166,7 @@ def test_keeping_a_subgroup_has_fewer_registers(one_partner):
 
 
 def test_without_relaxation_the_map_keeps_its_symmetry(one_partner):
-    result = refine(
-        one_partner.star, one_partner.reference, symmetry="C4", until=MaxIterations(1)
-    )
+    result = refine(one_partner.star, one_partner.reference, symmetry="C4", until=MaxIterations(1))
     assert result.evidence is None
     assert np.abs(result.difference).max() < 1e-4 * np.abs(result.map).max()
 
