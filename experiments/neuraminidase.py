@@ -21,7 +21,7 @@ import pandas as pd
 from jaxrelax.assessment import consensus_error, oracle_registers, register_accuracy
 from jaxrelax.geometry import nearest_operator, point_group, pose_error_mod_group
 from jaxrelax.imaging import RadialNoise
-from jaxrelax.io import read_map, read_particles, write_star
+from jaxrelax.io import read_map, read_particles
 from jaxrelax.reconstruction import fsc, resolution_shell, rotate_map, solvent_mask
 from jaxrelax.refinement import Local, Problem
 from jaxrelax.refinement.expectation import expectation
@@ -36,13 +36,12 @@ def tables(data: Path):
     return read_particles(data / "particles.star"), read_particles(data / "truth.star")
 
 
-def write_true_start(data: Path, out: Path) -> None:
+def true_start(data: Path) -> Particles:
     """Consensus poses at the register mate nearest to the true pose."""
     consensus, truth = tables(data)
-    group = point_group(GROUP)
-    mate, _ = nearest_operator(truth.rotations.mT @ consensus.rotations, group.operators)
-    moved = consensus.rotations @ group.operators[mate].mT
-    write_star(consensus.with_updates(rotations=moved), out)
+    operators = point_group(GROUP).operators
+    mate, _ = nearest_operator(truth.rotations.mT @ consensus.rotations, operators)
+    return consensus.with_updates(rotations=consensus.rotations @ operators[mate].mT)
 
 
 def poses_under_true_map(data: Path, resolution_angstrom: float, passes: int = 4) -> float:
@@ -51,11 +50,7 @@ def poses_under_true_map(data: Path, resolution_angstrom: float, passes: int = 4
     Same search and the prior that the consensus errors really have; noise relearned.
     """
     consensus, truth = tables(data)
-    mate, _ = nearest_operator(
-        truth.rotations.mT @ consensus.rotations, point_group(GROUP).operators
-    )
-    operators = point_group(GROUP).operators
-    start = consensus.with_updates(rotations=consensus.rotations @ operators[mate].mT)
+    start = true_start(data)
     rotation, shift = consensus_error(consensus, truth, GROUP)
     true_map, pixel = read_map(data / "truth_map.mrc")
     n = len(start)
@@ -85,10 +80,9 @@ def poses_under_true_map(data: Path, resolution_angstrom: float, passes: int = 4
 def judge(data: Path, out: Path, reference_curve, mask) -> None:
     """Print registers, poses and map of one refinement."""
     truth = read_particles(data / "truth.star")
-    result, told = (
-        read_particles(out / "particles.star"),
-        json.loads((out / "result.json").read_text()),
-    )
+    result = read_particles(out / "particles.star")
+    told = json.loads((out / "result.json").read_text())
+    history = pd.read_csv(out / "history.csv")
     accuracy = register_accuracy(result, truth, GROUP)
     print(f"\n{out}\n{accuracy.summary()}")
     print(f"time {told['seconds']:.0f} s, peak memory {told['peak_memory_gib']:.2f} GiB")
@@ -127,7 +121,7 @@ def main() -> None:
     parser.add_argument("--true-start", type=Path)
     asked = parser.parse_args()
     if asked.true_start:
-        write_true_start(asked.data, asked.true_start)
+        write_star(true_start(asked.data), asked.true_start)
         return
     consensus, truth = tables(asked.data)
     true_map, pixel = read_map(asked.data / "truth_map.mrc")
