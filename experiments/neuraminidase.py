@@ -21,7 +21,7 @@ import pandas as pd
 from jaxrelax.assessment import consensus_error, oracle_registers, register_accuracy
 from jaxrelax.geometry import nearest_operator, point_group, pose_error_mod_group
 from jaxrelax.imaging import RadialNoise
-from jaxrelax.io import read_map, read_particles
+from jaxrelax.io import Particles, read_map, read_particles, write_star
 from jaxrelax.reconstruction import fsc, resolution_shell, rotate_map, solvent_mask
 from jaxrelax.refinement import Local, Problem
 from jaxrelax.refinement.expectation import expectation
