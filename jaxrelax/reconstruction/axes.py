@@ -22,8 +22,8 @@ ANGLE_TOLERANCE_DEG = 1.5
 SHIFT_TOLERANCE_PX = 0.4
 # Part of a map's asymmetric power that aligning must explain to count as misalignment. Density on
 # one site pulls the best axes off the true ones a little, and explains next to nothing by that.
-EXPLAINED_FRACTION = 0.2
-GRADIENT_TOLERANCE = 3e-5  # correlation per voxel of the search box
+EXPLAINED_FRACTION = 0.1
+GRADIENT_TOLERANCE = 2e-4  # correlation per voxel of the search box
 
 
 class AxisAlignment(NamedTuple):

@@ -8,8 +8,10 @@ from jaxtyping import Float32, Int
 from jaxrelax.inference import entropy
 from jaxrelax.io import Particles
 from jaxrelax.reconstruction import (
+    IsotypicParts,
     apply_gain,
     corrected_fsc,
+    density_mask,
     fsc,
     isotypic_parts,
     resolution_shell,
@@ -72,19 +74,8 @@ def finish(
     mean = 0.5 * (first + second) * sphere
     mask = solvent_mask(apply_gain(mean, _joined(state.fsc)), problem.map_pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((problem.seed, 3)))
-    if problem.n_registers > 1:
-        parts = [
-            isotypic_parts(m * sphere, problem.group, problem.subgroup) for m in (first, second)
-        ]
-        curves["symmetric"] = fsc(parts[0].symmetric, parts[1].symmetric)
-        curves["asymmetric"] = aligned.fsc
-        symmetric, asymmetric = (0.5 * (parts[0][i] + parts[1][i]) for i in range(2))
-        final = apply_gain(symmetric, _joined(_until_zero(curves["symmetric"])))
-        final = final + apply_gain(
-            region(problem, asymmetric), _joined(np.clip(_until_zero(aligned.fsc), 0.0, 1.0))
-        )
-    else:
-        final = apply_gain(mean, _joined(_until_zero(curves["corrected"])))
+    final, by_part = _combined(problem, first, second, mean, curves["corrected"])
+    curves |= by_part
     symmetrised = symmetrise(final, problem.group)
 
     registers, particles = _in_one_frame(problem, found, aligned.index)
@@ -108,6 +99,34 @@ def finish(
         seconds=seconds,
         peak_memory_gib=peak_memory_gib(),
     )
+
+
+def _combined(
+    problem: Problem, first, second, mean, corrected
+) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray]]:
+    """The average of the aligned half-maps, each isotypic part with its own Wiener gain."""
+    if problem.n_registers == 1:
+        return apply_gain(mean, _joined(_until_zero(corrected))), {}
+    density = density_mask(
+        0.5 * (first + second),
+        problem.map_pixel_size_angstrom,
+        0.5 * problem.particle_diameter_angstrom,
+        problem.group,
+    )
+    sphere = problem.sphere(problem.map_box)
+    parts = [isotypic_parts(m * sphere, problem.group, problem.subgroup) for m in (first, second)]
+    rng = np.random.default_rng((problem.seed, 7))
+    symmetric = corrected_fsc(parts[0].symmetric, parts[1].symmetric, density, rng)["corrected"]
+    inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
+    # Already in one frame: every shell is judged as the halves stand.
+    asymmetric = fsc(region(problem, inside[0].asymmetric), region(problem, inside[1].asymmetric))
+    final = apply_gain(
+        0.5 * (parts[0].symmetric + parts[1].symmetric), _joined(_until_zero(symmetric))
+    ) + apply_gain(
+        region(problem, 0.5 * (parts[0].asymmetric + parts[1].asymmetric)),
+        _joined(_until_zero(asymmetric)),
+    )
+    return final, {"symmetric": symmetric, "asymmetric": asymmetric}
 
 
 def _in_one_frame(
