@@ -12,7 +12,6 @@ from jaxrelax.reconstruction import (
     apply_gain,
     corrected_fsc,
     density_mask,
-    fsc,
     isotypic_parts,
     resolution_shell,
     rotate_map,
@@ -74,7 +73,7 @@ def finish(
     mean = 0.5 * (first + second) * sphere
     mask = solvent_mask(apply_gain(mean, _joined(state.fsc)), problem.map_pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((problem.seed, 3)))
-    final, by_part = _combined(problem, first, second, mean, curves["corrected"])
+    final, by_part = _combined(problem, first, second, mean, curves["corrected"], rung)
     curves |= by_part
     symmetrised = symmetrise(final, problem.group)
 
@@ -102,7 +101,7 @@ def finish(
 
 
 def _combined(
-    problem: Problem, first, second, mean, corrected
+    problem: Problem, first, second, mean, corrected, rung: int
 ) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray]]:
     """The average of the aligned half-maps, each isotypic part with its own Wiener gain."""
     if problem.n_registers == 1:
@@ -118,8 +117,8 @@ def _combined(
     rng = np.random.default_rng((problem.seed, 7))
     symmetric = corrected_fsc(parts[0].symmetric, parts[1].symmetric, density, rng)["corrected"]
     inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
-    # Already in one frame: every shell is judged as the halves stand.
-    asymmetric = fsc(region(problem, inside[0].asymmetric), region(problem, inside[1].asymmetric))
+    # Already in one frame; but every shell is judged with the operator that the others choose.
+    asymmetric = align_parts(problem, inside, problem.last_shell, rung, density).fsc
     final = apply_gain(
         0.5 * (parts[0].symmetric + parts[1].symmetric), _joined(_until_zero(symmetric))
     ) + apply_gain(

@@ -65,6 +65,7 @@ def init(
         fsc_asymmetric=nothing,
         optimism=problem.relax.optimism if problem.relax is not None else 0.0,
         stage=_first_stage(problem),
+        growing=_first_stage(problem) != "seek",
         alignment=0,
     )
 
@@ -125,8 +126,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         on_batch: called with the number of images done, for progress.
     """
     began = time.perf_counter()
-    # While seeking, the band is held: no need to know what lies beyond it.
-    accumulate_shell = problem.accumulated(state.score_shell, grow=state.stage != "seek")
+    accumulate_shell = problem.accumulated(state.score_shell, grow=state.growing)
     first = state.iteration == 0
     found = expectation(
         problem, state, accumulate_shell,
@@ -169,12 +169,14 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     }
     history = (*state.history, row)
     stage, optimism = next_stage(state.stage, state.optimism, history)
-    score_shell = state.score_shell
-    if stage != "seek":
+    # While seeking, the band is held: no need to know what lies beyond it.
+    score_shell, growing = state.score_shell, stage != "seek"
+    if growing:
         # Poses rest on the symmetric part, which has |G| times the images behind each voxel; the
         # gains keep what is noise in either part from scoring.
         reach = resolution_shell(solved.fsc_symmetric, SCORE_ABOVE)
         score_shell = int(np.clip(reach, lowest, accumulate_shell))
+        growing = reach >= accumulate_shell
     return (
         state.replace(
             iteration=state.iteration + 1,
@@ -193,6 +195,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
             fsc_asymmetric=solved.fsc_asymmetric,
             optimism=optimism,
             stage=stage,
+            growing=growing,
             alignment=solved.alignment,
             history=history,
         ),

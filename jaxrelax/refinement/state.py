@@ -35,6 +35,7 @@ class State:
     fsc_asymmetric: Float64[np.ndarray, " shells"]
     optimism: float
     stage: Stage  # see jaxrelax.refinement.schedule
+    growing: bool  # the half-maps agree to the end of the band: look beyond it
     alignment: int  # index in G: g × (half-map 2) is in the frame of half-map 1
     history: tuple[dict[str, float], ...] = field(default=())
 
