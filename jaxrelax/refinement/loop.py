@@ -19,6 +19,9 @@ from jaxrelax.refinement.state import State, StepInfo
 # Share of an image's weight that a random register gets in the first iteration of a symmetric
 # start: enough that the half-maps' asymmetric parts rise above rounding, too little to decide.
 SYMMETRY_BREAKING = 0.5
+# While asymmetry is still being sought every image counts in every register: the band is widened
+# by this factor only.
+WIDENED = 1.5
 # Shells whose half-maps agree less add little to a score and much to its cost.
 SCORE_ABOVE = 0.3
 SMALLEST_ROTATION_PRIOR_DEG = 0.05
@@ -175,6 +178,8 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         # Poses rest on the symmetric part, which has |G| times the images behind each voxel; the
         # gains keep what is noise in either part from scoring.
         reach = resolution_shell(solved.fsc_symmetric, SCORE_ABOVE)
+        if stage == "widen":
+            reach = min(reach, int(WIDENED * lowest))
         score_shell = int(np.clip(reach, lowest, accumulate_shell))
         growing = reach >= accumulate_shell
     return (
