@@ -14,6 +14,7 @@ COMMANDS = {
     "refine": "refine particles, with or without symmetry relaxation",
     "simulate": "make a data set with known truth from a model, a map or a phantom",
     "reconstruct": "reconstruct a map at given poses",
+    "align": "put the symmetry axes of a map where they belong, and the poses with them",
     "inspect": "say what a file holds, and whether a refinement would take it",
     "demo": "simulate, relax and compare with the truth, to see that everything works",
 }

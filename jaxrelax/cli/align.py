@@ -1,0 +1,148 @@
+"""``jaxrelax align``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from jaxrelax.cli.console import RunConsole
+from jaxrelax.cli.options import checked, default_of, refuse_idle
+from jaxrelax.geometry import PointGroup, parse_group
+from jaxrelax.io import (
+    InputError,
+    Particles,
+    read_map,
+    read_particles,
+    write_cs,
+    write_map,
+    write_star,
+)
+from jaxrelax.io.reading import load_particles
+from jaxrelax.reconstruction import AxisAlignment, align_axes, moved
+
+Switch = tyro.conf.FlagCreatePairsOff[bool]
+
+FINEST_BOX = 96
+# Mean correlation of an aligned map with its rotated copies below which it is called asymmetric.
+# Noise has none at any order of the group, while its symmetrised self always holds a part of it.
+LEAST_COPY_CORRELATION = 0.3
+
+
+@dataclass(frozen=True)
+class Command:
+    """Put the symmetry axes of a map where the group has them, and move the poses with them."""
+
+    map: tyro.conf.Positional[Path]
+    """The map (.mrc), with axes up to some twenty degrees off."""
+    symmetry: str
+    """Its symmetry (C4, D3, T, O, I, or a text file of operators)."""
+    out: Path
+    """The aligned map to write (.mrc)."""
+    particles: Path | None = None
+    """Particles (.star or .cs) with poses in the frame of the map."""
+    out_particles: Path | None = None
+    """With --particles: the same particles in the frame of the aligned map (.star, or .cs if they
+    came from one)."""
+    passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
+    """Passthrough files of a .cs file; by default those of the same job in the same folder."""
+    overwrite: Switch = False
+    """Replace files of these names."""
+
+    def run(self) -> AxisAlignment:
+        """Write the aligned map, and the particles if there are any.
+
+        Raises:
+            InputError: the map does not have that symmetry, or anything else about the input;
+                nothing is written then.
+        """
+        self._check()
+        group: PointGroup = checked(parse_group, group=self.symmetry)
+        if group.order == 1:
+            raise InputError("--symmetry C1 has no axes to align. Name the symmetry of the map.")
+        with RunConsole() as console:
+            map_, pixel = read_map(self.map)
+            particles = None
+            if self.particles is not None:
+                particles = load_particles(
+                    self.particles, passthrough=self.passthrough, require_ctf=False
+                )
+            found = align_axes(map_, group, FINEST_BOX)
+            self._require_symmetric(found, group)
+            write_map(self.out, moved(map_, found.rotation, found.centre_px), pixel)
+            console.say(
+                f"{self.map}: axes of {group.name} were off by {found.angle_deg:.2f}° and "
+                f"{found.shift_px:.2f} px ({found.shift_px * pixel:.2f} Å)\n"
+                "correlation with its symmetrised self: "
+                f"{found.correlation:.3f} before, {found.aligned_correlation:.3f} after\n"
+                f"{self.out}: the aligned map"
+            )
+            if particles is not None and self.out_particles is not None:
+                particles = aligned_particles(particles, found, pixel)
+                write = write_cs if self.out_particles.suffix == ".cs" else write_star
+                write(particles, self.out_particles)
+                console.say(f"{self.out_particles}: {len(particles)} particles in its frame")
+        return found
+
+    def _check(self) -> None:
+        """Refuse options and names before anything is read."""
+        if self.particles is None:
+            refuse_idle(self, ["out_particles"], "can act only with --particles")
+        elif self.out_particles is None:
+            raise InputError(
+                "--particles: say with --out-particles where the aligned particles go."
+            )
+        if self.particles is None or self.particles.suffix != ".cs":
+            refuse_idle(self, ["passthrough"], "belongs to .cs files")
+        if self.out.suffix not in (".mrc", ".map"):
+            raise InputError(f"{self.out}: a map is written as .mrc. Name the file so.")
+        outputs = [self.out]
+        if self.particles is not None and self.out_particles is not None:
+            outputs.append(self.out_particles)
+            if self.out_particles.suffix not in (".star", self.particles.suffix):
+                raise InputError(
+                    f"{self.out_particles}: particles of {self.particles} are written as "
+                    f"{' or '.join(dict.fromkeys(['.star', self.particles.suffix]))}. Name the "
+                    "file so."
+                )
+        for path in outputs:
+            if path.exists() and any(
+                source is not None and source.exists() and path.samefile(source)
+                for source in (self.map, self.particles)
+            ):
+                raise InputError(f"{path}: is what is to be aligned. Name another file.")
+            if path.exists() and not self.overwrite:
+                raise InputError(f"{path}: is there already. Name another file, or --overwrite it.")
+            if not path.parent.is_dir():
+                raise InputError(f"{path.parent}: no such folder. Make it, or name another.")
+
+    def _require_symmetric(self, found: AxisAlignment, group: PointGroup) -> None:
+        # ‖Sym V‖² ÷ ‖V‖² is the mean over the group of the correlations of V with g V, and that
+        # with itself is 1.
+        copies = (group.order * found.aligned_correlation**2 - 1) / (group.order - 1)
+        if copies < LEAST_COPY_CORRELATION:
+            raise InputError(
+                f"{self.map}: does not look like it has the symmetry {group.name}: at best it "
+                f"correlates {max(copies, 0.0):.2f} with its rotated copies. Check --symmetry; if "
+                "that is right, its axes are too far off to be found from here, and "
+                "relion_align_symmetry, which tries all orientations, may find them."
+            )
+
+
+def aligned_particles(
+    particles: Particles, found: AxisAlignment, map_pixel_size_angstrom: float
+) -> Particles:
+    """The particles in the frame of the aligned map.
+
+    The map moves by ``r → r' = R (r − c)``, so that ``A r = (A Rᵀ) r' + A c``: the pose becomes
+    ``A Rᵀ``, and the particle's centre, which is where the new origin of the map is seen, lies
+    ``(A c)_xy`` further from the old one. RELION's origin is minus the place of the particle.
+    """
+    centre_angstrom = np.asarray(found.centre_px) * map_pixel_size_angstrom
+    return particles.with_updates(
+        rotations=particles.rotations @ found.rotation.T,
+        origins_angstrom=particles.origins_angstrom
+        - (particles.rotations @ centre_angstrom)[:, :2],
+    )
