@@ -68,9 +68,17 @@ def fourier_volume(
         part = jnp.fft.fft(part, n=padded, axis=1)[:, index % padded] * phase[None, :, None]
         return jnp.fft.fft(part, n=padded, axis=0)[index % padded] * phase[:, None, None]
 
-    # One map at a time: the padded transform is the largest temporary of an iteration.
-    spectra = jax.lax.map(transform, maps).reshape(maps.shape[0], -1)
-    return FourierVolume(jnp.concatenate([spectra.real.T, spectra.imag.T], axis=1), radius)
+    channels = maps.shape[0]
+
+    def place(channel, values):
+        # One map at a time, written into its columns: the volume is the largest array of an
+        # iteration, and there must be only one of it.
+        spectrum = transform(maps[channel]).reshape(-1, 1)
+        values = jax.lax.dynamic_update_slice(values, spectrum.real, (0, channel))
+        return jax.lax.dynamic_update_slice(values, spectrum.imag, (0, channels + channel))
+
+    empty = jnp.zeros((int(np.prod(half_shape(radius))), 2 * channels), maps.dtype)
+    return FourierVolume(jax.lax.fori_loop(0, channels, place, empty), radius)
 
 
 def map_from_half_transform(
