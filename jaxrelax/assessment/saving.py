@@ -47,7 +47,7 @@ def save(result: Result, folder: OutputFolder) -> None:
     }
     if len(result.operators) > 1:
         maps |= {"map_symmetrised": result.map_symmetrised, "difference": result.difference}
-        folder.write_npz("registers.npz", **register_arrays(result))
+        folder.write_npz("registers.npz", register_arrays(result))
     for name, array in maps.items():
         write_map(folder / f"{name}.mrc", array, result.pixel_size_angstrom)
     write_fsc_star(folder / "fsc.star", fsc_table(result))

@@ -1,4 +1,4 @@
-"""The command line: ``jaxrelax refine``, ``simulate``, ``reconstruct``, ``inspect``, ``demo``."""
+"""The command line: refine, simulate, reconstruct, align, inspect, demo."""
 
 from jaxrelax.cli.commands import main
 

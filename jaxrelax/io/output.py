@@ -118,7 +118,9 @@ class OutputFolder:
         text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
         return self.write_text(name, text + "\n")
 
-    def write_npz(self, name: str, *, compress: bool = True, **arrays: np.ndarray) -> Path:
+    def write_npz(
+        self, name: str, arrays: Mapping[str, np.ndarray], *, compress: bool = True
+    ) -> Path:
         """Write arrays as an ``.npz``, compressed unless that costs more time than it saves."""
         savez = np.savez_compressed if compress else np.savez
 

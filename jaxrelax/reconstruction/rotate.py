@@ -18,6 +18,8 @@ from jaxtyping import Float, Float32
 from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
 
 ACCURACY = 1e-5
+# Small transforms lose more by waking threads than they gain.
+SINGLE_THREADED_BOX = 48
 
 
 def rotate_map(
@@ -34,7 +36,10 @@ def rotate_map(
     # Row vectors times g: coordinates of g⁻¹ k.
     points = (k @ np.asarray(rotation, np.float64)).astype(np.float32) * np.float32(2 * np.pi / n)
     x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
-    values = finufft.nufft3d2(z, y, x, map_.astype(np.complex64), isign=-1, eps=ACCURACY)
+    values = finufft.nufft3d2(
+        z, y, x, map_.astype(np.complex64), isign=-1, eps=ACCURACY,
+        nthreads=1 if n <= SINGLE_THREADED_BOX else 0,
+    )  # fmt: skip
     spectrum = np.zeros((n, n, n // 2 + 1), np.complex64)
     spectrum.reshape(-1)[index] = values
     turned = np.asarray(scipy.fft.irfftn(spectrum, s=(n, n, n), workers=-1))

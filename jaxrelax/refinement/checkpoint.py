@@ -35,7 +35,7 @@ def save_checkpoint(folder: OutputFolder, state: State, identity: dict[str, Any]
         value = getattr(state, field.name)
         (arrays if isinstance(value, np.ndarray) else scalars)[field.name] = value
     name = f"checkpoint/state_{state.iteration:03d}.npz"
-    folder.write_npz(name, compress=False, **arrays)
+    folder.write_npz(name, arrays, compress=False)
     folder.write_json(
         HEADER, {"format": FORMAT, "arrays": name, "scalars": scalars, "identity": identity}
     )

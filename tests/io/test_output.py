@@ -51,7 +51,7 @@ def test_json_and_npz_hold_what_was_written(tmp_path):
         "d": str(tmp_path),
         "e": [1],
     }
-    path = output.write_npz("registers.npz", posterior=np.eye(3))
+    path = output.write_npz("registers.npz", {"posterior": np.eye(3)})
     with np.load(path) as stored:
         np.testing.assert_array_equal(stored["posterior"], np.eye(3))
 
@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     for write in (
         lambda: output.write_text("result.json", "new"),
-        lambda: output.write_npz("result.json", a=np.zeros(3)),
+        lambda: output.write_npz("result.json", {"a": np.zeros(3)}),
         lambda: write_map(output / "result.json", np.zeros((4, 4, 4)), 1.0),
         lambda: write_fsc_star(output / "result.json", {"rlnSpectralIndex": [0]}),
     ):
