@@ -31,7 +31,7 @@ def _matrices(matrix: ArrayLike, what: str) -> np.ndarray:
 
 
 def euler_to_matrix(
-    rot_deg: ArrayLike, tilt_deg: ArrayLike, psi_deg: ArrayLike
+    rot_deg: ArrayLike | float, tilt_deg: ArrayLike | float, psi_deg: ArrayLike | float
 ) -> Float64[np.ndarray, "*batch 3 3"]:
     """Pose matrices ``A`` from RELION's Euler angles.
 
