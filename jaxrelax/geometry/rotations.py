@@ -85,7 +85,7 @@ def matrix_to_euler(
     cr, sr = np.cos(rot), np.sin(rot)
     psi = np.arctan2(cr * a[..., 0, 1] - sr * a[..., 0, 0], cr * a[..., 1, 1] - sr * a[..., 1, 0])
 
-    def degrees(angle: np.ndarray) -> np.ndarray:
+    def degrees(angle: np.ndarray | np.floating) -> np.ndarray:
         value = np.rad2deg(angle)
         return np.asarray(np.where(value <= -180.0, value + 360.0, value) + 0.0)
 

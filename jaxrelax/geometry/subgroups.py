@@ -8,8 +8,10 @@ the group is oriented, so it serves groups read from files too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64, Int
 from numpy.typing import ArrayLike
 
 from .groups import PointGroup
@@ -26,7 +28,7 @@ _ICOSAHEDRAL_SETTINGS = ("I1", "I2", "I3", "I4")
 
 
 def subgroup(
-    group: PointGroup, to: str | PointGroup, axis: Float[ArrayLike, "3"] | None = None
+    group: PointGroup, to: str | PointGroup, axis: ArrayLike | Sequence[float] | None = None
 ) -> PointGroup:
     """The subgroup H of G named by ``to``; its operators are elements of G.
 
@@ -224,7 +226,7 @@ def _on_axis(
     group: PointGroup,
     candidates: list[_Members],
     axes: Float64[np.ndarray, "order 3"],
-    axis: Float[ArrayLike, "3"],
+    axis: ArrayLike | Sequence[float],
     name: str,
 ) -> list[_Members]:
     direction = np.asarray(axis, dtype=np.float64)
