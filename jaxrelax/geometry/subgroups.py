@@ -28,7 +28,7 @@ _ICOSAHEDRAL_SETTINGS = ("I1", "I2", "I3", "I4")
 
 
 def subgroup(
-    group: PointGroup, to: str | PointGroup, axis: ArrayLike | Sequence[float] | None = None
+    group: PointGroup, to: str | PointGroup, axis: ArrayLike | Sequence[float | int] | None = None
 ) -> PointGroup:
     """The subgroup H of G named by ``to``; its operators are elements of G.
 
@@ -226,7 +226,7 @@ def _on_axis(
     group: PointGroup,
     candidates: list[_Members],
     axes: Float64[np.ndarray, "order 3"],
-    axis: ArrayLike | Sequence[float],
+    axis: ArrayLike | Sequence[float | int],
     name: str,
 ) -> list[_Members]:
     direction = np.asarray(axis, dtype=np.float64)

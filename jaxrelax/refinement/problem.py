@@ -36,6 +36,8 @@ LADDER = (6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50
           89, 100, 112, 126, 141, 158, 178, 200, 224, 252, 282, 317, 355, 399)  # fmt: skip
 # Accumulated beyond the scored band, so that the FSC can show whether there is more.
 HEADROOM = 1.25
+# Of Nyquist: beyond it slices are interpolated worst, and folds would be accumulated at full size.
+SCORED_SHARE = 0.9
 # Temporaries of the pose search: about a core's cache, or enough to fill an accelerator.
 CHUNK_BYTES = {"cpu": 3 * 2**20, "accelerator": 2**29}
 
@@ -127,7 +129,10 @@ class Problem:
     def accumulated(self, score_shell: int, grow: bool) -> int:
         """Last shell to accumulate when images are scored up to ``score_shell``."""
         rung = self.rung(score_shell)
-        return self.rung(HEADROOM * rung) if grow else rung
+        if not grow:
+            return rung
+        ceiling = max((r for r in LADDER if r <= SCORED_SHARE * self.last_shell), default=rung)
+        return max(rung, min(self.rung(HEADROOM * rung), ceiling))
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
         """Image geometry of an optics group up to ``max_shell``, scored band first."""
