@@ -14,7 +14,7 @@ from jaxrelax.refinement import Local
 from jaxrelax.simulate import Simulation, simulate
 
 # Small enough to be simulated, refined and judged in about two minutes on two cores.
-DATA = Simulation(n_images=600, box=64, pixel_size_angstrom=4.0, snr=0.1)
+DATA = Simulation(n_images=400, box=64, pixel_size_angstrom=4.0, snr=0.1)
 
 
 @dataclass(frozen=True)
