@@ -10,9 +10,8 @@ keep the shells in which noise happens to agree.
 
 from __future__ import annotations
 
-import jax
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from jaxrelax.geometry import best_global_operator
 from jaxrelax.imaging import working_box
@@ -110,12 +109,3 @@ def peak_memory_gib() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def device_description() -> str:
-    """What the computation ran on."""
-    device = jax.devices()[0]
-    return f"{len(jax.devices())} × {device.device_kind}"
-
-
-Curve = Float64[np.ndarray, " shells"]

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int8
+from jaxtyping import Float32, Float64
 
 from jaxrelax.refinement.schedule import Stage
 
@@ -85,7 +85,3 @@ class StepInfo:
     def row(self) -> dict[str, float]:
         """The scalars by name."""
         return {k: float(v) for k, v in dataclasses.asdict(self).items()}
-
-
-Halves = Int8[np.ndarray, " n"]
-Curve = Float[np.ndarray, " shells"]
