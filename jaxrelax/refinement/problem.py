@@ -56,7 +56,7 @@ class Problem:
         map_box: int,
         map_pixel_size_angstrom: float,
         particle_diameter_angstrom: float,
-        register_mask: Float32[np.ndarray, "n n n"] | None,
+        register_mask: Float32[np.ndarray, "b b b"] | None,
         half_set: Int8[np.ndarray, " n"],
         fold: Int[np.ndarray, " n"],
         normalise: bool,
