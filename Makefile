@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint docs bench clean
+.PHONY: demo test test-all lint docs bench sweep clean
 
 demo: $(STAMP)
 	$(BIN)/jaxrelax demo --out demo_out --overwrite
@@ -27,6 +27,9 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python experiments/benchmarks/kernels.py
+
+sweep: $(STAMP)
+	$(BIN)/python experiments/register_accuracy.py --small
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("jaxrelax needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'

@@ -8,13 +8,17 @@ from jaxrelax.assessment.accuracy import (
 )
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
+from jaxrelax.assessment.discriminability import predict_registers
 from jaxrelax.assessment.findings import consequence, headline, warnings
 from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
+from jaxrelax.assessment.partner import partner_ball
 from jaxrelax.assessment.report import report_html, write_report
-from jaxrelax.assessment.saving import save
+from jaxrelax.assessment.saving import save, symmetry_summary
+from jaxrelax.refinement.discriminability import Discriminability
 
 __all__ = [
     "Calibration",
+    "Discriminability",
     "OracleAccuracy",
     "RegisterAccuracy",
     "brier_score",
@@ -26,9 +30,12 @@ __all__ = [
     "headline",
     "matching_rows",
     "oracle_registers",
+    "partner_ball",
+    "predict_registers",
     "register_accuracy",
     "report_html",
     "save",
+    "symmetry_summary",
     "warnings",
     "write_report",
 ]

@@ -65,7 +65,6 @@ def key_figures(result: Result) -> list[KeyFigure]:
     registers = len(result.operators)
     evidence = result.evidence
     if evidence is not None:
-        gain = float(np.mean(evidence.log_gain))
         figures += [
             KeyFigure(
                 "Expected register accuracy",
@@ -75,7 +74,7 @@ def key_figures(result: Result) -> list[KeyFigure]:
             KeyFigure(
                 "Asymmetry",
                 "found" if evidence.found else "not found",
-                f"p ≤ {evidence.p_text()}; {gain:.3g} nats per particle",
+                f"p = {evidence.p_text()}; {evidence.nats_per_particle:.3g} nats per particle",
             ),
             KeyFigure(
                 "Half-set agreement",
@@ -83,6 +82,14 @@ def key_figures(result: Result) -> list[KeyFigure]:
                 "same register under either half-map",
             ),
         ]
+        if evidence.supported is not None:
+            figures.append(
+                KeyFigure(
+                    "Supported symmetry",
+                    evidence.supported,
+                    "the largest that held-out images do not contradict",
+                )
+            )
     halves = np.bincount(result.particles.half_set, minlength=3)
     figures += [
         KeyFigure("Particles", f"{len(result.particles):,}", f"{halves[1]:,} + {halves[2]:,}"),

@@ -88,6 +88,7 @@ def report_html(result: Result) -> str:
         slices=as_data_uri(slices_figure(result), "png"),
         fsc=as_data_uri(fsc_figure(result)),
         registers=as_data_uri(register_figure(result)) if relaxed else None,
+        subgroups=_subgroups(result),
         occupancy=result.registers.mean(axis=0),
         convergence=as_data_uri(convergence) if convergence is not None else None,
         headings=[column for _, column in _columns(result, relaxed)],
@@ -109,6 +110,24 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
         else:
             pairs.append((prefix + str(name), "—" if value is None else str(value)))
     return pairs
+
+
+def _subgroups(result: Result) -> list[tuple[str, list[str]]]:
+    """Tested symmetries: name, and the cells of its row."""
+    rows = () if result.evidence is None else result.evidence.subgroups
+    return [
+        (
+            row.name,
+            [
+                str(row.order),
+                row.p_text(),
+                f"{row.z_score:.1f}",
+                f"{row.nats:.3g}",
+                "rejected" if row.rejected else "not contradicted",
+            ],
+        )
+        for row in rows
+    ]
 
 
 def _columns(result: Result, relaxed: bool) -> list[tuple[str, Column]]:

@@ -13,7 +13,7 @@ from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.report import report_html
 from jaxrelax.assessment.versions import versions
 from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
-from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.result import AsymmetryEvidence, Result
 
 # RELION's names in postprocess.star, for the curves that it has too.
 RELION_CURVES = {
@@ -62,8 +62,8 @@ def register_arrays(result: Result) -> dict[str, np.ndarray]:
 
     ``posterior`` (particles, registers); ``operators`` (registers, 3, 3), the r_j such that
     register j of pose A is ``A r_jᵀ`` (the poses of ``particles.star`` are in the most probable
-    one); and ``log_gain``, held-out log likelihood ratio of asymmetric over symmetrised map in
-    nats, where it was computed.
+    one); and ``log_gain``, held-out log likelihood ratio of asymmetric over symmetrised map, less
+    its mean at foreign orientations, in nats, where it was computed.
     """
     arrays = {
         "posterior": np.asarray(result.registers, np.float32),
@@ -116,6 +116,43 @@ def history_csv(result: Result) -> str:
     return text.getvalue()
 
 
+def subgroup_table(evidence: AsymmetryEvidence) -> list[dict[str, Any]]:
+    """One entry per tested symmetry, as ``result.json`` and ``symmetry_test.json`` hold it."""
+    return [
+        {
+            "symmetry": row.name,
+            "order": row.order,
+            "rejected": row.rejected,
+            "p_value": row.p_value,
+            "log10_p": row.log10_p,
+            "z_score": row.z_score,
+            "nats_per_particle": row.nats,
+            "operators": row.operators,
+        }
+        for row in evidence.subgroups
+    ]
+
+
+def symmetry_summary(result: Result) -> dict[str, Any]:
+    """Content of ``symmetry_test.json``: which symmetry the images support.
+
+    Raises:
+        ValueError: nothing was relaxed, so there is no test.
+    """
+    evidence = result.evidence
+    if evidence is None:
+        raise ValueError("a refinement without relaxation has no symmetry test")
+    return {
+        "sentence": evidence.sentence(),
+        "supported_symmetry": evidence.supported,
+        "subgroups": subgroup_table(evidence),
+        "n_particles": len(result.particles),
+        "input": str(result.particles.source),
+        "settings": result.settings,
+        "versions": versions(),
+    }
+
+
 def summary(result: Result) -> dict[str, Any]:
     """Content of ``result.json``: the answer first, then what was asked and how it went."""
     particles, evidence = result.particles, result.evidence
@@ -134,8 +171,11 @@ def summary(result: Result) -> dict[str, Any]:
             "sentence": evidence.sentence(),
             "found": bool(evidence.found),
             "p_value": evidence.p_value,
-            "log_e_value": evidence.log_e_value,
-            "mean_log_gain_nats": float(np.mean(evidence.log_gain)),
+            "log10_p": evidence.subgroups[0].log10_p,
+            "z_score": evidence.z_score,
+            "nats_per_particle": evidence.nats_per_particle,
+            "supported_symmetry": evidence.supported,
+            "subgroups": subgroup_table(evidence),
             "expected_register_accuracy": evidence.expected_accuracy,
             "half_set_agreement": evidence.half_set_agreement,
             "chance": 1.0 / len(result.operators),

@@ -1,4 +1,4 @@
-"""The command line: refine, simulate, reconstruct, align, inspect, demo."""
+"""The command line: refine, simulate, test-symmetry, reconstruct, align, inspect, demo."""
 
 from jaxrelax.cli.commands import main
 

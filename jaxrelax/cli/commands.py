@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "refine": "refine particles, with or without symmetry relaxation",
+    "test-symmetry": "say which symmetry the images support",
     "simulate": "make a data set with known truth from a model, a map or a phantom",
     "reconstruct": "reconstruct a map at given poses",
     "align": "put the symmetry axes of a map where they belong, and the poses with them",
+    "predict": "say how well registers could be told apart, image by image",
     "inspect": "say what a file holds, and whether a refinement would take it",
     "demo": "simulate, relax and compare with the truth, to see that everything works",
 }
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     asked = None
     try:
-        command = importlib.import_module(f"jaxrelax.cli.{name}").Command
+        command = importlib.import_module(f"jaxrelax.cli.{name.replace('-', '_')}").Command
         asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
         asked.run()
     except InputError as error:

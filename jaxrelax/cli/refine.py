@@ -78,6 +78,10 @@ class Command:
     """With --relax: start from the symmetrised reference, the reference as it is, or the
     registers of the input poses."""
 
+    subgroups: Literal["auto", "all", "none"] = default_of(refine, "subgroups")
+    """With --relax: which of its subgroups the images are asked about besides the group itself;
+    auto asks about all if the group is rejected and has no more than 24 operators."""
+
     mode: Literal["local", "registers"] = "local"
     """Refine poses locally, or hold them and infer registers only."""
     sigma_rotation_deg: float = default_of(Local, "sigma_rotation_deg")
@@ -154,6 +158,7 @@ class Command:
                     normalise=self.normalise,
                     seed=self.seed,
                     cache_gib=self.cache_gib,
+                    subgroups=self.subgroups,
                 )
             finally:
                 bars.stop()
@@ -173,7 +178,7 @@ class Command:
             raise InputError(f"--cache-gib is {self.cache_gib:g}; it cannot be negative.")
         relax = None
         if self.relax is None:
-            refuse_idle(self, RELAX_OPTIONS.values(), "can act only with --relax")
+            refuse_idle(self, [*RELAX_OPTIONS.values(), "subgroups"], "can act only with --relax")
         else:
             relax = checked(Relax, group=self.relax, **self._fields(RELAX_OPTIONS))
         if self.mode == "registers":

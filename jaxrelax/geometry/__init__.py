@@ -24,7 +24,7 @@ from .rotations import (
     rotation_angle,
     rotvec_to_matrix,
 )
-from .subgroups import subgroup, subgroup_indices, subgroups
+from .subgroups import conjugate_subgroups, subgroup, subgroup_indices, subgroups
 
 __all__ = [
     "GlobalOperator",
@@ -34,6 +34,7 @@ __all__ = [
     "RightCosets",
     "UnknownGroupError",
     "best_global_operator",
+    "conjugate_subgroups",
     "cryosparc_pose_to_matrix",
     "euler_to_matrix",
     "exp_so3",

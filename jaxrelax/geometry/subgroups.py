@@ -114,6 +114,22 @@ def subgroups(group: PointGroup) -> list[tuple[str, PointGroup]]:
     return [(name, _select(group, np.array(best), name)) for _, name, _, best in found]
 
 
+def conjugate_subgroups(group: PointGroup, subgroup: PointGroup) -> list[PointGroup]:
+    """The distinct subgroups ``g H g⁻¹`` of G, H itself among them.
+
+    Returns:
+        One group for each, of the name of H, with the operators of G in the order of G.
+
+    Raises:
+        ValueError: if H is not a subgroup of G.
+    """
+    members = tuple(subgroup_indices(group, subgroup).tolist())
+    return [
+        _select(group, np.array(conjugate), subgroup.name)
+        for conjugate in _conjugates(group, members)
+    ]
+
+
 _Members = tuple[int, ...]  # indices of a subgroup's elements, rising
 
 

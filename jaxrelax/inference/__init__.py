@@ -1,7 +1,25 @@
 """What an image says: likelihood, pose searches, posteriors over registers."""
 
+from jaxrelax.inference.discriminability import (
+    accuracy_points,
+    accuracy_with_estimate,
+    expected_accuracy,
+    register_gram,
+    squared_distance,
+    whitened_tangents,
+    whitened_views,
+)
 from jaxrelax.inference.gauss_newton import GaussNewton
 from jaxrelax.inference.likelihood import log_likelihood
+from jaxrelax.inference.mixture import Belief, Mixture, junk_evidence, mixture_posterior
+from jaxrelax.inference.orientation_test import (
+    OrientationScores,
+    PermutationTest,
+    combined_log10_p,
+    derangements,
+    orientation_scores,
+    permutation_test,
+)
 from jaxrelax.inference.pose_grid import PoseGrid
 from jaxrelax.inference.pose_search import FixedPoses, PosePosterior, PosePrior, Poses, PoseSearch
 from jaxrelax.inference.posterior import (
@@ -13,17 +31,34 @@ from jaxrelax.inference.posterior import (
 )
 
 __all__ = [
+    "Belief",
     "FixedPoses",
     "GaussNewton",
+    "Mixture",
+    "OrientationScores",
+    "PermutationTest",
     "PoseGrid",
     "PosePosterior",
     "PosePrior",
     "PoseSearch",
     "Poses",
+    "accuracy_points",
+    "accuracy_with_estimate",
+    "combined_log10_p",
+    "derangements",
     "entropy",
+    "expected_accuracy",
     "gain_over_mixture",
     "harden",
+    "junk_evidence",
     "log_likelihood",
+    "mixture_posterior",
+    "orientation_scores",
+    "permutation_test",
     "posterior",
+    "register_gram",
     "significant",
+    "squared_distance",
+    "whitened_tangents",
+    "whitened_views",
 ]

@@ -3,6 +3,7 @@
 from jaxrelax.reconstruction.accumulators import (
     Accumulator,
     Candidates,
+    ShellSums,
     accumulate,
     completed,
     empty_accumulator,
@@ -39,6 +40,7 @@ __all__ = [
     "Candidates",
     "HalfAlignment",
     "IsotypicParts",
+    "ShellSums",
     "accumulate",
     "align_axes",
     "align_half_maps",

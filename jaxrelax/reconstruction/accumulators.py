@@ -7,21 +7,24 @@ leaving a fold out is a subtraction.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int, Int64
 
 from jaxrelax.imaging import (
     ImageBatch,
     ImageGeometry,
     fold_friedel,
+    half_grid_shells,
     half_shape,
     insert_slices,
     shift_phases,
+    volume_radius,
 )
 
 
@@ -82,3 +85,51 @@ def accumulate(
 def completed(accumulator: Accumulator) -> Accumulator:
     """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions."""
     return Accumulator(_completed(accumulator.values, accumulator.radius), accumulator.radius)
+
+
+@dataclass(frozen=True)
+class ShellSums:
+    """A completed accumulator as it is kept: the voxels up to a shell, on the host.
+
+    The corners of the grid beyond the last shell are never used; without them folds take half the
+    memory.
+    """
+
+    values: Float32[np.ndarray, "kept 3"]
+    max_shell: int
+
+    @classmethod
+    def of(cls, accumulator: Accumulator, max_shell: int) -> ShellSums:
+        """Keep a completed accumulator up to a shell that its radius serves."""
+        kept = _kept(max_shell, accumulator.radius)
+        return cls(np.asarray(accumulator.values)[kept], max_shell)
+
+    def accumulator(self) -> Accumulator:
+        """The accumulator on the grid that serves the last shell, zero beyond it."""
+        radius = volume_radius(self.max_shell)
+        values = np.zeros((int(np.prod(half_shape(radius))), 3), np.float32)
+        values[_kept(self.max_shell, radius)] = self.values
+        return Accumulator(jnp.asarray(values), radius)
+
+    def resized(self, max_shell: int) -> ShellSums:
+        """Up to another shell; nothing is known beyond the last one."""
+        if max_shell == self.max_shell:
+            return self
+        if max_shell < self.max_shell:
+            return ShellSums.of(self.accumulator(), max_shell)
+        radius = volume_radius(max_shell)
+        grid = np.zeros((int(np.prod(half_shape(radius))), 3), np.float32)
+        grid[_kept(self.max_shell, radius)] = self.values
+        return ShellSums(grid[_kept(max_shell, radius)], max_shell)
+
+    def __add__(self, other: ShellSums) -> ShellSums:
+        return ShellSums(self.values + other.values, self.max_shell)
+
+    def __sub__(self, other: ShellSums) -> ShellSums:
+        return ShellSums(self.values - other.values, self.max_shell)
+
+
+@lru_cache(maxsize=8)
+def _kept(max_shell: int, radius: int) -> Int64[np.ndarray, " kept"]:
+    """Flat indices of the voxels up to a shell on the half grid of a radius, in one fixed order."""
+    return np.flatnonzero(half_grid_shells(radius).reshape(-1) <= max_shell)

@@ -12,7 +12,7 @@ from jaxrelax.refinement.finish import finish
 from jaxrelax.refinement.loop import init, step
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.refine import Map, Setup, done, iterate, prepare, refine
-from jaxrelax.refinement.result import AsymmetryEvidence, Result
+from jaxrelax.refinement.result import AsymmetryEvidence, Result, SubgroupTest
 from jaxrelax.refinement.state import State, StepInfo
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Setup",
     "State",
     "StepInfo",
+    "SubgroupTest",
     "done",
     "finish",
     "init",

@@ -94,8 +94,13 @@ class Relax(eqx.Module):
             to the best.
         cross_fit: folds per half-set; an image is scored against maps without its fold. 1 scores
             images against maps that contain them, as other programs do.
-        optimism: standard errors added to the asymmetric FSC while asymmetry is sought; what
-            starts the motion away from the symmetric map. Annealed to zero before the end.
+        prior: ``"isotypic"`` gives the asymmetric part its own gain, from its own FSC and
+            calibrated by the other half-set's images; ``"plain"`` takes one FSC for the whole map,
+            as other programs do.
+        optimism: standard errors added to the asymmetric FSC: how much of what may be noise is
+            kept. Withdrawn when the asymmetric FSC stands without it. Only for the isotypic prior.
+        junk: how surely every image shows the particle is inferred too; images that show none of
+            it, or another object, count by the probability that they do.
         start: ``"symmetric"`` from the symmetrised reference, ``"reference"`` from the reference
             as it is, ``"poses"`` from the registers of the input poses.
     """
@@ -106,12 +111,16 @@ class Relax(eqx.Module):
     max_resolution: float | None = None
     register: str = "soft"
     cross_fit: int = 5
-    optimism: float = 3.0
+    prior: str = "isotypic"
+    optimism: float = 6.0
+    junk: bool = True
     start: str = "symmetric"
 
     def __check_init__(self):
         if self.register not in ("soft", "hard"):
             raise ValueError(f'register is "soft" or "hard", not {self.register!r}')
+        if self.prior not in ("isotypic", "plain"):
+            raise ValueError(f'prior is "isotypic" or "plain", not {self.prior!r}')
         if self.start not in ("symmetric", "reference", "poses"):
             raise ValueError(f'start is "symmetric", "reference" or "poses", not {self.start!r}')
         if self.cross_fit < 1:

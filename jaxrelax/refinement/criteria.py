@@ -1,7 +1,7 @@
 """When to stop: small classes that look at the state and say why they are satisfied.
 
 A criterion is any object with ``reason(state) -> str | None``; combine them with ``&`` and ``|``.
-A relaxed refinement never stops while optimism is still on, whatever the criterion says: at the
+A relaxed refinement never stops while asymmetry is sought, whatever the criterion says: at the
 symmetric saddle every criterion is satisfied and the answer is not yet there.
 """
 
@@ -88,7 +88,7 @@ class ResolutionStalled(Criterion):
     """The resolution has not improved for some iterations.
 
     Attributes:
-        iterations: length of the standstill, counted after optimism is withdrawn.
+        iterations: length of the standstill, counted once asymmetry is no longer sought.
         tolerance: relative improvement that counts.
     """
 
@@ -97,7 +97,7 @@ class ResolutionStalled(Criterion):
 
     def reason(self, state: State) -> str | None:
         """Satisfied when the last iterations were no better than the best before them."""
-        calm = [row["resolution_angstrom"] for row in state.history if row["optimism"] == 0.0]
+        calm = [row["resolution_angstrom"] for row in state.history if row["settled"] == 1.0]
         if len(calm) <= self.iterations:
             return None
         before, recent = min(calm[: -self.iterations]), min(calm[-self.iterations :])
@@ -122,7 +122,7 @@ class RegistersSettled(Criterion):
 
     def reason(self, state: State) -> str | None:
         """Satisfied when the mean largest posterior moved less than the tolerance."""
-        calm = [row["mean_max_posterior"] for row in state.history if row["optimism"] == 0.0]
+        calm = [row["mean_max_posterior"] for row in state.history if row["settled"] == 1.0]
         if len(calm) <= self.iterations:
             return None
         last = calm[-self.iterations - 1 :]

@@ -1,7 +1,9 @@
 """The E-step: score every image against maps without it, and accumulate it under its posterior.
 
 One implementation for every mode and for the final full-resolution pass. Images of one half-set
-and fold share the volume that leaves their fold out.
+and fold share the map that leaves their fold out. Folds are gone through one after another, and
+each is scored against the newest sums of the others: *incremental* EM (Neal & Hinton, in Jordan,
+Learning in Graphical Models, 1998, 355). A pass then moves as far as two that use the old sums.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,27 +20,49 @@ from jaxtyping import Float32, Float64
 
 from jaxrelax.geometry import project_to_so3
 from jaxrelax.imaging import volume_radius
-from jaxrelax.inference import significant
-from jaxrelax.reconstruction import Accumulator, Candidates, completed, empty_accumulator
+from jaxrelax.inference import Mixture, significant
+from jaxrelax.reconstruction import (
+    Candidates,
+    IsotypicParts,
+    ShellSums,
+    completed,
+    empty_accumulator,
+)
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.programs import accumulate_program
+from jaxrelax.refinement.score_maps import kept_share, score_map, slice_power
 from jaxrelax.refinement.scoring import ScoredBatch, register_volume, scored_batches
 from jaxrelax.refinement.state import State
+
+# Mean squared distance between the views of a register and of the symmetrised map, in nats, while
+# asymmetry is sought. So little that the posterior follows the images in proportion, and does not
+# lock on what the first iterations happened to find.
+HELD_NATS = 0.1
 
 
 @dataclass
 class Expectation:
     """Results of one pass over all images."""
 
-    accumulators: list[list[Accumulator]]  # [half][fold]
+    sums: list[list[ShellSums]]  # [half][fold]
     rotations: Float64[np.ndarray, "n 3 3"]  # of the best register, without its operator
     origins_angstrom: Float64[np.ndarray, "n 2"]
     registers: Float32[np.ndarray, "n registers"]
+    symmetric: Float32[np.ndarray, " n"]
+    junk: Float32[np.ndarray, " n"]
     log_gain: Float32[np.ndarray, " n"]
     residual: Float64[np.ndarray, "groups shells"]
     count: Float64[np.ndarray, "groups shells"]
     rotation_moment_rad2: float = 0.0  # posterior mean squared offset from the consensus, per axis
     shift_moment_angstrom2: float = 0.0
+    counted: float = 0.0  # images, junk by its probability
+    nats: float = 0.0  # mean squared distance between a register's view and the symmetrised one
+    power: float = 0.0  # what was expected of it from the maps, up to a factor
+
+    @property
+    def nats_per_power(self) -> float:
+        """The factor; 0 where the maps tell no registers apart."""
+        return self.nats / self.power if self.power > 0 and self.nats > 0 else 0.0
 
 
 def expectation(
@@ -51,10 +77,10 @@ def expectation(
     """One pass over the images.
 
     Args:
-        problem, state: inputs and current maps, noise, poses.
+        problem, state: inputs and current sums or maps, noise, poses.
         accumulate_shell: last shell accumulated (at least the scored band).
-        n_folds: accumulators per half-set; by default the problem's folds. 1 joins the folds: the
-            scores are still cross-fitted, only the sums are not kept apart.
+        n_folds: sums per half-set; by default the problem's folds. 1 joins the folds: the scores
+            are still cross-fitted, only the sums are not kept apart (nor used before the end).
         weights_override: register weights to accumulate with instead of the posterior (for the
             first iteration, before any map tells registers apart).
         on_batch: called with the number of images done.
@@ -63,43 +89,86 @@ def expectation(
     keep_folds = problem.n_folds if n_folds is None else n_folds
     radius = volume_radius(accumulate_shell)
     score_rung = problem.rung(state.score_shell)
+    latest = state.sums()
     result = Expectation(
-        accumulators=[[], []],
+        sums=[[], []],
         rotations=state.rotations.copy(),
         origins_angstrom=state.origins_angstrom.copy(),
         registers=np.zeros((n, registers), np.float32),
+        symmetric=np.zeros(n, np.float32),
+        junk=np.zeros(n, np.float32),
         log_gain=np.zeros(n, np.float32),
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
     )
     for half, fold in itertools.product((0, 1), range(problem.n_folds)):
-        index = half * problem.n_folds + fold
         groups = problem.batches(half + 1, fold)
-        volume = register_volume(
-            problem, state.symmetric[index], state.asymmetric[index], score_rung
-        )
+        parts, power = _map_without(problem, state, latest, half, fold)
+        result.power += power / (2 * problem.n_folds)
+        volume = register_volume(problem, parts.symmetric, parts.asymmetric, score_rung)
+        mixture = _mixture(problem, state, parts)
         if keep_folds > 1 or fold == 0:
-            result.accumulators[half].append(empty_accumulator(radius))
-        accumulator = result.accumulators[half].pop()
+            accumulator = empty_accumulator(radius)
         for group, rows in groups:
             geometry = problem.geometry(group, accumulate_shell, score_rung)
-            add = accumulate_program(problem, group, accumulate_shell, score_rung)
+            insert = accumulate_program(problem, group, accumulate_shell, score_rung)
             for batch in scored_batches(
-                problem, state, volume, group, rows, geometry, problem.mode.search()
+                problem, state, volume, group, rows, geometry, problem.mode.search(), mixture
             ):
                 kept = batch.kept
                 if weights_override is not None:
                     kept = weights_override[batch.rows]
-                accumulator = add(accumulator, batch.images, _candidates(problem, kept, batch))
+                accumulator = insert(accumulator, batch.images, _candidates(problem, kept, batch))
                 _record(problem, state, group, geometry, batch, result)
                 if on_batch is not None:
                     on_batch(len(batch.rows))
         if keep_folds > 1 or fold == problem.n_folds - 1:
-            accumulator = completed(accumulator)
-        result.accumulators[half].append(accumulator)
-    result.rotation_moment_rad2 /= 3 * n
-    result.shift_moment_angstrom2 /= 2 * n
+            done = ShellSums.of(completed(accumulator), accumulate_shell)
+            result.sums[half].append(done)
+            if keep_folds > 1 and latest:
+                latest[half][fold] = done.resized(latest[half][fold].max_shell)
+    result.rotation_moment_rad2 /= 3 * max(result.counted, 1.0)
+    result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
+    result.nats /= n
     return result
+
+
+def total(folds: list[ShellSums]) -> ShellSums:
+    """Sum over folds."""
+    return reduce(add, folds)
+
+
+def _map_without(
+    problem: Problem, state: State, latest: list[list[ShellSums]], half: int, fold: int
+) -> tuple[IsotypicParts, float]:
+    """The map that scores a fold, and the power by which it tells registers apart."""
+    if not latest:
+        index = (half * problem.n_folds + fold) * len(state.symmetric) // (2 * problem.n_folds)
+        return IsotypicParts(state.symmetric[index], state.asymmetric[index]), 0.0
+    prior = state.prior()
+    folds = latest[half]
+    if problem.cross_fitted:
+        folds = folds[:fold] + folds[fold + 1 :]
+    parts = score_map(problem, total(folds), half, prior, kept_share(problem))
+    spectrum = slice_power(parts.asymmetric, problem.map_box, len(prior.gain))
+    power = float(np.sum(spectrum * prior.weight[half]))
+    factor = state.amplitude
+    if state.seeking and state.nats_per_power > 0 and power > 0:
+        factor = np.sqrt(HELD_NATS / (state.nats_per_power * power))
+    factor = np.float32(factor)
+    return IsotypicParts(parts.symmetric, parts.asymmetric * factor), float(power * factor**2)
+
+
+def _mixture(problem: Problem, state: State, parts: IsotypicParts) -> Mixture:
+    return Mixture(
+        jnp.asarray(np.float32(state.symmetric_fraction)),
+        jnp.asarray(np.float32(state.junk_fraction)),
+        jnp.asarray(
+            slice_power(
+                parts.symmetric + parts.asymmetric, problem.map_box, problem.n_shells
+            ).astype(np.float32)
+        ),
+    )
 
 
 def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expectation):
@@ -112,11 +181,18 @@ def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expecta
     result.rotations[rows] = project_to_so3(rotations)
     result.origins_angstrom[rows] = pixel * np.asarray(found.origins_px)[m, best]
     result.registers[rows] = batch.weights
+    result.symmetric[rows] = batch.symmetric
+    result.junk[rows] = batch.junk
     result.log_gain[rows] = batch.gain
+    # Register parts add up to nothing, so the mean of their log-evidences over that of the
+    # symmetrised map is half the mean squared distance.
+    below = batch.log_evidence.mean(axis=1) - batch.symmetric_evidence
+    result.nats += float(np.sum(-2.0 * below, dtype=np.float64))
+    result.counted += batch.counted
     inner = geometry.inner()
     shells = np.minimum(inner.slice_shell, problem.n_shells - 1)
     result.residual[group] += batch.residual
-    result.count[group] += len(rows) * np.bincount(
+    result.count[group] += batch.counted * np.bincount(
         shells, inner.packing.multiplicity, minlength=problem.n_shells
     )
     rotation, shift = batch.moments

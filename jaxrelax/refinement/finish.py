@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Float32, Int
 
@@ -18,23 +20,32 @@ from jaxrelax.reconstruction import (
     solvent_mask,
     symmetrise,
 )
+from jaxrelax.refinement.amplitude import cross_scores, honest_exponent, tempered
 from jaxrelax.refinement.evidence import asymmetry_evidence, peak_memory_gib
-from jaxrelax.refinement.expectation import expectation
+from jaxrelax.refinement.expectation import Expectation, expectation, total
 from jaxrelax.refinement.maximisation import (
     align_parts,
+    joined_maps,
     maximisation,
-    region,
-    split_parts,
-    total,
     unregularised_map,
 )
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.score_maps import region, split_parts
 from jaxrelax.refinement.state import State
+
+SMALLEST_AMPLITUDE = 0.1
 
 
 def finish(
-    problem: Problem, state: State, *, reason: str, seconds: float, settings: dict, on_batch=None
+    problem: Problem,
+    state: State,
+    *,
+    reason: str,
+    seconds: float,
+    settings: dict,
+    on_batch=None,
+    subgroups: Literal["auto", "all", "none"] = "auto",
 ) -> Result:
     """Final pass over the images and everything that is written.
 
@@ -47,22 +58,44 @@ def finish(
         seconds: wall time so far.
         settings: what was asked, JSON-able.
         on_batch: called with the number of images done.
+        subgroups: which subgroups are tested, see
+            :func:`jaxrelax.refinement.evidence.asymmetry_evidence`.
     """
     rung = problem.rung(state.score_shell)
     banded = expectation(problem, state, rung, on_batch=on_batch)
     evidence = None
     if problem.n_registers > 1:
-        evidence = asymmetry_evidence(problem, state, banded.accumulators, rung, banded.registers)
-    joined = maximisation(
-        problem, banded.accumulators, rung, optimism=0.0, score_shell=state.score_shell,
-        seeking=False, join_halves=evidence is None or evidence.found,
-    )  # fmt: skip
-    state = state.replace(symmetric=joined.symmetric, asymmetric=joined.asymmetric)
+        judged = banded
+        if state.amplitude < SMALLEST_AMPLITUDE:
+            # The strength came out as nothing, so the posterior is uniform and its map symmetric.
+            # What is judged then is the best that seeking had found.
+            judged = expectation(
+                problem, state, rung, weights_override=state.sought, on_batch=on_batch
+            )
+        evidence = asymmetry_evidence(
+            problem, state, judged.sums, rung, judged.registers, subgroups=subgroups
+        )
+        del judged
+    exponent = _honest(problem, state, banded)
+    if evidence is None or evidence.found:
+        # Half of a joined map is the other half-set's, under which posteriors are honest.
+        exponent = 0.5 * (1.0 + exponent)
+        solved = maximisation(
+            problem, banded.sums, rung, optimism=state.optimism, score_shell=state.score_shell,
+            seeking=False,
+        )  # fmt: skip
+        maps = joined_maps(problem, banded.sums, solved, state.amplitude)
+        state = state.replace(
+            fold_sums=state.fold_sums[:0],
+            symmetric=np.stack([p.symmetric for p in maps]).astype(np.float32),
+            asymmetric=np.stack([p.asymmetric for p in maps]).astype(np.float32),
+        )
     del banded
     found = expectation(problem, state, problem.last_shell, n_folds=1, on_batch=on_batch)
+    found.registers = tempered(found.registers, exponent)
     kept = [
         symmetrise(unregularised_map(problem, total(folds), problem.last_shell), problem.subgroup)
-        for folds in found.accumulators
+        for folds in found.sums
     ]
     sphere = problem.sphere(problem.map_box)
     aligned = align_parts(
@@ -98,6 +131,25 @@ def finish(
         seconds=seconds,
         peak_memory_gib=peak_memory_gib(),
     )
+
+
+def _honest(problem: Problem, state: State, banded: Expectation) -> float:
+    """How far posteriors under a half-set's own maps can be believed, see `honest_exponent`."""
+    if problem.relax is None or problem.relax.prior == "plain" or problem.n_registers == 1:
+        return 1.0
+    maps = [IsotypicParts(s, a) for s, a in zip(state.symmetric, state.asymmetric, strict=True)]
+    scores = cross_scores(problem, state, maps, state.amplitude)
+    share = state.symmetric_fraction
+    one = np.logaddexp.reduce(scores.registers, axis=1) - np.log(problem.n_registers)
+    with np.errstate(divide="ignore"):
+        symmetric = np.exp(
+            np.log(share) + scores.symmetric
+            - np.logaddexp(np.log1p(-share) + one, np.log(share) + scores.symmetric)
+        )  # fmt: skip
+    other = np.exp(scores.registers - scores.registers.max(axis=1, keepdims=True))
+    other /= other.sum(axis=1, keepdims=True)
+    other = (1.0 - symmetric)[:, None] * other + symmetric[:, None] / problem.n_registers
+    return honest_exponent(banded.registers[scores.rows], other)
 
 
 def _combined(

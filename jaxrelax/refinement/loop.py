@@ -1,7 +1,8 @@
-"""One iteration: E-step, M-step, and the schedules of band, noise, prior and optimism."""
+"""One iteration: E-step, M-step, and the schedules of band, noise, prior and strength."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -10,10 +11,11 @@ from jaxtyping import Float32
 from jaxrelax.geometry import rotation_angle
 from jaxrelax.imaging import background_power, resample_map, white_spectrum, working_box
 from jaxrelax.reconstruction import isotypic_parts, resolution_shell
-from jaxrelax.refinement.expectation import expectation
-from jaxrelax.refinement.maximisation import maximisation
+from jaxrelax.refinement.amplitude import calibrate, cross_scores
+from jaxrelax.refinement.expectation import Expectation, expectation
+from jaxrelax.refinement.maximisation import Maximisation, half_maps, maximisation
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.schedule import Stage, next_stage
+from jaxrelax.refinement.schedule import Stage, next_optimism, next_stage
 from jaxrelax.refinement.state import State, StepInfo
 
 # Share of an image's weight that a random register gets in the first iteration of a symmetric
@@ -24,6 +26,8 @@ SYMMETRY_BREAKING = 0.5
 WIDENED = 1.5
 # Shells whose half-maps agree less add little to a score and much to its cost.
 SCORE_ABOVE = 0.3
+# Of the images, before any were looked at; and never less, or it could not grow again.
+STARTING_JUNK, SMALLEST_JUNK = 0.02, 1e-4
 SMALLEST_ROTATION_PRIOR_DEG = 0.05
 SMALLEST_SHIFT_PRIOR_ANGSTROM = 0.05
 
@@ -47,7 +51,6 @@ def init(
     start = problem.relax.start if problem.relax is not None else "symmetric"
     parts = isotypic_parts(low, problem.group, problem.subgroup)
     asymmetric = parts.asymmetric if start == "reference" else np.zeros_like(parts.asymmetric)
-    copies = 2 * problem.n_folds
     n = len(problem.particles)
     rotation, shift = problem.mode.prior_widths()
     nothing = np.zeros(shell + 1)
@@ -61,8 +64,8 @@ def init(
         noise_power=starting_noise(problem),
         sigma_rotation_deg=rotation,
         sigma_shift_angstrom=shift,
-        symmetric=np.repeat(parts.symmetric[None], copies, axis=0),
-        asymmetric=np.repeat(asymmetric[None], copies, axis=0),
+        symmetric=parts.symmetric[None],
+        asymmetric=asymmetric[None],
         fsc=nothing,
         fsc_symmetric=nothing,
         fsc_asymmetric=nothing,
@@ -70,14 +73,17 @@ def init(
         stage=_first_stage(problem),
         growing=_first_stage(problem) != "seek",
         alignment=0,
+        symmetric_probability=np.zeros(n, np.float32),
+        junk_probability=np.zeros(n, np.float32),
+        sought=np.full((n, problem.n_registers), 1.0 / problem.n_registers, np.float32),
     )
 
 
 def _first_stage(problem: Problem) -> Stage:
     """Asymmetry is sought unless there is none to seek or it is given."""
-    if problem.relax is None:
+    if problem.relax is None or problem.relax.start != "symmetric":
         return "settle"
-    return "withdraw" if problem.relax.start == "poses" else "seek"
+    return "seek"
 
 
 def starting_noise(problem: Problem, at_most: int = 1000):
@@ -136,18 +142,75 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         weights_override=starting_weights(problem) if first else None, on_batch=on_batch,
     )  # fmt: skip
     solved = maximisation(
-        problem, found.accumulators, accumulate_shell,
+        problem, found.sums, accumulate_shell,
         optimism=state.optimism, score_shell=state.score_shell,
         seeking=state.stage in ("seek", "widen"),
     )  # fmt: skip
+    maps = half_maps(problem, solved)
+    info = _report(problem, state, found, solved, maps)
+    row = info.row() | {
+        "score_shell": float(state.score_shell),
+        "widened": float(state.stage != "seek"),
+        "settled": float(state.stage == "settle"),
+    }
+    history = (*state.history, row)
+    stage, optimism = state.stage, state.optimism
+    if problem.relax is not None:
+        stage = next_stage(stage, history)
+        optimism = next_optimism(problem.relax.optimism, stage, optimism, info.asymmetric_signal)
+    score_shell, growing = _next_band(problem, state, solved, accumulate_shell, stage)
+    after = state.replace(
+        iteration=state.iteration + 1,
+        rotations=found.rotations,
+        origins_angstrom=found.origins_angstrom,
+        registers=found.registers,
+        log_gain=found.log_gain,
+        noise_power=problem.noise.update(state.noise_power, found.residual, found.count),
+        sigma_rotation_deg=info.sigma_rotation_deg,
+        sigma_shift_angstrom=info.sigma_shift_angstrom,
+        symmetric=np.stack([p.symmetric for p in maps]).astype(np.float32),
+        asymmetric=np.stack([p.asymmetric for p in maps]).astype(np.float32),
+        fsc=solved.fsc,
+        fsc_symmetric=solved.fsc_symmetric,
+        fsc_asymmetric=solved.fsc_asymmetric,
+        optimism=optimism,
+        stage=stage,
+        alignment=solved.alignment,
+        fold_sums=np.stack([np.stack([f.values for f in folds]) for folds in found.sums]),
+        weight=solved.prior.weight,
+        gain=solved.prior.gain,
+        density=solved.prior.density,
+        masked=solved.prior.masked,
+        seeking=stage != "settle" and not _plain(problem),
+        nats_per_power=found.nats_per_power or state.nats_per_power,
+        junk_fraction=_next_junk(problem, state, found),
+        symmetric_probability=found.symmetric,
+        junk_probability=found.junk,
+        sought=found.registers if stage != "settle" else state.sought,
+        history=history,
+    )
+    if stage == "settle" and problem.n_registers > 1 and not _plain(problem):
+        after = _calibrated(problem, after, maps)
+    return after.replace(score_shell=score_shell, growing=growing), dataclasses.replace(
+        info, seconds=time.perf_counter() - began
+    )
 
-    resolution = resolution_shell(solved.fsc)
-    lowest = state.history[0]["score_shell"] if state.history else state.score_shell
+
+def _plain(problem: Problem) -> bool:
+    return problem.relax is None or problem.relax.prior == "plain"
+
+
+def _report(
+    problem: Problem, state: State, found: Expectation, solved: Maximisation, maps
+) -> StepInfo:
+    """The scalars of an iteration."""
     widths = _prior_widths(problem, state, found)
     best, before = found.registers.argmax(axis=1), state.registers.argmax(axis=1)
-    info = StepInfo(
+    rms = [np.sqrt(np.mean(p.symmetric**2)) for p in maps]
+    rms_asymmetric = [np.sqrt(np.mean(p.asymmetric**2)) for p in maps]
+    return StepInfo(
         iteration=state.iteration + 1,
-        resolution_angstrom=problem.resolution(resolution),
+        resolution_angstrom=problem.resolution(resolution_shell(solved.fsc)),
         score_resolution_angstrom=problem.resolution(state.score_shell),
         mean_max_posterior=float(found.registers.max(axis=1).mean()),
         register_change=float(np.mean(best != before)),
@@ -159,53 +222,57 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         ),
         asymmetric_fsc=solved.asymmetric_fsc,
         asymmetric_signal=solved.asymmetric_signal,
-        asymmetric_power=solved.asymmetric_power,
+        asymmetric_power=float(np.mean(np.array(rms_asymmetric) / np.maximum(rms, 1e-30))),
         held_out_gain=float(found.log_gain.mean()),
         optimism=state.optimism,
+        amplitude=state.amplitude,
+        symmetric_fraction=state.symmetric_fraction,
+        junk_fraction=state.junk_fraction,
         sigma_rotation_deg=widths[0],
         sigma_shift_angstrom=widths[1],
-        seconds=time.perf_counter() - began,
+        seconds=0.0,
     )
-    row = info.row() | {
-        "score_shell": float(state.score_shell),
-        "widened": float(state.stage != "seek"),
-    }
-    history = (*state.history, row)
-    stage, optimism = next_stage(state.stage, state.optimism, history)
-    # While seeking, the band is held: no need to know what lies beyond it.
-    score_shell, growing = state.score_shell, stage != "seek"
-    if growing:
-        # Poses rest on the symmetric part, which has |G| times the images behind each voxel; the
-        # gains keep what is noise in either part from scoring.
-        reach = resolution_shell(solved.fsc_symmetric, SCORE_ABOVE)
-        if stage == "widen":
-            reach = min(reach, int(WIDENED * lowest))
-        score_shell = int(np.clip(reach, lowest, accumulate_shell))
-        growing = reach >= accumulate_shell
-    return (
-        state.replace(
-            iteration=state.iteration + 1,
-            score_shell=score_shell,
-            rotations=found.rotations,
-            origins_angstrom=found.origins_angstrom,
-            registers=found.registers,
-            log_gain=found.log_gain,
-            noise_power=problem.noise.update(state.noise_power, found.residual, found.count),
-            sigma_rotation_deg=widths[0],
-            sigma_shift_angstrom=widths[1],
-            symmetric=solved.symmetric,
-            asymmetric=solved.asymmetric,
-            fsc=solved.fsc,
-            fsc_symmetric=solved.fsc_symmetric,
-            fsc_asymmetric=solved.fsc_asymmetric,
-            optimism=optimism,
-            stage=stage,
-            growing=growing,
-            alignment=solved.alignment,
-            history=history,
-        ),
-        info,
+
+
+def _next_band(
+    problem: Problem, state: State, solved: Maximisation, accumulate_shell: int, stage: Stage
+) -> tuple[int, bool]:
+    """Last shell that scores in the next iteration, and whether to look beyond it."""
+    if stage == "seek":
+        # The band is held: no need to know what lies beyond it.
+        return state.score_shell, False
+    lowest = int(state.history[0]["score_shell"]) if state.history else state.score_shell
+    # Poses rest on the symmetric part, which has |G| times the images behind each voxel; the
+    # gains keep what is noise in either part from scoring.
+    reach = resolution_shell(solved.fsc_symmetric, SCORE_ABOVE)
+    if stage == "widen":
+        reach = min(reach, int(WIDENED * lowest))
+    return int(np.clip(reach, lowest, accumulate_shell)), reach >= accumulate_shell
+
+
+def _next_junk(problem: Problem, state: State, found: Expectation) -> float:
+    """Fraction of junk: the mean posterior, once there are maps made of the images."""
+    if not _junk(problem):
+        return 0.0
+    if state.iteration == 0:
+        return STARTING_JUNK
+    return float(np.clip(found.junk.mean(), SMALLEST_JUNK, 1.0 - SMALLEST_JUNK))
+
+
+def _calibrated(problem: Problem, state: State, maps) -> State:
+    """Strength of the asymmetric part and symmetric fraction, from the other half's images."""
+    amplitude = state.amplitude
+    scores = cross_scores(problem, state, maps, amplitude)
+    found = calibrate(
+        scores.registers, scores.symmetric, 1.0 - scores.junk, with_symmetric=_junk(problem)
     )
+    return state.replace(
+        amplitude=amplitude * found.factor, symmetric_fraction=found.symmetric_fraction
+    )
+
+
+def _junk(problem: Problem) -> bool:
+    return problem.relax is not None and problem.relax.junk
 
 
 def _prior_widths(problem: Problem, state: State, found) -> tuple[float, float]:

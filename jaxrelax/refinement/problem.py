@@ -1,8 +1,7 @@
-"""What stays fixed during a refinement: images, groups, masks, boxes, compiled programs."""
+"""What stays fixed during a refinement: images, groups, masks, boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 import jax
@@ -85,7 +84,6 @@ class Problem:
             normalise,
             cache_bytes,
         )
-        self.programs: dict[tuple, Callable] = {}
         self._geometries: dict[tuple[int, int, int], ImageGeometry] = {}
 
     @property

@@ -1,6 +1,12 @@
-"""Compiled programs of the E-step, one per image geometry and band; a run makes few of them."""
+"""Compiled programs of the E-step, one per image geometry and band; a run makes few of them.
+
+They are kept for the whole process, so that many refinements of one shape (a scan over seeds)
+compile once.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,53 +19,62 @@ from jaxrelax.imaging import (
     undo_premultiplication,
 )
 from jaxrelax.inference import (
+    Mixture,
     PosePrior,
     Poses,
     PoseSearch,
     gain_over_mixture,
     harden,
-    posterior,
+    junk_evidence,
+    mixture_posterior,
 )
 from jaxrelax.reconstruction import accumulate
 from jaxrelax.refinement.problem import Problem
+
+# Far more than one refinement makes; the oldest go first.
+MOST_PROGRAMS = 128
+_PROGRAMS: dict[tuple, Callable] = {}
+
+
+def _cached(key: tuple, build: Callable[[], Callable]) -> Callable:
+    if key not in _PROGRAMS:
+        while len(_PROGRAMS) >= MOST_PROGRAMS:
+            _PROGRAMS.pop(next(iter(_PROGRAMS)))
+        _PROGRAMS[key] = build()
+    return _PROGRAMS[key]
 
 
 def preparation(problem: Problem, group: int, geometry: ImageGeometry):
     """Compiled CTF and weights of a batch."""
     optics = problem.particles.optics[group]
     packing = geometry.packing
-    key = (_group_key(problem, group), packing.max_shell, packing.n_inner)
-    if key not in problem.programs:
-        problem.programs[key] = _preparation_program(
-            geometry, optics.phase_flipped, optics.ctf_premultiplied
-        )
-    return problem.programs[key]
+    return _cached(
+        ("prepare", _group_key(problem, group), packing.max_shell, packing.n_inner),
+        lambda: _preparation_program(geometry, optics.phase_flipped, optics.ctf_premultiplied),
+    )
 
 
 def search_program(problem: Problem, group: int, geometry: ImageGeometry, search: PoseSearch):
     """Compiled search; groups of one geometry share it."""
-    packing = geometry.packing
-    search_key = (_group_key(problem, group), packing.n_inner, repr(search))
-    if search_key not in problem.programs:
-        hard = problem.relax is not None and problem.relax.register == "hard"
-        problem.programs[search_key] = _search_program(
-            search, geometry, problem.n_shells, problem.n_registers,
-            problem.chunk_size(geometry.n_inner), hard,
-        )  # fmt: skip
-    return problem.programs[search_key]
+    hard = problem.relax is not None and problem.relax.register == "hard"
+    shape = (problem.n_shells, problem.n_registers, problem.chunk_size(geometry.n_inner), hard)
+    return _cached(
+        ("search", _group_key(problem, group), geometry.packing.n_inner, repr(search), shape),
+        lambda: _search_program(search, geometry, *shape),
+    )
 
 
 def accumulate_program(problem: Problem, group: int, accumulate_shell: int, score_rung: int):
     """Compiled accumulation; compiles once per number of candidates, a power of two."""
-    key = (_group_key(problem, group), accumulate_shell, score_rung, "accumulate")
-    if key not in problem.programs:
-        geometry = problem.geometry(group, accumulate_shell, score_rung)
+    geometry = problem.geometry(group, accumulate_shell, score_rung)
 
-        def program(accumulator, images, candidates):
-            return accumulate(accumulator, images, geometry, candidates)
+    def program(accumulator, images, candidates):
+        return accumulate(accumulator, images, geometry, candidates)
 
-        problem.programs[key] = jax.jit(program, donate_argnums=0)
-    return problem.programs[key]
+    return _cached(
+        ("accumulate", _group_key(problem, group), accumulate_shell, score_rung),
+        lambda: jax.jit(program, donate_argnums=0),
+    )
 
 
 def _search_program(
@@ -77,7 +92,7 @@ def _search_program(
     inner = geometry.inner()
 
     @jax.jit
-    def program(volume, batch: ImageBatch, poses: Poses, prior: PosePrior):
+    def program(volume, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture):
         images = (batch.data, batch.ctf, batch.valid)
         size = min(chunk, batch.data.shape[0])
 
@@ -94,15 +109,17 @@ def _search_program(
         found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
         symmetric = found.log_evidence[:, -1]  # the last channel, see register_volume
         found = jax.tree.map(lambda x: x[:, :registers], found)
-        weights = posterior(found.log_evidence)
+        empty = junk_evidence(batch, inner, mixture)
+        belief = mixture_posterior(found.log_evidence, symmetric, empty, mixture)
+        weights = belief.registers
         gain = gain_over_mixture(found.log_evidence) - symmetric
         kept = harden(weights) if hard else weights
-        valid = batch.valid[:, None].astype(weights.dtype)
-        residual = jnp.einsum("bj,bjs->s", weights * valid, found.residual_power)
+        counted = (batch.valid.astype(weights.dtype) * (1.0 - belief.junk))[:, None]
+        residual = jnp.einsum("bj,bjs->s", weights * counted, found.residual_power)
         second = found.offset**2 + jnp.diagonal(found.covariance, axis1=-2, axis2=-1)
-        second = jnp.einsum("bj,bja->a", weights * valid, second)
-        moments = (residual, jnp.sum(second[:3]), jnp.sum(second[3:]))
-        return found, moments, weights, kept * valid, gain
+        second = jnp.einsum("bj,bja->a", weights * counted, second)
+        moments = (residual, jnp.sum(second[:3]), jnp.sum(second[3:]), jnp.sum(counted))
+        return found, moments, belief, kept * counted, gain, symmetric
 
     return program
 
@@ -128,5 +145,6 @@ def _preparation_program(geometry: ImageGeometry, phase_flipped: bool, premultip
 def _group_key(problem: Problem, group: int):
     optics = problem.particles.optics[group]
     return (
+        problem.map_box, problem.map_pixel_size_angstrom,
         optics.box, optics.pixel_size_angstrom, optics.phase_flipped, optics.ctf_premultiplied,
     )  # fmt: skip

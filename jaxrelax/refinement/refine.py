@@ -198,6 +198,7 @@ def refine(
     normalise: Literal["auto", "yes", "no"] = "auto",
     seed: int = 0,
     cache_gib: float = 1.0,
+    subgroups: Literal["auto", "all", "none"] = "auto",
 ) -> Result:
     """Refine particles against a reference, with or without symmetry relaxation.
 
@@ -218,6 +219,9 @@ def refine(
         normalise: bring image backgrounds to mean 0 and variance 1; ``"auto"`` looks at some.
         seed: of everything random.
         cache_gib: memory for packed images between iterations; beyond it they are read again.
+        subgroups: with relaxation, which symmetries between ``Relax.to`` and ``Relax.group`` the
+            images are asked about: none but the group itself, all, or (``"auto"``) all if the
+            group is rejected and has no more than 24 operators.
 
     Returns:
         Maps, registers, poses and diagnostics, both half-sets in one register frame.
@@ -255,7 +259,7 @@ def refine(
     result = finish(
         problem, state, reason=reason, seconds=0.0,
         settings=setup.identity | {"until": repr(setup.until), "devices": str(jax.devices())},
-        on_batch=on_batch,
+        on_batch=on_batch, subgroups=subgroups,
     )  # fmt: skip
     result = dataclasses.replace(result, seconds=time.perf_counter() - began)
     if result.evidence is not None:

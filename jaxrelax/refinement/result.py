@@ -4,60 +4,126 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from jaxrelax.io import Particles
 
+SIGNIFICANCE = 0.01
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class SubgroupTest(NamedTuple):
+    """The test of "the particle is invariant under this subgroup of G".
+
+    Attributes:
+        name: type of the subgroup, with its axes where G has several classes of that type.
+        operators: its rotations, in the frame of half-set 1.
+        z_score: held-out gain of what breaks the subgroup, in standard deviations of the null.
+        p_value: one-sided; 0.0 where too small for a float.
+        log10_p: its logarithm.
+        nats: mean gain per particle over that at foreign orientations.
+    """
+
+    name: str
+    operators: Float64[np.ndarray, "order 3 3"]
+    z_score: float
+    p_value: float
+    log10_p: float
+    nats: float
+
+    @property
+    def order(self) -> int:
+        """Number of operators."""
+        return len(self.operators)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the images contradict this symmetry: p below 0.01."""
+        return self.p_value < SIGNIFICANCE
+
+    def p_text(self) -> str:
+        """The p-value in words; from the logarithm where p itself is too small for a float."""
+        if self.log10_p < -20.0:
+            return "10" + str(math.floor(self.log10_p)).translate(SUPERSCRIPT)
+        return f"{self.p_value:.2g}"
 
 
 @dataclass(frozen=True)
 class AsymmetryEvidence:
-    """Whether the asymmetric map predicts images that it was not made from.
+    """Whether images know of the asymmetry in a map that was not made from them.
 
-    Each half-set's images are scored against the *other* half-set's map and against that map
-    symmetrised; ``log_gain`` is the log of the likelihood ratio of the two, the register
-    marginalised. If the particle is symmetric, the likelihood ratio of the whole half-set is an
-    e-value: it exceeds 1/p with probability at most p (Ville; Grünwald et al., JRSS B 2024).
+    Each half-set's images are judged by the *other* half-set's map, at their own orientations and
+    at those of other images. If the particle is symmetric, what the symmetric map leaves of an
+    image is noise, and noise does not know the orientation: own and foreign orientations do
+    equally well. See docs/theory.md.
 
     Attributes:
-        log_gain: per particle, in nats.
-        log_e_value: natural logarithm of the mean e-value of the two half-sets.
-        p_value: bound on the p-value, min(1, 1/e-value).
+        log_gain: per particle, in nats: log likelihood ratio of the asymmetric map over the
+            symmetrised one at the particle's own orientation, less its mean at foreign ones. Zero
+            for particles without others to exchange orientations with.
+        z_score: sum of the gains in standard deviations of the null.
+        p_value: one-sided p-value of "the particle has the full symmetry".
         found: p below 0.01.
         half_set_agreement: fraction of particles with the same best register under either map.
         expected_accuracy: mean largest posterior probability under each image's own half-set,
             before the last, joined scoring.
+        nats_per_particle: mean of ``log_gain``.
+        subgroups: one row per tested subgroup, the full group first.
+        supported: the largest symmetry that is not rejected, or None where the full symmetry is
+            rejected and subgroups were not tested.
+        tested: whether the maps held anything asymmetric to test.
     """
 
     log_gain: Float64[np.ndarray, " n"]
-    log_e_value: float
+    z_score: float
     p_value: float
     found: bool
     half_set_agreement: float
     expected_accuracy: float
+    nats_per_particle: float
+    subgroups: tuple[SubgroupTest, ...]
+    supported: str | None
+    tested: bool = True
 
     def p_text(self) -> str:
-        """The bound on p; from the logarithm where p itself is too small for a float."""
-        if self.log_e_value > 50.0:
-            exponent = -math.floor(self.log_e_value / math.log(10.0))
-            return "10" + str(exponent).translate(SUPERSCRIPT)
-        return f"{self.p_value:.2g}"
+        """The p-value of the full symmetry in words."""
+        return self.subgroups[0].p_text()
 
     def sentence(self) -> str:
-        """One sentence for people."""
+        """One or two sentences for people."""
+        group = self.subgroups[0].name
+        if not self.tested:
+            return (
+                "No asymmetry was found: all registers fit alike, so the maps hold nothing "
+                f"asymmetric that could be tested. The data do not contradict {group}."
+            )
         if not self.found:
             return (
-                "No asymmetry was found: the asymmetric map predicts held-out images no better "
-                f"than the symmetrised map (p ≤ {self.p_text()})."
+                "No asymmetry was found: held-out images fit the asymmetric map no better at "
+                f"their own orientations than at others' (p = {self.p_text()}). The data do not "
+                f"contradict {group}."
             )
-        return (
-            f"Asymmetry was found (held-out likelihood ratio, p ≤ {self.p_text()}; "
-            f"{self.log_gain.mean():.3g} nats per particle)."
+        text = (
+            f"Asymmetry was found: held-out images contradict {group} (p = {self.p_text()}; "
+            f"{self.nats_per_particle:.3g} nats per particle)."
         )
+        if self.supported is None:
+            return text
+        return f"{text} The largest symmetry that they do not contradict is {self.supported}."
+
+    def table(self) -> str:
+        """The tested subgroups as lines of text, one each."""
+        width = max(len("symmetry"), *(len(row.name) for row in self.subgroups))
+        lines = [f"{'symmetry':{width}}  order  {'p':>8}  {'z':>7}  nats/particle"]
+        lines += [
+            f"{row.name:{width}}  {row.order:5d}  {row.p_text():>8}  {row.z_score:7.2f}  "
+            f"{row.nats:13.3g}{'  rejected' if row.rejected else ''}"
+            for row in self.subgroups
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -80,7 +146,7 @@ class Result:
         fsc: curves by name over shells 0 … N/2: unmasked, masked, random, corrected, and with
             relaxation symmetric and asymmetric.
         resolution_angstrom: corrected FSC at 0.143.
-        evidence: held-out test of the asymmetry; None without relaxation.
+        evidence: held-out test of the symmetry; None without relaxation.
         noise_power: noise spectrum per optics group and shell, E|X|² of the unitary transform.
         history: one row of scalars per iteration (see ``StepInfo``).
         reason: why the loop stopped.

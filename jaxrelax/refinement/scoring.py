@@ -17,9 +17,9 @@ from jaxrelax.imaging import (
     fourier_volume,
     volume_radius,
 )
-from jaxrelax.inference import PosePosterior, PosePrior, Poses, PoseSearch
+from jaxrelax.inference import Mixture, PosePosterior, PosePrior, Poses, PoseSearch
 from jaxrelax.io import InputError
-from jaxrelax.reconstruction import IsotypicParts, rotate_map
+from jaxrelax.reconstruction import rotate_map
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.programs import preparation, search_program
 from jaxrelax.refinement.state import State
@@ -58,9 +58,14 @@ class ScoredBatch:
     found: PosePosterior  # padded
     weights: Float32[np.ndarray, "m registers"]
     kept: Float32[np.ndarray, "m registers"]  # what the image contributes to each register
+    log_evidence: Float32[np.ndarray, "m registers"]
+    symmetric_evidence: Float32[np.ndarray, " m"]
+    symmetric: Float32[np.ndarray, " m"]  # posterior of the symmetric state
+    junk: Float32[np.ndarray, " m"]  # and of junk
     gain: Float32[np.ndarray, " m"]
     residual: Float32[np.ndarray, " shells"]
     moments: tuple[float, float]  # sums of squared offsets, in prior standard deviations
+    counted: float  # images that residual and moments count, junk by its probability
 
 
 def scored_batches(
@@ -71,8 +76,12 @@ def scored_batches(
     rows: Int[np.ndarray, " rows"],
     geometry: ImageGeometry,
     search: PoseSearch,
+    mixture: Mixture | None = None,
 ) -> Iterator[ScoredBatch]:
-    """Stream images of one optics group through a search against one volume."""
+    """Stream images of one optics group through a search against one volume.
+
+    Without a mixture every image is taken to show the particle in one of its registers.
+    """
     pixel = problem.particles.optics[group].pixel_size_angstrom
     prepare = preparation(problem, group, geometry)
     score = search_program(problem, group, geometry, search)
@@ -83,6 +92,8 @@ def scored_batches(
     )
     power = jnp.asarray(state.noise_power[group].astype(np.float32))
     score_shell = jnp.asarray(state.score_shell)
+    if mixture is None:
+        mixture = registers_alone(problem)
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
     for chosen, packed in problem.images.packed(batches, group, geometry.packing):
         m = len(chosen)
@@ -94,7 +105,7 @@ def scored_batches(
             jnp.asarray(np.arange(size) < m),
         )  # fmt: skip
         poses = _poses(problem, state, padding, pixel)
-        found, sums, weights, kept, gain = score(volume, scored, poses, prior)
+        found, sums, belief, kept, gain, symmetric = score(volume, scored, poses, prior, mixture)
         lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
         if len(lost):
             raise InputError(
@@ -107,12 +118,23 @@ def scored_batches(
             size=size,
             images=everything,
             found=found,
-            weights=np.asarray(weights)[:m],
+            weights=np.asarray(belief.registers)[:m],
             kept=np.asarray(kept)[:m],
+            log_evidence=np.asarray(found.log_evidence)[:m],
+            symmetric_evidence=np.asarray(symmetric)[:m],
+            symmetric=np.asarray(belief.symmetric)[:m],
+            junk=np.asarray(belief.junk)[:m],
             gain=np.asarray(gain)[:m],
             residual=np.asarray(sums[0]),
             moments=(float(sums[1]), float(sums[2])),
+            counted=float(sums[3]),
         )
+
+
+def registers_alone(problem: Problem) -> Mixture:
+    """The mixture in which neither the symmetric state nor junk occurs."""
+    nothing = jnp.zeros((), jnp.float32)
+    return Mixture(nothing, nothing, jnp.zeros(problem.n_shells, jnp.float32))
 
 
 def batches_at(
@@ -148,29 +170,6 @@ def batches_at(
             jnp.asarray(particles.rotations[padding].astype(np.float32)),
             jnp.asarray((particles.origins_angstrom[padding] / pixel).astype(np.float32)),
         )
-
-
-def score_only(
-    problem: Problem, state: State, maps: list[IsotypicParts], search: PoseSearch
-) -> tuple[Float32[np.ndarray, "n registers"], Float32[np.ndarray, " n"]]:
-    """Posterior over registers and log-gain of every image under one map per half-set.
-
-    Args:
-        problem, state: inputs, poses, noise and band.
-        maps: the map that scores half-set 1, and the one for half-set 2.
-        search: pose search to use.
-    """
-    n = len(problem.particles)
-    registers, gain = np.zeros((n, problem.n_registers), np.float32), np.zeros(n, np.float32)
-    rung = problem.rung(state.score_shell)
-    for half, parts in enumerate(maps):
-        volume = register_volume(problem, parts.symmetric, parts.asymmetric, rung)
-        for group, rows in problem.batches(half + 1, None):
-            geometry = problem.geometry(group, rung, rung)
-            for batch in scored_batches(problem, state, volume, group, rows, geometry, search):
-                registers[batch.rows] = batch.weights
-                gain[batch.rows] = batch.gain
-    return registers, gain
 
 
 def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from jaxrelax.reconstruction import ShellSums
 from jaxrelax.refinement.schedule import Stage
+from jaxrelax.refinement.score_maps import MapPrior
 
 
 @dataclass(frozen=True)
 class State:
     """Everything that a step changes: enough, with the inputs, to go on from here.
 
-    Arrays are host-resident. ``n`` particles, ``m`` maps to score with (half-set × fold, the fold
-    left out), working box ``b``.
+    Arrays are host-resident. ``n`` particles; ``m`` maps on a working box ``b``: one before the
+    first iteration, then one per half-set (with all its folds), and in the last pass one per
+    half-set and fold.
     """
 
     iteration: int
@@ -37,7 +40,43 @@ class State:
     stage: Stage  # see jaxrelax.refinement.schedule
     growing: bool  # the half-maps agree to the end of the band: look beyond it
     alignment: int  # index in G: g × (half-map 2) is in the frame of half-map 1
+    # Sums of each half-set and fold; none before the first iteration and in the last pass, when
+    # the maps above score.
+    fold_sums: Float32[np.ndarray, "halves folds kept columns"] = field(
+        default_factory=lambda: np.zeros((0, 0, 0, 3), np.float32)
+    )
+    # How sums become maps (MapPrior).
+    weight: Float64[np.ndarray, "judged_halves prior_shells"] = field(default_factory=lambda: np.zeros((0, 1)))
+    gain: Float64[np.ndarray, " prior_shells"] = field(default_factory=lambda: np.zeros(1))
+    density: Float32[np.ndarray, "d d d"] = field(
+        default_factory=lambda: np.zeros((0, 0, 0), np.float32)
+    )
+    masked: bool = False  # the density mask applies to the asymmetric part
+    seeking: bool = False  # its strength is held, not calibrated
+    amplitude: float = 1.0  # calibrated factor of its gain
+    nats_per_power: float = 0.0  # see Expectation
+    symmetric_fraction: float = 0.0  # of the particles
+    junk_fraction: float = 0.0  # of the images
+    symmetric_probability: Float32[np.ndarray, " n"] = field(
+        default_factory=lambda: np.zeros(0, np.float32)
+    )
+    junk_probability: Float32[np.ndarray, " n"] = field(
+        default_factory=lambda: np.zeros(0, np.float32)
+    )
+    # Register weights at the end of seeking: what the held-out test judges if they came to nothing.
+    sought: Float32[np.ndarray, "rows registers"] = field(
+        default_factory=lambda: np.zeros((0, 1), np.float32)
+    )
     history: tuple[dict[str, float], ...] = field(default=())
+
+    def sums(self) -> list[list[ShellSums]]:
+        """Sums by half-set and fold, empty where maps are given instead."""
+        last = len(self.gain) - 1
+        return [[ShellSums(values, last) for values in folds] for folds in self.fold_sums]
+
+    def prior(self) -> MapPrior:
+        """How the sums become maps."""
+        return MapPrior(self.weight, self.fsc_symmetric, self.gain, self.density, self.masked)
 
     def replace(self, **changes) -> State:
         """A copy with some fields changed."""
@@ -62,6 +101,9 @@ class StepInfo:
         held_out_gain: mean over particles of log p(y | asymmetric map) − log p(y | symmetrised
             map), in nats, each image scored against a map that does not contain it.
         optimism: standard errors added to the asymmetric FSC in this iteration.
+        amplitude: factor of the asymmetric part's gain, calibrated by the other half-set's images.
+        symmetric_fraction: of the particles, those that fit the symmetrised map better.
+        junk_fraction: of the images, those that show no particle.
         sigma_rotation_deg, sigma_shift_angstrom: width of the pose prior after it.
         seconds: wall time.
     """
@@ -78,6 +120,9 @@ class StepInfo:
     asymmetric_power: float
     held_out_gain: float
     optimism: float
+    amplitude: float
+    symmetric_fraction: float
+    junk_fraction: float
     sigma_rotation_deg: float
     sigma_shift_angstrom: float
     seconds: float

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxrelax.geometry import parse_group
+from jaxrelax.geometry import parse_group, subgroup
 from jaxrelax.io import read_particles
 from jaxrelax.reconstruction import (
     corrected_fsc,
@@ -13,7 +13,7 @@ from jaxrelax.reconstruction import (
     isotypic_parts,
     soft_sphere,
 )
-from jaxrelax.refinement.result import AsymmetryEvidence, Result
+from jaxrelax.refinement.result import AsymmetryEvidence, Result, SubgroupTest
 
 N = 24
 PIXEL = 4.0
@@ -82,13 +82,23 @@ def make_result(folder, n=60, found=True, seed=0):
         },
     )
     gain = rng.normal(1.2 if found else -0.02, 1.0, n)
+    rows = [SubgroupTest("C4", group.operators, 0.2, 0.42, np.log10(0.42), float(gain.mean()))]
+    if found:
+        c2 = subgroup(group, "C2").operators
+        rows = [
+            SubgroupTest("C4", group.operators, 40.0, 0.0, -350.2, float(gain.mean())),
+            SubgroupTest("C2", c2, 1.0, 0.16, np.log10(0.16), 0.01),
+        ]
     evidence = AsymmetryEvidence(
         log_gain=gain,
-        log_e_value=float(gain.sum()) if found else -1.0,
-        p_value=float(np.exp(-gain.sum())) if found else 1.0,
+        z_score=rows[0].z_score,
+        p_value=rows[0].p_value,
         found=found,
         half_set_agreement=0.81 if found else 0.27,
         expected_accuracy=float(posterior.max(axis=1).mean()),
+        nats_per_particle=float(gain.mean()),
+        subgroups=tuple(rows),
+        supported=rows[-1].name,
     )
     return Result(
         particles=particles,

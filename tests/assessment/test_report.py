@@ -143,6 +143,17 @@ def test_words():
     assert flattened({"a": {"b": None, "c": 1}}) == [("a.b", "—"), ("a.c", "1")]
 
 
-def test_a_bound_too_small_for_a_float(result):
-    assert replace(result.evidence, log_e_value=2302.6, p_value=0.0).p_text() == "10⁻¹⁰⁰⁰"
-    assert replace(result.evidence, log_e_value=-1.0, p_value=1.0).p_text() == "1"
+def test_a_p_value_too_small_for_a_float(result, symmetric_result):
+    assert result.evidence.p_text() == "10⁻³⁵¹"
+    assert symmetric_result.evidence.p_text() == "0.42"
+
+
+def test_the_table_of_symmetries(page, result):
+    assert "C4 4 10⁻³⁵¹ 40.0" in page.text
+    assert "C2 2 0.16 1.0 0.01 not contradicted" in page.text
+    assert "do not contradict is C2" in page.text
+    assert [line.split()[0] for line in result.evidence.table().splitlines()[1:]] == ["C4", "C2"]
+    unsaid = replace(result.evidence, supported=None)
+    assert "largest" not in unsaid.sentence()
+    nothing = replace(result.evidence, found=False, tested=False)
+    assert "hold nothing asymmetric that could be tested" in nothing.sentence()

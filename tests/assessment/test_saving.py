@@ -104,6 +104,12 @@ def test_history_and_summary(folder, result):
     assert content["reason_for_stopping"] == result.reason
     assert content["evidence"]["sentence"] == result.evidence.sentence()
     assert content["evidence"]["expected_register_accuracy"] == result.evidence.expected_accuracy
+    assert content["evidence"]["supported_symmetry"] == "C2"
+    table = content["evidence"]["subgroups"]
+    assert [(row["symmetry"], row["order"], row["rejected"]) for row in table] == [
+        *(("C4", 4, True), ("C2", 2, False))
+    ]
+    assert np.shape(table[1]["operators"]) == (2, 3, 3)
     assert content["settings"]["relax"]["group"] == "C4"
     assert set(content["versions"]) >= {"python", "jax", "jaxrelax", "numpy"}
     assert content["noise"][0]["rlnSigma2Noise"][0] == pytest.approx(2.0 / (2 * N**2))

@@ -5,6 +5,7 @@ import pytest
 
 from jaxrelax.geometry import (
     UnknownGroupError,
+    conjugate_subgroups,
     group_from_operators,
     is_axis_aligned_permutation,
     point_group,
@@ -147,3 +148,27 @@ def test_groups_in_any_orientation(rng):
     axis = q @ [0.0, 0.0, 1.0]
     assert abs(axis_of(subgroup(group, "C4", axis=axis)) @ axis) == pytest.approx(1.0)
     assert len(subgroups(group)) == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "number"),
+    [
+        *(("C4", "C2", 1), ("D4", "C4", 1), ("D7", "C2", 7), ("T", "C3", 4)),
+        *(("O", "D4", 3), ("I", "T", 5), ("D3", "C1", 1)),
+    ],
+)
+def test_conjugates(name, to, number):
+    group = point_group(name)
+    h = subgroup(group, to)
+    found = conjugate_subgroups(group, h)
+    members = {tuple(subgroup_indices(group, c)) for c in found}
+    assert len(found) == len(members) == number
+    assert tuple(np.sort(subgroup_indices(group, h))) in members
+    for g in group.operators:
+        turned = {group.index_of(g @ x @ g.T) for x in h.operators}
+        assert tuple(sorted(turned)) in members
+
+
+def test_conjugates_of_what_is_no_subgroup():
+    with pytest.raises(ValueError, match="not a subgroup"):
+        conjugate_subgroups(point_group("C4"), point_group("C3"))

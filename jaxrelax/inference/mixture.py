@@ -1,0 +1,89 @@
+"""What an image may show: the particle in one of its registers, symmetric, or no particle at all.
+
+The registers are |G|/|H| hypotheses of one state. Beside them stand the *symmetric state* (no
+partner, or all of them: an image that fits the symmetrised map better than any register) and
+*junk*: pure noise, or an object of the particle's power but unknown form, in equal parts.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrelax.imaging import ImageBatch, ImageGeometry
+
+
+class Mixture(eqx.Module):
+    """How frequent the states are, and what junk may look like.
+
+    Attributes:
+        symmetric_fraction: of the particles, those in the symmetric state.
+        junk_fraction: of the images, those that show no particle.
+        object_power: E|P V|² per shell of the map's grid at random orientations; what an unknown
+            object of the particle's power shows before the CTF.
+    """
+
+    symmetric_fraction: Float[Array, ""]
+    junk_fraction: Float[Array, ""]
+    object_power: Float[Array, " shells"]
+
+
+class Belief(eqx.Module):
+    """Posterior of a batch.
+
+    Attributes:
+        registers: given that the image shows the particle; the symmetric state is spread evenly
+            over all registers, so that such an image feeds them all.
+        symmetric: probability of the symmetric state, given that it shows the particle.
+        junk: probability that it shows none.
+    """
+
+    registers: Float[Array, "batch registers"]
+    symmetric: Float[Array, " batch"]
+    junk: Float[Array, " batch"]
+
+
+def junk_evidence(
+    batch: ImageBatch, geometry: ImageGeometry, mixture: Mixture
+) -> Float[Array, " batch"]:
+    """Log-evidence of an image without the particle, on the scale of ``log_likelihood``.
+
+    Equal parts of noise, −½ Σ w|y|², and of an object with Gaussian Fourier coefficients of
+    variance φ: the noise is then σ² + c²φ, whose log-determinant stays (half the multiplicity
+    times log(1 + c²φ/σ²) per pixel).
+    """
+    multiplicity = jnp.asarray(geometry.packing.multiplicity)
+    power = jnp.real(batch.data) ** 2 + jnp.imag(batch.data) ** 2
+    noise = -0.5 * jnp.einsum("bf,f->b", power, batch.weights)
+    shells = jnp.minimum(jnp.asarray(geometry.slice_shell), mixture.object_power.shape[0] - 1)
+    ratio = batch.ctf**2 * (mixture.object_power[shells] * batch.weights / multiplicity)[None, :]
+    thing = -0.5 * jnp.sum(
+        power * batch.weights[None, :] / (1.0 + ratio) + multiplicity[None, :] * jnp.log1p(ratio),
+        axis=-1,
+    )
+    return jnp.logaddexp(noise, thing) - jnp.log(2.0)
+
+
+def mixture_posterior(
+    registers: Float[Array, "batch registers"],
+    symmetric: Float[Array, " batch"],
+    junk: Float[Array, " batch"],
+    mixture: Mixture,
+) -> Belief:
+    """Posterior over registers, the symmetric state and junk from their log-evidences.
+
+    A fraction of zero switches its state off exactly.
+    """
+    n = registers.shape[-1]
+    share = mixture.symmetric_fraction
+    one = registers + jnp.log1p(-share) - jnp.log(n)
+    both = jnp.concatenate([one, (symmetric + jnp.log(share))[:, None]], axis=-1)
+    belief = jax.nn.softmax(both, axis=-1)
+    particle = jax.nn.logsumexp(both, axis=-1) + jnp.log1p(-mixture.junk_fraction)
+    return Belief(
+        registers=belief[:, :n] + belief[:, n:] / n,
+        symmetric=belief[:, n],
+        junk=jax.nn.sigmoid(junk + jnp.log(mixture.junk_fraction) - particle),
+    )

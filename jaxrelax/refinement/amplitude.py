@@ -1,0 +1,178 @@
+"""How strongly the asymmetric part may speak: calibrated by images that had no part in it.
+
+A gain from an FSC is a guess of how much of a map is signal; cross-fitting inside a half-set leaves
+the registers of other images, which were found with the help of the judged one. What neither can
+know is how well the map predicts images it never saw. So each half-set's images are scored by the
+other half-set's map, and the strength α of its asymmetric part and the fraction π of symmetric
+particles are those of highest likelihood,
+
+    Σ_i log[ (1 − π) (1/J) Σ_j exp(α x_ij − ½ α² d²_i) + π ],
+
+with x_ij the match of register j and d²_i the squared distance of the views from the symmetrised
+one. Where there is nothing to find α is zero, and all registers stay equal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Float, Float32, Int
+
+from jaxrelax.inference import FixedPoses
+from jaxrelax.reconstruction import IsotypicParts
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.scoring import register_volume, scored_batches
+from jaxrelax.refinement.state import State
+
+# Per half-set; a strength needs no more.
+MOST_IMAGES = 2000
+LARGEST_STEP = 4.0
+# Of the symmetric state, as if so many particles had been seen outside it.
+PRIOR_COUNT = 20.0
+
+
+class CrossScores(NamedTuple):
+    """Images of one half-set under the map of the other."""
+
+    rows: Int[np.ndarray, " n"]
+    registers: Float32[np.ndarray, "n registers"]  # log-evidences
+    symmetric: Float32[np.ndarray, " n"]
+    junk: Float32[np.ndarray, " n"]  # probability
+
+
+class Calibrated(NamedTuple):
+    """Strength and symmetric fraction of highest likelihood.
+
+    Attributes:
+        factor: of the strength that the maps had.
+        symmetric_fraction: π.
+        log_likelihood: over that of the symmetrised map, in nats.
+    """
+
+    factor: float
+    symmetric_fraction: float
+    log_likelihood: float
+
+
+def cross_scores(
+    problem: Problem, state: State, maps: list[IsotypicParts], amplitude: float
+) -> CrossScores:
+    """Score each half-set's images by the other half-set's map, poses held.
+
+    Args:
+        problem, state: inputs, poses, noise and band.
+        maps: of half-sets 1 and 2, each in its own frame.
+        amplitude: factor of their asymmetric parts.
+    """
+    rng = np.random.default_rng((problem.seed, 8))
+    rung = problem.rung(state.score_shell)
+    seen, registers, symmetric, junk = [], [], [], []
+    for half, parts in enumerate(reversed(maps)):
+        asymmetric = np.float32(amplitude) * parts.asymmetric
+        volume = register_volume(problem, parts.symmetric, asymmetric, rung)
+        groups = problem.batches(half + 1, None)
+        share = min(1.0, MOST_IMAGES / sum(len(rows) for _, rows in groups))
+        for group, rows in groups:
+            some = rows
+            if share < 1.0:
+                some = np.sort(rng.permutation(rows)[: max(1, round(share * len(rows)))])
+            geometry = problem.geometry(group, rung, rung)
+            for batch in scored_batches(
+                problem, state, volume, group, some, geometry, FixedPoses()
+            ):
+                seen.append(batch.rows)
+                registers.append(batch.log_evidence)
+                symmetric.append(batch.symmetric_evidence)
+                junk.append(state.junk_probability[batch.rows])
+    return CrossScores(*(np.concatenate(x) for x in (seen, registers, symmetric, junk)))
+
+
+def calibrate(
+    registers: Float[np.ndarray, "n registers"],
+    symmetric: Float[np.ndarray, " n"],
+    counted: Float[np.ndarray, " n"],
+    *,
+    with_symmetric: bool,
+) -> Calibrated:
+    """Strength of the asymmetric part, and fraction of symmetric particles, from scores.
+
+    Args:
+        registers: log-evidence of every register.
+        symmetric: of the symmetrised map.
+        counted: weight of every image, e.g. the probability that it is not junk.
+        with_symmetric: whether there may be symmetric particles; otherwise π is zero.
+    """
+    below = np.asarray(registers, np.float64) - np.asarray(symmetric, np.float64)[:, None]
+    distance = np.maximum(-2.0 * below.mean(axis=1, keepdims=True), 0.0)
+    match = below + 0.5 * distance
+    if not np.any(distance > 1e-9):
+        return Calibrated(0.0, 0.0, 0.0)
+
+    def likelihood(factor: float, fraction: float) -> float:
+        terms = factor * match - 0.5 * factor**2 * distance
+        top = np.maximum(terms.max(axis=1), 0.0)
+        ratio = np.mean(np.exp(terms - top[:, None]), axis=1)
+        mixed = np.log((1.0 - fraction) * ratio + fraction * np.exp(-top)) + top
+        return float(np.sum(counted * mixed)) + PRIOR_COUNT * np.log1p(-fraction)
+
+    def best(fraction: float):
+        # Concave enough near its maximum, but flat at zero: a grid finds the right slope.
+        grid = np.concatenate([[0.0], np.geomspace(0.02, LARGEST_STEP, 18)])
+        values = [likelihood(f, fraction) for f in grid]
+        at = int(np.argmax(values))
+        if at == 0:
+            return 0.0, values[0]
+        low, high = grid[at - 1], grid[min(at + 1, len(grid) - 1)]
+        found = scipy.optimize.minimize_scalar(
+            lambda f: -likelihood(f, fraction), bounds=(low, high), method="bounded",
+            options={"xatol": 1e-3},
+        )  # fmt: skip
+        return float(found.x), -float(found.fun)
+
+    factor, value = best(0.0)
+    if not with_symmetric or factor == 0.0:
+        return Calibrated(factor, 0.0, value)
+    found = scipy.optimize.minimize_scalar(
+        lambda share: -best(share)[1], bounds=(0.0, 0.95), method="bounded",
+        options={"xatol": 2e-3},
+    )  # fmt: skip
+    if -float(found.fun) <= value:
+        return Calibrated(factor, 0.0, value)
+    fraction = float(found.x)
+    return Calibrated(best(fraction)[0], fraction, -float(found.fun))
+
+
+def tempered(
+    registers: Float[np.ndarray, "n registers"], exponent: float
+) -> Float32[np.ndarray, "n registers"]:
+    """Posteriors raised to a power between 0 (uniform) and 1, and normalised."""
+    log = exponent * np.log(np.maximum(np.asarray(registers, np.float64), 1e-30))
+    values = np.exp(log - log.max(axis=1, keepdims=True))
+    return (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def honest_exponent(
+    own: Float[np.ndarray, "n registers"], other: Float[np.ndarray, "n registers"]
+) -> float:
+    """The power at which posteriors under one's own half-set are no surer than under the other's.
+
+    Both maps are made of (nearly) as many images. Under the other half-set's map, which never saw
+    an image, its posterior is honest; being surer under one's own is what cross-fitting leaves of
+    self-bias, through the registers of the images that share the map.
+
+    Args:
+        own: posteriors under the own half-set's map without the image's fold.
+        other: posteriors of the same images under the other half-set's map.
+    """
+    honest = float(np.mean(np.max(other, axis=1)))
+
+    def surer(exponent: float) -> float:
+        return float(np.mean(np.max(tempered(own, exponent), axis=1))) - honest
+
+    if surer(1.0) <= 0.0:
+        return 1.0
+    if surer(0.0) >= 0.0:
+        return 0.0
+    return float(scipy.optimize.brentq(surer, 0.0, 1.0, xtol=1e-3))

@@ -1,0 +1,253 @@
+"""Which images can tell registers apart, from map, CTF, noise and pose alone.
+
+No image is read: what is predicted is an average over the noise (``docs/discriminability.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from jaxrelax.geometry import rotvec_to_matrix
+from jaxrelax.imaging import (
+    CTFParameters,
+    FourierVolume,
+    ImageGeometry,
+    batch_ctf,
+    fourier_volume,
+    pixel_weights,
+    resample_map,
+    undo_premultiplication,
+    volume_radius,
+    working_box,
+)
+from jaxrelax.inference import (
+    FixedPoses,
+    PosePrior,
+    accuracy_points,
+    expected_accuracy,
+    register_gram,
+    squared_distance,
+    whitened_tangents,
+    whitened_views,
+)
+from jaxrelax.reconstruction import IsotypicParts, density_mask, first_below, rotate_map
+from jaxrelax.refinement.discriminability import Discriminability
+from jaxrelax.refinement.maximisation import align_parts, register_limit
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.score_maps import region, split_parts
+from jaxrelax.refinement.state import State
+
+# Shells in which the half-maps' asymmetric parts agree less add more noise than they tell.
+TRUSTED_FSC = 0.143
+# Images whose curvature tells how well poses are known.
+WIDTH_SAMPLE = 500
+
+
+def discriminability(
+    problem: Problem,
+    symmetric: Float32[np.ndarray, "b b b"],
+    asymmetric: Float32[np.ndarray, "b b b"],
+    second: Float32[np.ndarray, "b b b"] | None = None,
+    *,
+    noise_power: Float64[np.ndarray, "groups shells"],
+    max_shell: int,
+    pose_prior: tuple[float, float] | None,
+    blur: bool,
+) -> Discriminability:
+    """Predict every image's registers at the poses of the problem's particles.
+
+    Args:
+        problem: particles, groups and boxes. Their registers do not matter.
+        symmetric: S, the map averaged over the group, on the images' grey scale.
+        asymmetric: D = V − S.
+        second: an independent estimate of D in the same register frame (of the other half-set);
+            without it ``asymmetric`` is taken for the truth, and its noise for signal.
+        noise_power: noise spectrum per optics group, E|X|² per shell.
+        max_shell: last shell that tells registers apart.
+        pose_prior: standard deviations of the poses per axis, rotation (degrees) and shift (Å);
+            None takes the poses for exact.
+        blur: blur D by what the images leave uncertain about their poses. Not for a map that was
+            reconstructed at such poses: it is blurred already.
+    """
+    n, particles = len(problem.particles), problem.particles
+    rung = problem.rung(max_shell)
+    body = _volume(problem, symmetric[None], rung)
+    priors: list[PosePrior | None] = [None] * len(particles.optics)
+    if pose_prior is not None:
+        priors = [_prior(pose_prior, o.pixel_size_angstrom) for o in particles.optics]
+    common = (problem, noise_power, max_shell)
+    left = (0.0, 0.0)
+    if pose_prior is not None and blur:
+        # A sample will do: this is a property of the symmetric part and the noise.
+        rows = np.unique(np.linspace(0, n - 1, WIDTH_SAMPLE).astype(int))
+        share = np.zeros((n, 2))
+        for group, prior in enumerate(priors):
+            _stream(*common, group, rows, prior, _pose_program, (body,), (share,))
+        left = tuple(np.array(pose_prior) * np.sqrt(share[rows].mean(axis=0)))
+    views = [
+        _registers(problem, part, left[0], rung)
+        for part in (asymmetric, second)
+        if part is not None
+    ]
+    distance, accuracy = np.zeros(n), np.zeros(n)
+    for group, prior in enumerate(priors):
+        shift = jnp.asarray(np.float32(left[1] / particles.optics[group].pixel_size_angstrom))
+        _stream(
+            *common, group, np.arange(n), prior, _register_program, (views, body, shift),
+            (distance, accuracy),
+        )  # fmt: skip
+    along_z = np.clip(np.abs(particles.rotations[:, 2, 2]), 0.0, 1.0)
+    return Discriminability(
+        squared_distance=distance,
+        expected_accuracy=accuracy,
+        chance=1.0 / problem.n_registers,
+        resolution_angstrom=problem.resolution(max_shell),
+        view_deg=np.rad2deg(np.arccos(along_z)),
+        pose_uncertain=pose_prior is not None,
+    )
+
+
+def discriminability_of_halves(
+    problem: Problem,
+    state: State,
+    first: Float32[np.ndarray, "n n n"],
+    second: Float32[np.ndarray, "n n n"],
+) -> Discriminability:
+    """What a finished refinement's own half-maps predict, free of their noise.
+
+    Up to the shell where the asymmetric parts of the half-maps stop agreeing (FSC 0.143), or
+    scoring does. That falls short of the truth if the true map tells registers apart beyond.
+
+    Args:
+        problem: what was refined.
+        state: its noise, pose prior and band.
+        first, second: unregularised half-maps, on any working box of the refinement; they are
+            aligned over the group here. From before the joined last scoring they are independent.
+    """
+    box = first.shape[0]
+    sphere = problem.sphere(box)
+    density = density_mask(
+        0.5 * (first + second),
+        problem.box_edge_angstrom / box,
+        0.5 * problem.particle_diameter_angstrom,
+        problem.group,
+    )
+    parts = [split_parts(problem, half * sphere) for half in (first, second)]
+    inside = [IsotypicParts(p.symmetric * density, p.asymmetric * density) for p in parts]
+    rung = problem.rung(state.score_shell)
+    last = min(problem.last_shell, box // 2 - 1)
+    aligned = align_parts(problem, inside, last, rung, density)
+    turned = rotate_map(inside[1].asymmetric, problem.group.operators[aligned.index])
+    limit = first_below(aligned.fsc[: last + 1], TRUSTED_FSC) - 1
+    limit = min(limit, register_limit(problem, state.score_shell))
+    widths = (state.sigma_rotation_deg, state.sigma_shift_angstrom)
+    return discriminability(
+        problem,
+        0.5 * (inside[0].symmetric + inside[1].symmetric),
+        region(problem, inside[0].asymmetric),
+        region(problem, turned),
+        noise_power=state.noise_power,
+        max_shell=limit,
+        pose_prior=None if isinstance(problem.mode.search(), FixedPoses) else widths,
+        blur=False,
+    )
+
+
+def _prior(widths: tuple[float, float], pixel_size_angstrom: float) -> PosePrior:
+    return PosePrior(
+        jnp.asarray(np.float32(np.deg2rad(widths[0]))),
+        jnp.asarray(np.float32(widths[1] / pixel_size_angstrom)),
+    )
+
+
+def _registers(problem: Problem, asymmetric, width_deg: float, rung: int) -> FourierVolume:
+    """Channel j at pose A is the asymmetric part at pose A r_jᵀ, blurred over rotations."""
+    low = resample_map(asymmetric, working_box(rung))
+    if width_deg > 0.0:
+        # Isotropic, so that it does not matter that poses turn in the frame of the image.
+        turns = rotvec_to_matrix(np.deg2rad(width_deg) * accuracy_points(3, 64).reshape(-1, 3))
+        low = np.mean([rotate_map(low, turn) for turn in turns], axis=0)
+    return _volume(
+        problem, np.stack([rotate_map(low, r.T) for r in problem.registers.representatives]), rung
+    )
+
+
+def _volume(problem: Problem, maps, rung: int) -> FourierVolume:
+    box = working_box(rung)
+    low = np.stack([resample_map(m, box) for m in maps])
+    return fourier_volume(jnp.asarray(low), radius=volume_radius(rung), image_box=problem.map_box)
+
+
+def _stream(problem, noise_power, max_shell, group, rows, prior, build, arguments, results):
+    """Run a program over the given rows of one optics group, into arrays over all particles."""
+    particles = problem.particles
+    rows = rows[particles.optics_group[rows] == group]
+    rung = problem.rung(max_shell)
+    geometry = problem.geometry(group, rung, rung)
+    weights = pixel_weights(
+        jnp.asarray(noise_power[group].astype(np.float32)),
+        geometry.packing, geometry.slice_shell, max_shell,
+    )  # fmt: skip
+    program = _chunked(problem, group, geometry, build)
+    size = problem.batch_size(geometry.packing.n_pixels)
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        padded = np.concatenate([chosen, np.full(size - len(chosen), chosen[0])])
+        rotations = jnp.asarray(particles.rotations[padded].astype(np.float32))
+        found = program(arguments, problem.ctf_parameters(padded), rotations, weights, prior)
+        for result, values in zip(results, found, strict=True):
+            result[chosen] = np.asarray(values)[: len(chosen)]
+
+
+def _chunked(problem: Problem, group: int, geometry: ImageGeometry, build: Callable) -> Callable:
+    """A compiled program over a batch, in chunks whose temporaries fit the cache."""
+    optics = problem.particles.optics[group]
+    chunk = problem.chunk_size(geometry.packing.n_pixels)
+
+    @jax.jit
+    def program(arguments, parameters: CTFParameters, rotations, weights, prior):
+        def one_chunk(part):
+            some, poses = part
+            ctf = batch_ctf(some, geometry, optics.phase_flipped)
+            if optics.ctf_premultiplied:
+                # Where such an image is left out of the likelihood.
+                _, ctf = undo_premultiplication(jnp.zeros(ctf.shape, jnp.complex64), ctf)
+            return build(*arguments, ctf, weights, geometry, poses, prior)
+
+        def split(x):
+            return x.reshape(-1, min(chunk, rotations.shape[0]), *x.shape[1:])
+
+        found = jax.lax.map(one_chunk, jax.tree.map(split, (parameters, rotations)))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+
+    return program
+
+
+def _pose_program(body, ctf, weights, geometry, rotations, prior):
+    """Share of the pose prior's variance that an image leaves: rotation, shift."""
+    tangents = whitened_tangents(body, ctf, weights, geometry, rotations, prior)
+    curvature = jnp.einsum("baf,bcf->bac", tangents, tangents)
+    left = jnp.linalg.inv(curvature + jnp.eye(5, dtype=curvature.dtype)[None])
+    left = jnp.diagonal(left, axis1=1, axis2=2)
+    return (jnp.stack([left[:, :3].mean(axis=1), left[:, 3:].mean(axis=1)], axis=1),)
+
+
+def _register_program(views, body, shift_px, ctf, weights, geometry, rotations, prior):
+    """Squared distance between registers, and expected accuracy."""
+    # The mean over shifts of a phase factor.
+    k2 = (
+        np.sum(geometry.packing.wavevectors_px**2, axis=1) * (2 * np.pi / geometry.packing.box) ** 2
+    )
+    seen_ctf = ctf * jnp.exp(-0.5 * jnp.asarray(k2, ctf.dtype) * shift_px**2)[None]
+    seen = [whitened_views(v, seen_ctf, weights, geometry, rotations) for v in views]
+    tangents = None
+    if prior is not None:
+        tangents = whitened_tangents(body, ctf, weights, geometry, rotations, prior)
+    gram = register_gram(seen[0], seen[-1], tangents)
+    points = accuracy_points(gram.shape[1])
+    return squared_distance(gram), expected_accuracy(gram, points)

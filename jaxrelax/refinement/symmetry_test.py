@@ -1,0 +1,288 @@
+"""Which symmetry do the images know of? Permutation tests over the subgroups between H and G.
+
+Images of one half-set are judged by the map of the other, split into what is invariant under the
+tested subgroup (taken for granted) and the rest (tested): see docs/theory.md, "Is the asymmetry
+real?". What a map contributes to the test, its conjugate of the subgroup included, comes from that
+map alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+
+from jaxrelax.geometry import (
+    PointGroup,
+    conjugate_subgroups,
+    matrix_to_rotvec,
+    subgroup_indices,
+    subgroups,
+)
+from jaxrelax.imaging import (
+    FourierVolume,
+    ImageBatch,
+    fourier_volume,
+    half_spectrum,
+    image_geometry,
+    volume_radius,
+)
+from jaxrelax.inference import (
+    PermutationTest,
+    combined_log10_p,
+    derangements,
+    orientation_scores,
+    permutation_test,
+)
+from jaxrelax.reconstruction import IsotypicParts, rotate_map, symmetrise
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.programs import preparation
+from jaxrelax.refinement.result import SubgroupTest
+from jaxrelax.refinement.state import State
+
+PERMUTATIONS = 24
+# Nats per image. An asymmetric part that says less than this is rounding, not even noise.
+LEAST_INFORMATION = 1e-6
+
+
+class Candidates(NamedTuple):
+    """A class of conjugate subgroups of G, those that contain H."""
+
+    name: str  # type, with its axis where G has several classes of that type
+    conjugates: list[PointGroup]
+
+    @property
+    def order(self) -> int:
+        """Number of operators."""
+        return self.conjugates[0].order
+
+
+class Split(NamedTuple):
+    """A judging map as a test of one subgroup sees it."""
+
+    symmetric: Float32[np.ndarray, "b b b"]  # invariant under G, the same array in every register
+    preserved: Float32[np.ndarray, "b b b"] | None  # invariant under the tested subgroup only
+    tested: Float32[np.ndarray, "b b b"]
+
+
+class Scores(NamedTuple):
+    """Scores of the images of a half-set and optics group in one test."""
+
+    half: int
+    rows: Int[np.ndarray, " m"]
+    own: Float32[np.ndarray, " m"]
+    foreign: Float32[np.ndarray, "m others"]
+    best: Int[np.ndarray, " m"]  # most probable register under the judging map
+    information: Float32[np.ndarray, " m"]
+
+
+def candidate_subgroups(group: PointGroup, kept: PointGroup) -> list[Candidates]:
+    """What a particle may be invariant under: classes of subgroups of G above H, G first.
+
+    H itself is not among them: nothing that the map can show contradicts it.
+    """
+    inside = set(subgroup_indices(group, kept).tolist())
+    classes = subgroups(group)
+    counts = Counter(name for name, _ in classes)
+    found = []
+    for name, representative in reversed(classes):
+        conjugates = [
+            candidate
+            for candidate in conjugate_subgroups(group, representative)
+            if inside < set(subgroup_indices(group, candidate).tolist())
+        ]
+        if conjugates:
+            label = f"{name} {_axes(representative)}" if counts[name] > 1 else name
+            found.append(Candidates(group.name if name == classes[-1][0] else label, conjugates))
+    return found
+
+
+def _axes(subgroup: PointGroup) -> str:
+    """Axes of a subgroup in words: enough to tell classes of one type apart."""
+    vectors = matrix_to_rotvec(subgroup.operators[1:])
+    lines = np.round(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 2) + 0.0
+    lines = {tuple(v if tuple(v[::-1]) > (0.0, 0.0, 0.0) else -v + 0.0) for v in lines}
+    shown = sorted(lines, key=lambda v: (-abs(v[2]), -abs(v[0]), -abs(v[1]), v))[:2]
+    return "on " + ", ".join("(" + " ".join(f"{x:g}" for x in line) + ")" for line in shown)
+
+
+def group_correlation(
+    asymmetric: Float32[np.ndarray, "b b b"], group: PointGroup
+) -> Float64[np.ndarray, " order"]:
+    """⟨D, g D⟩ for every g of G. Their mean over a subgroup is the power of its average of D."""
+    flat = asymmetric.reshape(-1).astype(np.float64)
+    return np.array(
+        [flat @ rotate_map(asymmetric, g).reshape(-1).astype(np.float64) for g in group.operators]
+    )
+
+
+def most_preserved(
+    candidates: Candidates, correlation: Float64[np.ndarray, " order"], group: PointGroup
+) -> PointGroup:
+    """The conjugate whose average keeps most of the map's asymmetric part."""
+    powers = [correlation[subgroup_indices(group, c)].mean() for c in candidates.conjugates]
+    return candidates.conjugates[int(np.argmax(powers))]
+
+
+def split(problem: Problem, parts: IsotypicParts, subgroup: PointGroup) -> Split:
+    """A judging map as what is invariant under a subgroup of G, and what is not."""
+    if subgroup.order == problem.group.order:
+        return Split(parts.symmetric, None, parts.asymmetric)
+    preserved = symmetrise(parts.asymmetric, subgroup)
+    return Split(parts.symmetric, preserved, parts.asymmetric - preserved)
+
+
+def exchanges(
+    problem: Problem, permutations: int
+) -> Iterator[tuple[int, int, Int[np.ndarray, " m"], Int[np.ndarray, "m others"]]]:
+    """(half, optics group, rows, rows whose orientations they are given), alike at every call.
+
+    An image needs two others in its half-set and optics group to be tested.
+    """
+    for half in (1, 2):
+        for group, rows in problem.batches(half, None):
+            rng = np.random.default_rng((problem.seed, 8, half, group))
+            if len(rows) > 2:
+                yield half, group, rows, rows[derangements(len(rows), permutations, rng)]
+
+
+def scores(
+    problem: Problem, state: State, maps: list[Split], permutations: int
+) -> Iterator[Scores]:
+    """Every image at its own and at foreign orientations, against the map of the other half-set.
+
+    Args:
+        problem, state: images, poses, noise and band.
+        maps: the map that judges half-set 1, and the one that judges half-set 2.
+        permutations: foreign orientations per image; fewer where there are fewer images.
+
+    Yields:
+        One entry per half-set and optics group.
+    """
+    rung = problem.rung(state.score_shell)
+    volumes = [_volumes(problem, map_, rung) for map_ in maps]
+    for half, group, rows, others in exchanges(problem, permutations):
+        batches = list(_scored(problem, state, volumes[half - 1], group, rows, others, rung))
+        columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
+        yield Scores(half, rows, *columns)
+
+
+def informative(found: list[Scores]) -> bool:
+    """Whether the tested part can change a likelihood by more than rounding."""
+    images = sum(len(one.rows) for one in found)
+    information = sum(float(one.information.sum(dtype=np.float64)) for one in found)
+    return information > LEAST_INFORMATION * images
+
+
+def subgroup_test(
+    name: str,
+    operators: Float64[np.ndarray, "order 3 3"],
+    found: list[Scores],
+    rng: np.random.Generator,
+) -> SubgroupTest:
+    """The test of one subgroup from the scores of both half-sets.
+
+    Args:
+        name, operators: of the subgroup.
+        found: from :func:`scores`.
+        rng: source of the draws.
+    """
+    if not informative(found):
+        return SubgroupTest(name, operators, z_score=0.0, p_value=1.0, log10_p=0.0, nats=0.0)
+    halves = [_half_test([one for one in found if one.half == half], rng) for half in (1, 2)]
+    log10_p = combined_log10_p(halves)
+    excess = sum(half.excess for half in halves)
+    return SubgroupTest(
+        name,
+        operators,
+        z_score=excess / float(np.linalg.norm([half.deviation for half in halves])),
+        p_value=10.0**log10_p,
+        log10_p=log10_p,
+        nats=excess / sum(len(one.rows) for one in found),
+    )
+
+
+def _half_test(found: list[Scores], rng: np.random.Generator) -> PermutationTest:
+    # Optics groups of few images have few foreign orientations.
+    fewest = min(one.foreign.shape[1] for one in found)
+    own = np.concatenate([one.own for one in found])
+    return permutation_test(own, np.concatenate([one.foreign[:, :fewest] for one in found]), rng)
+
+
+def _volumes(problem: Problem, map_: Split, shell: int) -> tuple[FourierVolume, FourierVolume]:
+    """Base and tested part; channel j at pose A is the map at pose ``A r_jᵀ``."""
+
+    def turned(part):
+        return np.stack([rotate_map(part, r.T) for r in problem.registers.representatives])
+
+    base = map_.symmetric[None]
+    if map_.preserved is not None:
+        base = base + turned(map_.preserved)
+    radius, box = volume_radius(shell), problem.map_box
+    return (
+        fourier_volume(jnp.asarray(base), radius=radius, image_box=box),
+        fourier_volume(jnp.asarray(turned(map_.tested)), radius=radius, image_box=box),
+    )
+
+
+def _scored(problem, state, volumes, group, rows, others, rung):
+    """Stream images of one optics group: (own, foreign, best, information) per batch."""
+    geometry = problem.geometry(group, rung, rung)
+    optics = problem.particles.optics[group]
+    pixel = optics.pixel_size_angstrom
+    prepare = preparation(problem, group, geometry)
+    size = problem.batch_size(geometry.n_inner)
+    score = _program(
+        optics.box, pixel, problem.map_box, problem.map_pixel_size_angstrom,
+        geometry.packing.max_shell, min(problem.chunk_size(geometry.n_inner), size),
+    )  # fmt: skip
+    power = jnp.asarray(state.noise_power[group].astype(np.float32))
+    place = [slice(i, i + size) for i in range(0, len(rows), size)]
+    packed = problem.images.packed([rows[p] for p in place], group, geometry.packing)
+    for p, (chosen, packed_rows) in zip(place, packed, strict=True):
+        m = len(chosen)
+        pad = np.concatenate([np.arange(m), np.zeros(size - m, int)])
+        data = np.zeros((size, packed_rows.shape[1]), np.complex64)
+        data[:m] = packed_rows
+        images, _ = prepare(
+            jnp.asarray(data), problem.ctf_parameters(chosen[pad]), power,
+            jnp.asarray(state.score_shell), jnp.asarray(np.arange(size) < m),
+        )  # fmt: skip
+        found = score(
+            *volumes, images,
+            jnp.asarray(state.rotations[chosen[pad]].astype(np.float32)),
+            jnp.asarray((state.origins_angstrom[chosen[pad]] / pixel).astype(np.float32)),
+            jnp.asarray(state.rotations[others[p][pad]].astype(np.float32)),
+        )  # fmt: skip
+        yield (
+            np.asarray(found.own)[:m],
+            np.asarray(found.foreign)[:m],
+            np.asarray(found.log_evidence)[:m].argmax(axis=1),
+            np.asarray(found.information)[:m],
+        )
+
+
+@lru_cache(maxsize=16)
+def _program(box: int, pixel: float, map_box: int, map_pixel: float, shell: int, chunk: int):
+    """Compiled scores of one geometry, worked through in chunks whose temporaries fit the cache."""
+    geometry = image_geometry(half_spectrum(box, shell), pixel, map_box, map_pixel)
+
+    @jax.jit
+    def program(base, tested, batch: ImageBatch, rotations, origins_px, others):
+        def one_chunk(part):
+            data, ctf, valid, *poses = part
+            images = ImageBatch(data, ctf, batch.weights, valid)
+            return orientation_scores(base, tested, images, geometry, *poses)
+
+        parts = (batch.data, batch.ctf, batch.valid, rotations, origins_px, others)
+        chunked = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), parts)
+        found = jax.lax.map(one_chunk, chunked)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+
+    return program
