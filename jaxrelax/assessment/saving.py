@@ -153,6 +153,24 @@ def symmetry_summary(result: Result) -> dict[str, Any]:
     }
 
 
+def states(result: Result) -> dict[str, Any]:
+    """What the images show besides registers, and how well these can be told apart at all."""
+    columns = result.particles.extra_columns
+    content: dict[str, Any] = {}
+    if "jrxJunkProbability" in columns:
+        content["junk_fraction"] = float(np.mean(columns["jrxJunkProbability"]))
+        content["symmetric_fraction"] = float(np.mean(columns["jrxSymmetricProbability"]))
+    predicted = result.discriminability
+    if predicted is not None:
+        content["discriminability"] = {
+            "sentence": predicted.sentence(),
+            "possible_register_accuracy": predicted.mean_accuracy,
+            "nats_per_particle": float(predicted.nats.mean()),
+            "blind_fraction": float(predicted.blind.mean()),
+        }
+    return content
+
+
 def summary(result: Result) -> dict[str, Any]:
     """Content of ``result.json``: the answer first, then what was asked and how it went."""
     particles, evidence = result.particles, result.evidence
@@ -180,6 +198,7 @@ def summary(result: Result) -> dict[str, Any]:
             "half_set_agreement": evidence.half_set_agreement,
             "chance": 1.0 / len(result.operators),
         }
+        content |= states(result)
         content["register_occupancy"] = result.registers.mean(axis=0, dtype=np.float64)
     content |= {
         "seconds": result.seconds,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Float64
 from jaxrelax.geometry import PointGroup, matrix_to_rotvec, rotvec_to_matrix
 from jaxrelax.imaging import resample_map
 from jaxrelax.reconstruction.masks import soft_sphere
-from jaxrelax.reconstruction.rotate import _inside_sphere, rotate_map, symmetrise
+from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, symmetrise
 
 # The map is searched on copies of these boxes, one after the other: the first has a wide basin.
 SEARCH_BOXES = (20, 40)
@@ -134,7 +134,7 @@ class _Copy:
 
     def __init__(self, map_: Float32[np.ndarray, "n n n"], group: PointGroup):
         # Rotated maps lose the corners of Fourier space; the map as it is must lose them too.
-        self.map, self.group, self.n = _inside_sphere(map_), group, map_.shape[0]
+        self.map, self.group, self.n = inside_sphere(map_), group, map_.shape[0]
         self.mask = _particle_sphere(self.n)
         self.directions = _across_shared_axis(group)
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, Float64
 
 from jaxrelax.geometry import PointGroup
 from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
-from jaxrelax.reconstruction.rotate import rotate_map, symmetrise
+from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, symmetrise
 
 
 class IsotypicParts(NamedTuple):
@@ -30,7 +30,8 @@ def isotypic_parts(
 ) -> IsotypicParts:
     """Split Sym_H V into Sym_G V and the rest."""
     symmetric = symmetrise(map_, group)
-    kept = symmetrise(map_, subgroup) if subgroup.order > 1 else np.asarray(map_, np.float32)
+    # The corners of Fourier space that symmetrising drops must not look like asymmetry.
+    kept = symmetrise(map_, subgroup) if subgroup.order > 1 else inside_sphere(map_)
     return IsotypicParts(symmetric, kept - symmetric)
 
 

@@ -46,7 +46,7 @@ def rotate_map(
     return np.fft.fftshift(turned).astype(np.float32)
 
 
-def _inside_sphere(map_: Float32[np.ndarray, "n n n"]) -> Float32[np.ndarray, "n n n"]:
+def inside_sphere(map_: Float32[np.ndarray, "n n n"]) -> Float32[np.ndarray, "n n n"]:
     """The map without the frequencies that :func:`rotate_map` drops."""
     index, _ = _half_ball(map_.shape[0])
     spectrum = np.asarray(scipy.fft.rfftn(map_, workers=-1))
@@ -60,7 +60,8 @@ def _half_ball(n: int):
     """Flat indices into the rfftn array and (x, y, z) frequencies inside the sphere."""
     f = np.fft.fftfreq(n, 1 / n)
     kz, ky, kx = np.meshgrid(f, f, np.arange(n // 2 + 1), indexing="ij")
-    inside = kx**2 + ky**2 + kz**2 <= (n // 2 - 1) ** 2
+    # What shells 0 … n/2 − 1 round to, so that no shell is kept in part.
+    inside = kx**2 + ky**2 + kz**2 < (n // 2 - 0.5) ** 2
     return np.flatnonzero(inside), np.stack([kx[inside], ky[inside], kz[inside]], axis=1)
 
 
@@ -91,7 +92,7 @@ def symmetrise(
         return average.astype(np.float32)
     cosets = _left_coset_representatives(group, exact)
     # The identity among them is not a rotation, but must lose the same corners of Fourier space.
-    average = _inside_sphere(average.astype(np.float32))
+    average = inside_sphere(average.astype(np.float32))
     turned = [rotate_map(average, group.operators[g]) for g in cosets]
     return np.mean(turned, axis=0).astype(np.float32)
 

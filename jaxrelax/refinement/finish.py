@@ -21,6 +21,7 @@ from jaxrelax.reconstruction import (
     symmetrise,
 )
 from jaxrelax.refinement.amplitude import cross_scores, honest_exponent, tempered
+from jaxrelax.refinement.discriminability import Discriminability
 from jaxrelax.refinement.evidence import asymmetry_evidence, peak_memory_gib
 from jaxrelax.refinement.expectation import Expectation, expectation, total
 from jaxrelax.refinement.maximisation import (
@@ -29,6 +30,7 @@ from jaxrelax.refinement.maximisation import (
     maximisation,
     unregularised_map,
 )
+from jaxrelax.refinement.prediction import discriminability_of_halves
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.score_maps import region, split_parts
@@ -63,7 +65,7 @@ def finish(
     """
     rung = problem.rung(state.score_shell)
     banded = expectation(problem, state, rung, on_batch=on_batch)
-    evidence = None
+    evidence, predicted = None, None
     if problem.n_registers > 1:
         judged = banded
         if state.amplitude < SMALLEST_AMPLITUDE:
@@ -76,10 +78,10 @@ def finish(
             problem, state, judged.sums, rung, judged.registers, subgroups=subgroups
         )
         del judged
+        halves = [unregularised_map(problem, total(folds), rung) for folds in banded.sums]
+        predicted = discriminability_of_halves(problem, state, *halves)
     exponent = _honest(problem, state, banded)
     if evidence is None or evidence.found:
-        # Half of a joined map is the other half-set's, under which posteriors are honest.
-        exponent = 0.5 * (1.0 + exponent)
         solved = maximisation(
             problem, banded.sums, rung, optimism=state.optimism, score_shell=state.score_shell,
             seeking=False,
@@ -110,7 +112,7 @@ def finish(
     curves |= by_part
     symmetrised = symmetrise(final, problem.group)
 
-    registers, particles = _in_one_frame(problem, found, aligned.index)
+    registers, particles = _in_one_frame(problem, found, aligned.index, predicted)
     return Result(
         particles=particles,
         map=final,
@@ -124,6 +126,7 @@ def finish(
         fsc=curves,
         resolution_angstrom=problem.resolution(resolution_shell(curves["corrected"])),
         evidence=evidence,
+        discriminability=predicted,
         noise_power=state.noise_power,
         history=[dict(row) for row in state.history],
         reason=reason,
@@ -181,7 +184,7 @@ def _combined(
 
 
 def _in_one_frame(
-    problem: Problem, found, alignment: int
+    problem: Problem, found: Expectation, alignment: int, predicted: Discriminability | None
 ) -> tuple[Float32[np.ndarray, "n registers"], Particles]:
     """Registers and poses with half-set 2 turned onto half-set 1.
 
@@ -201,7 +204,11 @@ def _in_one_frame(
             "jrxRegister": best.astype(np.int32) + 1,
             "jrxRegisterProbability": registers.max(axis=1).astype(np.float64),
             "jrxRegisterEntropy": entropy(registers.astype(np.float64)),
+            "jrxJunkProbability": found.junk.astype(np.float64),
+            "jrxSymmetricProbability": found.symmetric.astype(np.float64),
         }
+    if predicted is not None:
+        columns |= predicted.columns()
     particles = problem.particles.with_updates(
         rotations=rotations,
         origins_angstrom=found.origins_angstrom,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from jaxrelax.io import Particles
+from jaxrelax.refinement.discriminability import Discriminability
 
 SIGNIFICANCE = 0.01
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -134,7 +135,9 @@ class Result:
 
     Attributes:
         particles: the input with final poses (register included), origins, half-sets and the
-            columns ``jrxRegister``, ``jrxRegisterProbability``, ``jrxRegisterEntropy``.
+            columns ``jrxRegister``, ``jrxRegisterProbability``, ``jrxRegisterEntropy``,
+            ``jrxJunkProbability``, ``jrxSymmetricProbability``, ``jrxDiscriminability`` and
+            ``jrxExpectedAccuracy``.
         map: combined, regularised map.
         half_maps: unregularised half-maps, aligned over the group.
         map_symmetrised: ``map`` averaged over the group that was relaxed.
@@ -147,6 +150,8 @@ class Result:
             relaxation symmetric and asymmetric.
         resolution_angstrom: corrected FSC at 0.143.
         evidence: held-out test of the symmetry; None without relaxation.
+        discriminability: how well the registers of each particle can be told apart with this map,
+            predicted from it and the particle's CTF, noise and pose; None without relaxation.
         noise_power: noise spectrum per optics group and shell, E|X|² of the unitary transform.
         history: one row of scalars per iteration (see ``StepInfo``).
         reason: why the loop stopped.
@@ -170,6 +175,7 @@ class Result:
     noise_power: Float64[np.ndarray, "groups shells"]
     history: list[dict[str, float]]
     reason: str
+    discriminability: Discriminability | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     peak_memory_gib: float = 0.0

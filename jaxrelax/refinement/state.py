@@ -46,7 +46,9 @@ class State:
         default_factory=lambda: np.zeros((0, 0, 0, 3), np.float32)
     )
     # How sums become maps (MapPrior).
-    weight: Float64[np.ndarray, "judged_halves prior_shells"] = field(default_factory=lambda: np.zeros((0, 1)))
+    weight: Float64[np.ndarray, "judged_halves prior_shells"] = field(
+        default_factory=lambda: np.zeros((0, 1))
+    )
     gain: Float64[np.ndarray, " prior_shells"] = field(default_factory=lambda: np.zeros(1))
     density: Float32[np.ndarray, "d d d"] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32)
