@@ -7,7 +7,7 @@ asymmetric map that follows from it.
 from importlib.metadata import version as _version
 
 from jaxrelax.geometry import point_group
-from jaxrelax.imaging import RadialNoise
+from jaxrelax.imaging import RadialNoise, SmoothNoise
 from jaxrelax.inference import FixedPoses, GaussNewton, PoseGrid
 from jaxrelax.io import InputError, OutputFolder, Particles, read_map, read_particles, write_map
 from jaxrelax.refinement import (
@@ -51,6 +51,7 @@ __all__ = [
     "Relax",
     "ResolutionStalled",
     "Result",
+    "SmoothNoise",
     "State",
     "StepInfo",
     "finish",

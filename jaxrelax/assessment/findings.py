@@ -90,6 +90,16 @@ def key_figures(result: Result) -> list[KeyFigure]:
                     "the largest that held-out images do not contradict",
                 )
             )
+    columns = result.particles.extra_columns
+    if "jrxJunkProbability" in columns:
+        symmetric = float(np.mean(columns["jrxSymmetricProbability"]))
+        figures.append(
+            KeyFigure(
+                "Junk",
+                percent(float(np.mean(columns["jrxJunkProbability"]))),
+                f"of the images; {percent(symmetric)} of the particles symmetric",
+            )
+        )
     halves = np.bincount(result.particles.half_set, minlength=3)
     figures += [
         KeyFigure("Particles", f"{len(result.particles):,}", f"{halves[1]:,} + {halves[2]:,}"),
@@ -123,10 +133,10 @@ def warnings(result: Result) -> list[str]:
             "The asymmetric parts of the half-maps correlate nowhere above 0.143. Registers can "
             "be told apart, but the density that does so is not resolved."
         )
-    if result.history and result.history[-1].get("optimism", 0.0) > 0.0:
+    if result.history and result.history[-1].get("settled", 1.0) == 0.0:
         notes.append(
-            "The last iteration still ran with optimism about the asymmetric part, so posteriors "
-            "are over-confident. Continue with more iterations."
+            "The run was stopped while asymmetry was still being sought: neither the strength of "
+            "the asymmetric part nor the posteriors have settled. Continue with more iterations."
         )
     return notes
 

@@ -42,6 +42,9 @@ CONVERGENCE = {
     "held_out_gain": ("Held-out gain", "nats per particle", False),
     "register_change": ("Particles that changed register", "fraction", True),
     "optimism": ("Optimism about the asymmetric part", "standard errors", True),
+    "amplitude": ("Strength of the asymmetric part", "", True),
+    "symmetric_fraction": ("Symmetric particles", "fraction", True),
+    "junk_fraction": ("Junk", "fraction of the images", True),
     "resolution_angstrom": ("Resolution of the iteration", "Å", False),
 }
 

@@ -48,6 +48,9 @@ COLUMNS = {
     "asymmetric_signal": Column("Asymmetric signal", "std. errors", ".1f", True),
     "held_out_gain": Column("Held-out gain", "nats", ".3f", True),
     "optimism": Column("Optimism", "std. errors", ".2g", True),
+    "amplitude": Column("Strength", "", ".2f", True),
+    "symmetric_fraction": Column("Symmetric", "%", "%", True),
+    "junk_fraction": Column("Junk", "%", "%", True),
     "rotation_change_deg": Column("Rotation change", "°", ".2f"),
     "shift_change_angstrom": Column("Shift change", "Å", ".2f"),
     "sigma_rotation_deg": Column("Prior rotation", "°", ".2f"),
@@ -69,6 +72,7 @@ def report_html(result: Result) -> str:
     """The report as one HTML page; figures are inline, nothing is fetched."""
     relaxed = len(result.operators) > 1
     convergence = convergence_figure(result.history, relaxed)
+    predicted = result.discriminability
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxrelax.assessment", "templates"),
         autoescape=True,
@@ -89,6 +93,7 @@ def report_html(result: Result) -> str:
         fsc=as_data_uri(fsc_figure(result)),
         registers=as_data_uri(register_figure(result)) if relaxed else None,
         subgroups=_subgroups(result),
+        discriminability=predicted.sentence() if predicted is not None else None,
         occupancy=result.registers.mean(axis=0),
         convergence=as_data_uri(convergence) if convergence is not None else None,
         headings=[column for _, column in _columns(result, relaxed)],

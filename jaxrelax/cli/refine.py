@@ -12,7 +12,7 @@ import tyro
 from jaxrelax.assessment import consequence, save, warnings
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.options import checked, default_of, flag, refuse_idle
-from jaxrelax.imaging import RadialNoise
+from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
 from jaxrelax.io import InputError, OutputFolder, Particles, drop_bad_images, read_particles
 from jaxrelax.refinement import Callback, Local, MaxIterations, Mode, Registers, Relax, refine
 from jaxrelax.refinement.criteria import Either
@@ -28,7 +28,9 @@ RELAX_OPTIONS = {
     "max_resolution": "register_max_resolution",
     "register": "register",
     "cross_fit": "cross_fit",
+    "prior": "prior",
     "optimism": "optimism",
+    "junk": "junk",
     "start": "start",
 }
 LOCAL_OPTIONS = {
@@ -39,6 +41,7 @@ LOCAL_OPTIONS = {
 assert isinstance(DEFAULT_UNTIL, Either)
 SETTLED, LIMIT = DEFAULT_UNTIL.first, DEFAULT_UNTIL.second
 assert isinstance(LIMIT, MaxIterations)
+MOST_ITERATIONS = LIMIT.iterations
 NOISE = {"from-images": True, "white": False}
 
 
@@ -72,8 +75,15 @@ class Command:
     cross_fit: int = default_of(Relax, "cross_fit")
     """With --relax: folds per half-set; images are scored against maps without their fold. 1
     scores them against maps that contain them."""
+    prior: Literal["isotypic", "plain"] = default_of(Relax, "prior")
+    """With --relax: give the asymmetric part a gain and a strength of its own, or take one FSC for
+    the whole map, as other programs do."""
     optimism: float = default_of(Relax, "optimism")
-    """With --relax: standard errors added to the asymmetric FSC while asymmetry is sought."""
+    """With --relax: standard errors added to the asymmetric FSC until it stands without. Acts on
+    the isotypic prior only."""
+    junk: bool = default_of(Relax, "junk")
+    """With --relax: infer which images show no particle, or a symmetric one, and count them by
+    the probability that they do not."""
     start: Literal["symmetric", "reference", "poses"] = default_of(Relax, "start")
     """With --relax: start from the symmetrised reference, the reference as it is, or the
     registers of the input poses."""
@@ -97,13 +107,14 @@ class Command:
     """Resolution (Å) to which the reference is used."""
     particle_diameter: float | None = default_of(refine, "particle_diameter")
     """Diameter of the particle (Å); by default from the reference."""
-    noise: Literal["from-images", "white"] = noise_default()
-    """Starting noise: from the background of the images, or white of unit variance."""
+    noise: Literal["from-images", "white", "smooth"] = noise_default()
+    """Starting noise: from the background of the images, or white of unit variance. smooth starts
+    from the background too and learns a smooth spectrum, for optics groups of few images."""
     fixed_noise: Switch = default_of(RadialNoise, "fixed")
-    """Keep the starting noise spectrum."""
+    """Keep the starting noise spectrum, instead of learning it."""
     normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
     """Normalise the background of every image; auto looks whether it is."""
-    max_iterations: int = LIMIT.iterations
+    max_iterations: int = MOST_ITERATIONS
     """Stop after so many iterations at the latest."""
     seed: int = default_of(refine, "seed")
     """Seed of everything random."""
@@ -166,7 +177,7 @@ class Command:
             tell(result, folder)
         return result
 
-    def components(self) -> tuple[Mode, Relax | None, RadialNoise]:
+    def components(self) -> tuple[Mode, Relax | None, NoiseModel]:
         """Mode, relaxation and noise model of these options.
 
         Raises:
@@ -180,6 +191,8 @@ class Command:
         if self.relax is None:
             refuse_idle(self, [*RELAX_OPTIONS.values(), "subgroups"], "can act only with --relax")
         else:
+            if self.prior == "plain":
+                refuse_idle(self, ["optimism"], "can act only with --prior isotypic")
             relax = checked(Relax, group=self.relax, **self._fields(RELAX_OPTIONS))
         if self.mode == "registers":
             refuse_idle(self, LOCAL_OPTIONS.values(), "can act only with --mode local")
@@ -191,7 +204,13 @@ class Command:
             mode: Mode = Registers()
         else:
             mode = checked(Local, **self._fields(LOCAL_OPTIONS))
-        return mode, relax, RadialNoise(from_images=NOISE[self.noise], fixed=self.fixed_noise)
+        return mode, relax, self._noise()
+
+    def _noise(self) -> NoiseModel:
+        if self.noise == "smooth":
+            refuse_idle(self, ["fixed_noise"], "cannot act with --noise smooth, which is learned")
+            return SmoothNoise()
+        return RadialNoise(from_images=NOISE[self.noise], fixed=self.fixed_noise)
 
     def read_particles(self) -> Particles:
         """The table, with images that cannot be used refused or left out.

@@ -12,7 +12,7 @@ import tyro
 from jaxrelax.assessment import save, symmetry_summary, warnings
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.options import checked, default_of, refuse_idle
-from jaxrelax.cli.refine import LIMIT, LOCAL_OPTIONS, SETTLED
+from jaxrelax.cli.refine import LOCAL_OPTIONS, MOST_ITERATIONS, SETTLED
 from jaxrelax.io import InputError, OutputFolder, drop_bad_images, read_particles
 from jaxrelax.refinement import Local, MaxIterations, Mode, Registers, Relax, refine
 from jaxrelax.refinement.result import Result
@@ -25,7 +25,9 @@ RELAX_OPTIONS = {
     "mask": "register_mask",
     "max_resolution": "register_max_resolution",
     "cross_fit": "cross_fit",
+    "prior": "prior",
     "optimism": "optimism",
+    "junk": "junk",
     "start": "start",
 }
 
@@ -60,8 +62,15 @@ class Command:
     """Only frequencies up to this resolution (Å) are tested."""
     cross_fit: int = default_of(Relax, "cross_fit")
     """Folds per half-set; images are scored against maps without their fold."""
+    prior: Literal["isotypic", "plain"] = default_of(Relax, "prior")
+    """Give the asymmetric part a gain and a strength of its own, or take one FSC for the whole
+    map, as other programs do."""
     optimism: float = default_of(Relax, "optimism")
-    """Standard errors added to the asymmetric FSC while asymmetry is sought."""
+    """Standard errors added to the asymmetric FSC until it stands without. Acts on the isotypic
+    prior only."""
+    junk: bool = default_of(Relax, "junk")
+    """Infer which images show no particle, or a symmetric one, and count them by the probability
+    that they do not."""
     start: Literal["symmetric", "reference", "poses"] = default_of(Relax, "start")
     """Start from the symmetrised reference, the reference as it is, or the registers of the input
     poses."""
@@ -71,7 +80,7 @@ class Command:
     """Diameter of the particle (Å); by default from the reference."""
     normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
     """Normalise the background of every image; auto looks whether it is."""
-    max_iterations: int = LIMIT.iterations
+    max_iterations: int = MOST_ITERATIONS
     """Stop after so many iterations at the latest."""
     seed: int = default_of(refine, "seed")
     """Seed of everything random."""
@@ -152,6 +161,8 @@ class Command:
             raise InputError(
                 f"{self.out}: the output folder is not empty. Name another one, or --overwrite it."
             )
+        if self.prior == "plain":
+            refuse_idle(self, ["optimism"], "can act only with --prior isotypic")
         fields = {field: getattr(self, option) for field, option in RELAX_OPTIONS.items()}
         if self.register_mask is not None:
             fields["mask"] = str(self.register_mask)

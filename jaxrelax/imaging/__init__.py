@@ -26,6 +26,7 @@ from jaxrelax.imaging.slices import (
     insert_slices,
     volume_radius,
 )
+from jaxrelax.imaging.smooth_noise import SmoothNoise
 from jaxrelax.imaging.volume import (
     fourier_volume,
     gridding_correction,
@@ -43,6 +44,7 @@ __all__ = [
     "ImageGeometry",
     "NoiseModel",
     "RadialNoise",
+    "SmoothNoise",
     "background_power",
     "batch_ctf",
     "ctf",

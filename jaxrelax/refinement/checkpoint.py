@@ -18,7 +18,7 @@ import numpy as np
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement.state import State
 
-FORMAT = 1
+FORMAT = 2
 HEADER = "checkpoint/checkpoint.json"
 
 

@@ -20,7 +20,7 @@ from jaxrelax.reconstruction import (
     solvent_mask,
     symmetrise,
 )
-from jaxrelax.refinement.amplitude import cross_scores, honest_exponent, tempered
+from jaxrelax.refinement.amplitude import averaged, cross_scores, honest_exponent, tempered
 from jaxrelax.refinement.discriminability import Discriminability
 from jaxrelax.refinement.evidence import asymmetry_evidence, peak_memory_gib
 from jaxrelax.refinement.expectation import Expectation, expectation, total
@@ -94,7 +94,7 @@ def finish(
         )
     del banded
     found = expectation(problem, state, problem.last_shell, n_folds=1, on_batch=on_batch)
-    found.registers = tempered(found.registers, exponent)
+    found.registers = averaged(tempered(found.registers, exponent), state.log_odds)
     kept = [
         symmetrise(unregularised_map(problem, total(folds), problem.last_shell), problem.subgroup)
         for folds in found.sums

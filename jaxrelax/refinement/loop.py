@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from jaxrelax.geometry import rotation_angle
 from jaxrelax.imaging import background_power, resample_map, white_spectrum, working_box
 from jaxrelax.reconstruction import isotypic_parts, resolution_shell
-from jaxrelax.refinement.amplitude import calibrate, cross_scores
+from jaxrelax.refinement.amplitude import OCCAM_NATS, calibrate, cross_scores
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.maximisation import Maximisation, half_maps, maximisation
 from jaxrelax.refinement.problem import Problem
@@ -191,9 +191,10 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     )
     if stage == "settle" and problem.n_registers > 1 and not _plain(problem):
         after = _calibrated(problem, after, maps)
-    return after.replace(score_shell=score_shell, growing=growing), dataclasses.replace(
-        info, seconds=time.perf_counter() - began
-    )
+    seconds = time.perf_counter() - began
+    history = (*state.history, row | {"seconds": seconds})
+    after = after.replace(score_shell=score_shell, growing=growing, history=history)
+    return after, dataclasses.replace(info, seconds=seconds)
 
 
 def _plain(problem: Problem) -> bool:
@@ -223,6 +224,7 @@ def _report(
         asymmetric_fsc=solved.asymmetric_fsc,
         asymmetric_signal=solved.asymmetric_signal,
         asymmetric_power=float(np.mean(np.array(rms_asymmetric) / np.maximum(rms, 1e-30))),
+        register_nats=found.nats,
         held_out_gain=float(found.log_gain.mean()),
         optimism=state.optimism,
         amplitude=state.amplitude,
@@ -267,7 +269,9 @@ def _calibrated(problem: Problem, state: State, maps) -> State:
         scores.registers, scores.symmetric, 1.0 - scores.junk, with_symmetric=_junk(problem)
     )
     return state.replace(
-        amplitude=amplitude * found.factor, symmetric_fraction=found.symmetric_fraction
+        amplitude=amplitude * found.factor,
+        symmetric_fraction=found.symmetric_fraction,
+        log_odds=0.5 * found.log_likelihood - OCCAM_NATS,
     )
 
 

@@ -159,8 +159,8 @@ def prepare(
 def done(setup: Setup, state: State) -> str | None:
     """Why the refinement may stop at this state, or None.
 
-    While optimism is on, only a fixed number of iterations stops it: at the symmetric saddle every
-    other criterion is satisfied.
+    While asymmetry is sought, only a fixed number of iterations stops it: at the symmetric saddle
+    every other criterion is satisfied.
     """
     if state.stage == "settle":
         return setup.until.reason(state)

@@ -56,6 +56,8 @@ class State:
     masked: bool = False  # the density mask applies to the asymmetric part
     seeking: bool = False  # its strength is held, not calibrated
     amplitude: float = 1.0  # calibrated factor of its gain
+    # Log odds that there is asymmetry at all, from the same images; certain until calibrated.
+    log_odds: float = 1e3
     nats_per_power: float = 0.0  # see Expectation
     symmetric_fraction: float = 0.0  # of the particles
     junk_fraction: float = 0.0  # of the images
@@ -100,6 +102,8 @@ class StepInfo:
             square root of their number of independent coefficients as weight.
         asymmetric_signal: the same in units of its standard error under pure noise.
         asymmetric_power: rms of the asymmetric part over that of the symmetric one.
+        register_nats: mean squared distance, in noise standard deviations, between the view of a
+            register and that of the symmetrised map, under the maps that scored.
         held_out_gain: mean over particles of log p(y | asymmetric map) − log p(y | symmetrised
             map), in nats, each image scored against a map that does not contain it.
         optimism: standard errors added to the asymmetric FSC in this iteration.
@@ -120,6 +124,7 @@ class StepInfo:
     asymmetric_fsc: float
     asymmetric_signal: float
     asymmetric_power: float
+    register_nats: float
     held_out_gain: float
     optimism: float
     amplitude: float

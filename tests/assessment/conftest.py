@@ -13,6 +13,7 @@ from jaxrelax.reconstruction import (
     isotypic_parts,
     soft_sphere,
 )
+from jaxrelax.refinement.discriminability import Discriminability
 from jaxrelax.refinement.result import AsymmetryEvidence, Result, SubgroupTest
 
 N = 24
@@ -72,13 +73,23 @@ def make_result(folder, n=60, found=True, seed=0):
     posterior = np.exp(sharpness[:, None] * rng.random((n, 4)))
     posterior = (posterior / posterior.sum(axis=1, keepdims=True)).astype(np.float32)
     best = posterior.argmax(axis=1)
+    predicted = Discriminability(
+        squared_distance=rng.normal(2.5, 1.0, n),
+        expected_accuracy=np.linspace(0.26, 0.98, n),
+        chance=0.25,
+        resolution_angstrom=10.8,
+        view_deg=rng.uniform(0.0, 90.0, n),
+        pose_uncertain=True,
+    )
     particles = particles.with_updates(
         rotations=particles.rotations @ group.operators[best].transpose(0, 2, 1),
         extra_columns={
             "jrxRegister": best,
             "jrxRegisterProbability": posterior.max(axis=1),
             "jrxRegisterEntropy": -np.sum(posterior * np.log(posterior), axis=1),
-            "jrxJunkProbability": np.zeros(n),
+            "jrxJunkProbability": np.where(np.arange(n) % 5 == 0, 0.9, 0.05),
+            "jrxSymmetricProbability": np.full(n, 0.125),
+            **predicted.columns(),
         },
     )
     gain = rng.normal(1.2 if found else -0.02, 1.0, n)
@@ -113,6 +124,7 @@ def make_result(folder, n=60, found=True, seed=0):
         fsc=curves,
         resolution_angstrom=9.6,
         evidence=evidence,
+        discriminability=predicted,
         noise_power=np.geomspace(2.0, 0.9, N // 2 + 1)[None],
         history=[history_row(i, found) for i in range(1, ITERATIONS + 1)],
         reason="The registers have settled: fewer than 1 % changed for 3 iterations.",
@@ -139,11 +151,16 @@ def history_row(i, found):
         "asymmetric_fsc": 0.9 * rise,
         "asymmetric_power": 0.3 * rise,
         "held_out_gain": 1.2 * rise,
-        "optimism": 3.0 if i < ITERATIONS - 3 else 0.0,
+        "optimism": 6.0,
+        "amplitude": 1.0 if i < ITERATIONS - 3 else rise,
+        "symmetric_fraction": 0.0 if i < ITERATIONS - 3 else 0.125,
+        "junk_fraction": 0.02 * i,
         "sigma_rotation_deg": 2.0 - 0.1 * i,
         "sigma_shift_angstrom": 1.5 - 0.05 * i,
         "seconds": 9.0,
         "score_shell": 6.0,
+        "widened": 0.0 if i < ITERATIONS - 3 else 1.0,
+        "settled": 0.0 if i < ITERATIONS - 3 else 1.0,
     }
 
 
@@ -162,8 +179,15 @@ def symmetric_result(tmp_path_factory):
 def plain_result(result):
     """Without relaxation."""
     n = len(result.particles)
+    columns = result.particles.extra_columns
+    ours = [name for name in columns if name.startswith("jrx")]
     return replace(
         result,
+        particles=replace(
+            result.particles,
+            extra_columns={k: v for k, v in columns.items() if k not in ours},
+        ),
+        discriminability=None,
         registers=np.ones((n, 1), np.float32),
         operators=np.eye(3)[None],
         map_symmetrised=result.map,

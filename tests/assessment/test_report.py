@@ -75,6 +75,14 @@ def test_headline_and_figures(page, result):
 def test_table_of_iterations(page, result):
     assert "Asymmetric FSC" in page.text
     assert f"{result.history[4]['asymmetric_fsc']:.3f}" in page.text
+    assert "Strength" in page.text
+    # The last row: symmetric particles and junk in per cent.
+    assert "12.5 18.0" in page.text
+
+
+def test_junk_and_what_could_be_told_apart(page, result):
+    assert "Junk 22 % of the images; 12 % of the particles symmetric" in page.text
+    assert result.discriminability.sentence() in page.text
 
 
 def test_symmetric_data_are_said_to_be_symmetric(symmetric_result):
@@ -91,6 +99,8 @@ def test_without_relaxation(plain_result, tmp_path):
     assert "without symmetry relaxation" in page.text
     assert "Registers" not in page.text
     assert "Held-out" not in page.text
+    assert "Junk" not in page.text
+    assert "Strength" not in page.text
 
 
 def test_text_from_files_is_escaped(result):
@@ -108,9 +118,10 @@ def test_warnings_fire(result):
     assert any("not resolved" in note for note in warnings(flat))
     tight = replace(result, fsc=result.fsc | {"random": np.full(len(result.fsc["random"]), 0.5)})
     assert any("wider, softer" in note for note in warnings(tight))
-    last = result.history[-1] | {"optimism": 1.0}
-    hopeful = replace(result, history=[*result.history[:-1], last])
-    assert any("optimism" in note for note in warnings(hopeful))
+    short = replace(result, history=result.history[:3])
+    assert any("still being sought" in note for note in warnings(short))
+    # Optimism alone is no reason: it stays where the signal is weak.
+    assert result.history[-1]["optimism"] > 0.0
 
 
 def test_the_plane_of_largest_difference():

@@ -37,14 +37,17 @@ def test_without_relaxation_nothing_about_registers(plain_result, tmp_path):
     save(plain_result, output)
     assert {path.name for path in output.path.iterdir()} == ALWAYS
     assert "difference" not in (output / "view.cxc").read_text()
-    assert json.loads((output / "result.json").read_text())["evidence"] is None
+    content = json.loads((output / "result.json").read_text())
+    assert content["evidence"] is None
+    assert not {"junk_fraction", "symmetric_fraction", "discriminability"} & set(content)
 
 
 def test_particles_keep_every_column_and_gain_ours(folder, result):
     labels, rows = parse_star(folder / "particles.star")["particles"]
     assert labels[:12] == parse_star(result.particles.source)["particles"][0]
     assert labels[12:] == [
-        *("jrxRegister", "jrxRegisterProbability", "jrxRegisterEntropy", "jrxJunkProbability")
+        *("jrxRegister", "jrxRegisterProbability", "jrxRegisterEntropy", "jrxJunkProbability"),
+        *("jrxSymmetricProbability", "jrxDiscriminability", "jrxExpectedAccuracy"),
     ]
     assert [row[11] for row in rows] == [f"keep{i}" for i in range(60)]
     assert np.allclose(
@@ -110,6 +113,13 @@ def test_history_and_summary(folder, result):
         *(("C4", 4, True), ("C2", 2, False))
     ]
     assert np.shape(table[1]["operators"]) == (2, 3, 3)
+    assert content["junk_fraction"] == pytest.approx(0.2 * 0.9 + 0.8 * 0.05)
+    assert content["symmetric_fraction"] == pytest.approx(0.125)
+    predicted = content["discriminability"]
+    assert predicted["sentence"] == result.discriminability.sentence()
+    assert predicted["possible_register_accuracy"] == pytest.approx(0.62)
+    assert predicted["nats_per_particle"] == pytest.approx(result.discriminability.nats.mean())
+    assert predicted["blind_fraction"] == pytest.approx(np.mean(np.linspace(0.26, 0.98, 60) < 0.3))
     assert content["settings"]["relax"]["group"] == "C4"
     assert set(content["versions"]) >= {"python", "jax", "jaxrelax", "numpy"}
     assert content["noise"][0]["rlnSigma2Noise"][0] == pytest.approx(2.0 / (2 * N**2))

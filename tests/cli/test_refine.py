@@ -37,6 +37,8 @@ def test_every_field_of_the_components_has_an_option():
         Relax("C4", register=choice)
     for choice in ("symmetric", "reference", "poses"):
         Relax("C4", start=choice)
+    for choice in ("isotypic", "plain"):
+        Relax("C4", prior=choice)
 
 
 def test_the_plain_command(fake_refine, run, words, data, tmp_path):
@@ -65,7 +67,7 @@ def test_every_option_arrives(fake_refine, run, words, tmp_path):
     status, *_ = run(
         *words, *("--relax", "D4", "--to", "C4", "--register-mask", tmp_path / "mask.mrc"),
         *("--register-max-resolution", "9.5", "--register", "hard", "--cross-fit", "3"),
-        *("--optimism", "2", "--start", "poses", "--sigma-rotation-deg", "1.25"),
+        *("--optimism", "2", "--no-junk", "--start", "poses", "--sigma-rotation-deg", "1.25"),
         *("--sigma-shift-angstrom", "0.5", "--no-learn-prior", "--ini-high", "20"),
         *("--particle-diameter", "150", "--noise", "white", "--fixed-noise", "--seed", "7"),
         *("--max-iterations", "4", "--normalise", "no", "--cache-gib", "0.5", "--quiet"),
@@ -74,7 +76,7 @@ def test_every_option_arrives(fake_refine, run, words, tmp_path):
     asked = fake_refine.asked
     assert asked["relax"] == Relax(
         "D4", to="C4", mask=str(tmp_path / "mask.mrc"), max_resolution=9.5, register="hard",
-        cross_fit=3, optimism=2.0, start="poses",
+        cross_fit=3, optimism=2.0, junk=False, start="poses",
     )  # fmt: skip
     assert asked["mode"] == Local(1.25, 0.5, False)
     assert asked["noise"] == RadialNoise(from_images=False, fixed=True)
@@ -84,6 +86,11 @@ def test_every_option_arrives(fake_refine, run, words, tmp_path):
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "--no-learn-prior" in log
     assert "--register-max-resolution 9.5" in log
+
+
+def test_the_plain_prior(fake_refine, run, words):
+    assert run(*words, "--relax", "C4", "--prior", "plain", "--junk")[0] == 0
+    assert fake_refine.asked["relax"] == Relax("C4", prior="plain")
 
 
 def test_registers_only(fake_refine, run, words):
@@ -103,6 +110,11 @@ def test_registers_only(fake_refine, run, words):
         ),
         (("--relax", "C4", "--cross-fit", "0"), "at least 1"),
         (("--relax", "C4", "--optimism", "-1"), "optimism cannot be negative"),
+        (("--no-junk", "--prior", "plain"), "--prior, --junk: can act only with --relax"),
+        (
+            ("--relax", "C4", "--prior", "plain", "--optimism", "2"),
+            "--optimism: can act only with --prior isotypic",
+        ),
         (("--sigma-shift-angstrom", "0"), "positive widths"),
         (("--relax", "Q9"), "Q9"),
         (("--relax", "C4", "--to", "C3"), "C3"),

@@ -49,11 +49,13 @@ def test_options_arrive(fake, run, words, tmp_path):
     status, *_ = run(
         *words, "--to", "C2", "--poses", "local", "--sigma-rotation-deg", 1.5, "--cross-fit", 3,
         "--register-max-resolution", 12, "--start", "poses", "--ini-high", 20, "--seed", 4,
-        "--max-iterations", 7,
+        "--max-iterations", 7, "--prior", "plain", "--no-junk",
     )  # fmt: skip
     assert status == 0
     assert fake.asked["mode"] == Local(sigma_rotation_deg=1.5)
-    relax = Relax("C4", to="C2", cross_fit=3, max_resolution=12.0, start="poses")
+    relax = Relax(
+        "C4", to="C2", cross_fit=3, max_resolution=12.0, start="poses", prior="plain", junk=False
+    )
     assert fake.asked["relax"] == relax
     assert (fake.asked["ini_high"], fake.asked["seed"]) == (20.0, 4)
     assert fake.asked["until"].second == MaxIterations(7)
@@ -81,6 +83,7 @@ def test_the_file_is_written(fake, run, words, tmp_path):
         (("--overwrite",), "can act only with --out"),
         (("--max-iterations", "0"), "at least 1"),
         (("--cross-fit", "0"), "cross_fit"),
+        (("--prior", "plain", "--optimism", "2"), "can act only with --prior isotypic"),
         (("--passthrough", "a.cs"), "belongs to .cs files"),
         (("--cache-gib", "-1"), "cannot be negative"),
     ],

@@ -20,6 +20,7 @@ from jaxrelax.imaging import (
 from jaxrelax.reconstruction import (
     Accumulator,
     Candidates,
+    ShellSums,
     accumulate,
     completed,
     empty_accumulator,
@@ -151,3 +152,60 @@ def test_prior_variance_from_the_fsc():
     found = inverse_tau2(np.array([8.0, 8.0]), np.array([0.5, 0.8]))
     np.testing.assert_allclose(found, [8.0, 2.0])
     assert np.all(np.isfinite(inverse_tau2(np.ones(3), np.array([-0.2, 0.0, 1.0]))))
+
+
+@pytest.fixture(scope="module")
+def two_sums(add):
+    """Two accumulators of different images."""
+    return [completed(add(empty_accumulator(RADIUS), np.arange(i, 240, 2))) for i in range(2)]
+
+
+@pytest.mark.parametrize("shell", [4, 9, SHELL])
+def test_shell_sums_keep_what_the_last_shell_needs(two_sums, shell):
+    whole = two_sums[0]
+    kept = ShellSums.of(whole, shell)
+    grid = kept.accumulator()
+    assert grid.radius == volume_radius(shell)
+    assert len(kept.values) < len(grid.values)
+    again = ShellSums.of(grid, shell)
+    np.testing.assert_array_equal(again.values, kept.values)
+    beyond = half_grid_shells(grid.radius).ravel() > shell
+    np.testing.assert_array_equal(np.asarray(grid.values)[beyond], 0.0)
+    assert kept.values[:, 2].sum() > 0
+    # The map is that of everything.
+    prior, box = jnp.zeros(shell + 1), working_box(shell)
+    found = wiener_map(grid, prior, box=box, image_box=BOX)
+    middle = np.arange(grid.radius + 1)
+    z = slice(whole.radius - grid.radius, whole.radius + grid.radius + 1)
+    shape = (2 * whole.radius + 1, 2 * whole.radius + 1, whole.radius + 1, 3)
+    cut = np.asarray(whole.values).reshape(shape)[z, z][:, :, middle].reshape(-1, 3)
+    expected = wiener_map(
+        Accumulator(jnp.asarray(cut), grid.radius), prior, box=box, image_box=BOX
+    )  # fmt: skip
+    scale = float(np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
+
+
+def test_shell_sums_add_up(two_sums):
+    first, second = (ShellSums.of(sums, SHELL) for sums in two_sums)
+    both = ShellSums.of(two_sums[0] + two_sums[1], SHELL)
+    scale = np.abs(both.values).max()
+    np.testing.assert_allclose((first + second).values, both.values, atol=1e-6 * scale)
+    np.testing.assert_allclose((both - first).values, second.values, atol=1e-6 * scale)
+    assert (both - first).max_shell == SHELL
+
+
+def test_shell_sums_change_their_last_shell(two_sums):
+    whole = ShellSums.of(two_sums[0], SHELL)
+    assert whole.resized(SHELL) is whole
+    small = whole.resized(6)
+    np.testing.assert_array_equal(small.values, ShellSums.of(two_sums[0], 6).values)
+    # Nothing is known beyond it, and nothing is lost on the way.
+    large = small.resized(SHELL)
+    assert (large.max_shell, len(large.values)) == (SHELL, len(whole.values))
+    np.testing.assert_array_equal(large.resized(6).values, small.values)
+    shells = half_grid_shells(RADIUS).ravel()
+    grid = np.asarray(large.accumulator().values)
+    np.testing.assert_array_equal(grid[shells > 6], 0.0)
+    inside = np.asarray(two_sums[0].values)[shells <= 6]
+    np.testing.assert_array_equal(grid[shells <= 6], inside)

@@ -20,6 +20,11 @@ SMALL = dict(
     max_shift_angstrom=10.0,
     seed=3,
 )
+# Shifts and blobs small enough for a box of 32 px; poses are exact.
+TINY = dict(
+    box=32, pixel_size_angstrom=7.0, n_images=240, protomer_kda=20.0, partner_kda=40.0, snr=0.15,
+    pose_error_deg=0.0, shift_error_angstrom=0.0, max_shift_angstrom=5.0,
+)  # fmt: skip
 
 
 class DataSet:

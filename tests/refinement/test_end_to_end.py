@@ -21,6 +21,8 @@ from jaxrelax.refinement import (
     refine,
     step,
 )
+from jaxrelax.refinement.checkpoint import load_checkpoint, save_checkpoint
+from jaxrelax.refinement.expectation import HELD_NATS
 
 C4, C1 = point_group("C4"), point_group("C1")
 
@@ -83,6 +85,22 @@ def test_a_symmetric_particle_stays_symmetric(four_partners):
     assert not result.evidence.found
     assert "No asymmetry" in result.evidence.sentence()
     assert result.registers.max(axis=1).mean() < 0.27
+    last = result.history[-1]
+    print(
+        "FOUR",
+        [
+            (
+                round(h["amplitude"], 3),
+                round(h["register_nats"], 4),
+                round(h["mean_max_posterior"], 3),
+            )
+            for h in result.history
+        ],
+        result.registers.max(axis=1).mean(),
+    )
+    assert last["settled"] == 1.0
+    # What the maps say about registers is next to nothing.
+    assert last["register_nats"] < HELD_NATS
 
 
 def test_resuming_gives_the_same_result(one_partner, tmp_path):
@@ -103,7 +121,28 @@ def test_resuming_gives_the_same_result(one_partner, tmp_path):
     resumed = refine(one_partner.star, one_partner.reference, out=folder, resume=True, **options)
     np.testing.assert_array_equal(resumed.registers, whole.registers)
     np.testing.assert_array_equal(resumed.map, whole.map)
+    for name, column in whole.particles.extra_columns.items():
+        np.testing.assert_array_equal(resumed.particles.extra_columns[name], column)
+    timeless = [[row | {"seconds": 0.0} for row in r.history] for r in (whole, resumed)]
+    assert timeless[0] == timeless[1]
     assert len(resumed.history) == 4
+
+
+def test_a_checkpoint_holds_the_whole_state(one_partner, tmp_path):
+    state, _ = stepped(one_partner, Relax("C4"), 2)
+    assert state.fold_sums.shape[:2] == (2, 5)
+    folder = OutputFolder.create(tmp_path / "out")
+    save_checkpoint(folder, state, {"seed": 0})
+    again = load_checkpoint(folder, {"seed": 0})
+    for field in dataclasses.fields(state):
+        stored, value = getattr(again, field.name), getattr(state, field.name)
+        assert type(stored) is type(value), field.name
+        np.testing.assert_array_equal(stored, value, err_msg=field.name)
+        assert getattr(stored, "dtype", None) == getattr(value, "dtype", None), field.name
+    header = folder / "checkpoint" / "checkpoint.json"
+    header.write_text(header.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match=r"checkpoint format 1, this version reads 2"):
+        load_checkpoint(folder, {"seed": 0})
 
 
 def test_resuming_with_other_settings_is_refused(one_partner, tmp_path):
@@ -138,20 +177,45 @@ def test_compilations_are_bounded(one_partner):
     assert counts[3] == counts[2]
 
 
-def test_hard_registers_and_no_cross_fitting_act(one_partner):
-    options = dict(mode=Registers(), until=MaxIterations(2))
-    results = {
-        name: refine(one_partner.star, one_partner.reference, relax=relax, **options)
-        for name, relax in {
-            "soft": Relax("C4"),
-            "hard": Relax("C4", register="hard"),
-            "own": Relax("C4", cross_fit=1),
-        }.items()
+def stepped(data, relax, iterations):
+    setup = prepare(data.star, data.reference, mode=Registers(), relax=relax)
+    state = setup.state
+    for _ in range(iterations):
+        state, info = step(setup.problem, state)
+    return state, info
+
+
+def test_hard_registers_give_an_image_to_one_register(one_partner):
+    soft, hard = (stepped(one_partner, Relax("C4", register=r), 2)[0] for r in ("soft", "hard"))
+    # The first accumulation is that of the random start in both.
+    np.testing.assert_array_equal(soft.registers, hard.registers)
+    assert not np.allclose(soft.asymmetric, hard.asymmetric)
+
+
+def test_images_think_more_of_maps_that_contain_them(four_partners):
+    """Of noise, that is: there is nothing to find. What has no part in a map gains nothing by it."""
+    (_, held_out), (_, own) = (
+        stepped(four_partners, Relax("C4", cross_fit=folds), 3) for folds in (5, 1)
+    )
+    assert own.held_out_gain > 0.0
+    assert held_out.held_out_gain < 0.5 * own.held_out_gain
+
+
+def test_while_seeking_the_strength_is_held(one_partner):
+    state, info = stepped(one_partner, Relax("C4"), 3)
+    assert state.seeking
+    assert info.register_nats == pytest.approx(HELD_NATS, rel=0.5)
+    plain, plain_info = stepped(one_partner, Relax("C4", prior="plain"), 3)
+    assert not plain.seeking
+    assert plain_info.register_nats > 2.0 * HELD_NATS
+
+
+def test_a_step_reports_its_time(one_partner):
+    state, info = stepped(one_partner, Relax("C4"), 2)
+    assert [row["seconds"] > 0.0 for row in state.history] == [True, True]
+    assert state.history[-1] == info.row() | {
+        name: state.history[-1][name] for name in ("score_shell", "widened", "settled")
     }
-    assert not np.allclose(results["soft"].registers, results["hard"].registers)
-    # Scored against maps that contain them, images are surer of themselves.
-    sure = {name: r.registers.max(axis=1).mean() for name, r in results.items()}
-    assert sure["own"] > sure["soft"]
 
 
 def test_keeping_a_subgroup_has_fewer_registers(one_partner):
@@ -189,7 +253,7 @@ def test_iterate_yields_state_and_info(one_partner):
     assert seen == [(1, 1), (2, 2)]
 
 
-def test_no_criterion_stops_while_optimism_is_on(one_partner):
+def test_no_criterion_stops_while_asymmetry_is_sought(one_partner):
     setup = prepare(one_partner.star, one_partner.reference, relax="C4")
     always = dataclasses.replace(setup, until=_Always())
     assert done(always, setup.state) is None

@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxrelax.refinement import MaxIterations, RegistersSettled, ResolutionStalled, State
-from jaxrelax.refinement.schedule import next_stage, standstill
+from jaxrelax.refinement.schedule import (
+    CLEAR_SIGNAL,
+    FEWEST_CLEAR,
+    FEWEST_SEEKING,
+    STRONG_SIGNAL,
+    next_optimism,
+    next_stage,
+    standstill,
+)
 
 
 def state_with(history):
@@ -28,53 +38,78 @@ def rows(curve, signal=0.0, widened=0.0):
 
 
 def test_a_rising_curve_is_no_standstill():
-    assert not standstill([0.01 * 1.3**i for i in range(12)])
+    rising = [0.01 * 1.3**i for i in range(12)]
+    assert not standstill(rising)
+    assert not standstill(rising, clear=True)
 
 
-def test_a_flat_curve_is_a_standstill_only_after_some_iterations():
-    assert not standstill([0.0] * 5)
-    assert standstill([0.0] * 6)
+@pytest.mark.parametrize(("clear", "fewest"), [(False, FEWEST_SEEKING), (True, FEWEST_CLEAR)])
+def test_a_flat_curve_is_a_standstill_only_after_some_iterations(clear, fewest):
+    assert not standstill([0.3] * (fewest - 1), clear)
+    assert standstill([0.3] * fewest, clear)
+
+
+@given(st.lists(st.floats(-0.2, 1.0), min_size=1, max_size=20))
+def test_a_clear_signal_stands_still_no_later(curve):
+    assert standstill(curve, clear=True) or not standstill(curve)
 
 
 def test_without_signal_the_band_is_widened_before_giving_up():
-    stage, optimism = next_stage("seek", 3.0, rows([0.0] * 8))
-    assert (stage, optimism) == ("widen", 3.0)
-    stage, optimism = next_stage("widen", 3.0, rows([0.0] * 8, widened=1.0))
-    assert stage == "withdraw"
-    assert optimism < 3.0
+    held = rows([0.0] * FEWEST_SEEKING)
+    assert next_stage("seek", held[:-1]) == "seek"
+    assert next_stage("seek", held) == "widen"
+    # Only iterations of the wider band count.
+    assert next_stage("widen", held + rows([0.0], widened=1.0)) == "widen"
+    assert next_stage("widen", held + rows([0.0] * FEWEST_SEEKING, widened=1.0)) == "settle"
 
 
-def test_with_a_clear_signal_optimism_is_withdrawn_at_once():
-    stage, optimism = next_stage("seek", 3.0, rows([0.3] * 8, signal=20.0))
-    assert stage == "withdraw"
-    assert optimism == pytest.approx(1.2)
+def test_a_clear_signal_settles_at_once():
+    assert next_stage("seek", rows([0.3] * FEWEST_CLEAR, CLEAR_SIGNAL + 1.0)) == "settle"
+    assert next_stage("seek", rows([0.3] * FEWEST_CLEAR, CLEAR_SIGNAL - 1.0)) == "seek"
+    rising = rows([0.1 * i for i in range(FEWEST_CLEAR)], CLEAR_SIGNAL + 1.0)
+    assert next_stage("seek", rising) == "seek"
 
 
-def test_withdrawal_ends_at_exactly_zero():
-    stage, optimism = "withdraw", 3.0
+@pytest.mark.parametrize("signal", [0.0, 50.0])
+def test_nothing_is_sought_again_once_settled(signal):
+    assert next_stage("settle", rows([0.1 * i for i in range(8)], signal, 1.0)) == "settle"
+
+
+def test_optimism_is_withdrawn_while_the_signal_is_strong():
+    strong, weak = STRONG_SIGNAL + 1.0, STRONG_SIGNAL - 1.0
+    for stage in ("seek", "widen"):
+        assert next_optimism(6.0, stage, 6.0, strong) == 6.0
+    values = [6.0]
     for _ in range(10):
-        stage, optimism = next_stage(stage, optimism, rows([0.3]))
-    assert (stage, optimism) == ("settle", 0.0)
+        values.append(next_optimism(6.0, "settle", values[-1], strong))
+    assert values[1] < 6.0
+    assert sorted(values, reverse=True) == values
+    assert values[-1] == 0.0
+    # Back as soon as it is not, wherever it was.
+    for value in values:
+        assert next_optimism(6.0, "settle", value, weak) == 6.0
 
 
-def criterion_rows(resolutions, posteriors, optimism=0.0):
+def criterion_rows(resolutions, posteriors, settled=1.0):
     return state_with(
         [
-            {"resolution_angstrom": r, "mean_max_posterior": p, "optimism": optimism}
+            {"resolution_angstrom": r, "mean_max_posterior": p, "settled": settled}
             for r, p in zip(resolutions, posteriors, strict=True)
         ]
     )
 
 
-def test_resolution_must_stand_still_without_optimism():
+def test_resolution_must_stand_still_after_seeking():
     still = criterion_rows([8.0, 8.0, 8.0], [0.5] * 3)
     assert "8.00" in ResolutionStalled().reason(still)
-    assert ResolutionStalled().reason(criterion_rows([8.0] * 3, [0.5] * 3, optimism=3.0)) is None
+    assert ResolutionStalled().reason(criterion_rows([8.0] * 3, [0.5] * 3, settled=0.0)) is None
     assert ResolutionStalled().reason(criterion_rows([9.0, 8.5, 8.0], [0.5] * 3)) is None
 
 
-def test_registers_must_settle():
-    assert RegistersSettled().reason(criterion_rows([8.0] * 3, [0.97, 0.971, 0.972]))
+def test_registers_must_settle_after_seeking():
+    still = [0.97, 0.971, 0.972]
+    assert RegistersSettled().reason(criterion_rows([8.0] * 3, still))
+    assert RegistersSettled().reason(criterion_rows([8.0] * 3, still, settled=0.0)) is None
     assert RegistersSettled().reason(criterion_rows([8.0] * 3, [0.9, 0.95, 0.97])) is None
 
 

@@ -12,16 +12,11 @@ from jaxrelax.refinement import MaxIterations, Registers, Relax, SubgroupTest, r
 from jaxrelax.refinement.evidence import supported
 from jaxrelax.refinement.symmetry_test import candidate_subgroups, group_correlation, most_preserved
 
-from .conftest import DataSet
-
-# Shifts and blobs small enough for a box of 32 px; four iterations leave registers sought for.
-TINY = dict(
-    box=32, pixel_size_angstrom=7.0, n_images=240, protomer_kda=20.0, partner_kda=40.0, snr=0.15,
-    pose_error_deg=0.0, shift_error_angstrom=0.0, max_shift_angstrom=5.0,
-)  # fmt: skip
+from .conftest import TINY, DataSet
 
 
 def relaxed(folder, **changes):
+    # Five iterations leave registers sought for.
     data = DataSet(folder, **(TINY | changes))
     return refine(
         data.star, data.reference, relax=Relax("C4"), mode=Registers(), until=MaxIterations(5),
