@@ -5,8 +5,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import expit
 
-from jaxrelax.refinement.amplitude import calibrate, honest_exponent, tempered
+from jaxrelax.refinement.amplitude import averaged, calibrate, honest_exponent, tempered
 
 N, REGISTERS = 3000, 4
 
@@ -131,3 +132,14 @@ def test_the_exponent_that_made_posteriors_too_sure_is_found(other, exponent):
     # Nobody is made surer, and where nothing is known nothing is left.
     assert honest_exponent(other, own) == 1.0
     assert honest_exponent(own, np.full_like(own, 1.0 / REGISTERS)) < 1e-3
+
+
+@given(POSTERIORS, st.floats(-30.0, 30.0))
+def test_posteriors_are_as_uniform_as_asymmetry_is_unlikely(posteriors, log_odds):
+    found = averaged(posteriors, log_odds)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
+    # Every probability moves towards 1/J by the same share.
+    away = 1.0 / REGISTERS
+    np.testing.assert_allclose(found - away, expit(log_odds) * (posteriors - away), atol=1e-6)
+    np.testing.assert_allclose(averaged(posteriors, 1e3), posteriors, atol=1e-6)
+    np.testing.assert_allclose(averaged(posteriors, -1e3), away, atol=1e-6)

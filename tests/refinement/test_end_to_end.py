@@ -193,7 +193,7 @@ def test_hard_registers_give_an_image_to_one_register(one_partner):
 
 
 def test_images_think_more_of_maps_that_contain_them(four_partners):
-    """Of noise, that is: there is nothing to find. What has no part in a map gains nothing by it."""
+    """Of noise, that is, for there is nothing else; images without part in a map gain little."""
     (_, held_out), (_, own) = (
         stepped(four_partners, Relax("C4", cross_fit=folds), 3) for folds in (5, 1)
     )
