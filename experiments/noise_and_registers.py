@@ -256,6 +256,14 @@ def verdict(table: pd.DataFrame) -> str:
     gain = mean(table, "smooth", "accuracy") - accuracy
     calibrated = mean(table, "radial", "ece") - mean(table, "smooth", "ece")
     pays = gain > 2.0 * error or (gain > -2.0 * error and calibrated > 0.01)
+    if few.empty:
+        return (
+            f"Over these data sets the smooth model gives {numbers(table, 'smooth')}, the default "
+            f"{numbers(table, 'radial')} (an accuracy is known to ± {error:.3f}). A level wrong by "
+            f"a factor of {AMPLITUDE_FACTOR}² gives {numbers(rest, 'too high')} where too high and "
+            f"{numbers(rest, 'too low')} where too low; white noise throughout gives "
+            f"{numbers(rest, 'white, fixed')}. Groups of ten images have not been run yet."
+        )
     spectra = [100.0 * mean(few, name, "log_error") for name in ("smooth", "radial")]
     return (
         f"**Does the smooth model pay? {'Yes' if pays else 'Not here'}**: over all data sets it "

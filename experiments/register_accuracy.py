@@ -59,12 +59,12 @@ ONE_AT_A_TIME = (
     {"pose_error_deg": 5.0},
 )
 VARIED_GROUPS = ("C4", "D2", "D7")
-SMALL_GROUPS = ("C2", "C4", "C6", "D2", "D7")
+SMALL_GROUPS = ("C2", "C4", "C6", "D2")
 SMALL_VARIATIONS = (
+    {"junk_percent": 30.0, "junk_kind": "object"},
+    {"junk_percent": 30.0},
     {"mass_percent": 5.0},
     {"images": 300},
-    {"junk_percent": 30.0},
-    {"junk_percent": 30.0, "junk_kind": "object"},
     {"pose_error_deg": 3.0},
 )
 

@@ -86,21 +86,10 @@ def test_a_symmetric_particle_stays_symmetric(four_partners):
     assert "No asymmetry" in result.evidence.sentence()
     assert result.registers.max(axis=1).mean() < 0.27
     last = result.history[-1]
-    print(
-        "FOUR",
-        [
-            (
-                round(h["amplitude"], 3),
-                round(h["register_nats"], 4),
-                round(h["mean_max_posterior"], 3),
-            )
-            for h in result.history
-        ],
-        result.registers.max(axis=1).mean(),
-    )
     assert last["settled"] == 1.0
     # What the maps say about registers is next to nothing.
-    assert last["register_nats"] < HELD_NATS
+    assert last["register_nats"] < 0.5 * HELD_NATS
+    assert last["amplitude"] < 0.2
 
 
 def test_resuming_gives_the_same_result(one_partner, tmp_path):
@@ -186,10 +175,12 @@ def stepped(data, relax, iterations):
 
 
 def test_hard_registers_give_an_image_to_one_register(one_partner):
-    soft, hard = (stepped(one_partner, Relax("C4", register=r), 2)[0] for r in ("soft", "hard"))
     # The first accumulation is that of the random start in both.
-    np.testing.assert_array_equal(soft.registers, hard.registers)
-    assert not np.allclose(soft.asymmetric, hard.asymmetric)
+    soft, hard = (stepped(one_partner, Relax("C4", register=r), 1)[0] for r in ("soft", "hard"))
+    np.testing.assert_array_equal(soft.fold_sums, hard.fold_sums)
+    soft, hard = (stepped(one_partner, Relax("C4", register=r), 2)[0] for r in ("soft", "hard"))
+    # A quarter of an image in each of four registers, or all of it in one.
+    assert np.mean(hard.asymmetric**2) > 1.1 * np.mean(soft.asymmetric**2)
 
 
 def test_images_think_more_of_maps_that_contain_them(four_partners):
