@@ -29,9 +29,11 @@ def isotypic_parts(
     map_: Float32[np.ndarray, "n n n"], group: PointGroup, subgroup: PointGroup
 ) -> IsotypicParts:
     """Split Sym_H V into Sym_G V and the rest."""
+    # Symmetrising drops the corners of Fourier space for some groups and not for others; a corner
+    # that only one of the two terms has would look like asymmetry.
+    map_ = inside_sphere(map_)
     symmetric = symmetrise(map_, group)
-    # The corners of Fourier space that symmetrising drops must not look like asymmetry.
-    kept = symmetrise(map_, subgroup) if subgroup.order > 1 else inside_sphere(map_)
+    kept = symmetrise(map_, subgroup) if subgroup.order > 1 else map_
     return IsotypicParts(symmetric, kept - symmetric)
 
 

@@ -86,7 +86,7 @@ def test_symmetrising_is_the_mean_over_the_group(name):
 def test_isotypic_parts_are_orthogonal_and_sum_to_the_map(name, kept):
     group, held, map_ = point_group(name), point_group(kept), blobs(N)
     parts = isotypic_parts(map_, group, held)
-    whole = inside_sphere(map_) if kept == "C1" else symmetrise(map_, held)
+    whole = inside_sphere(map_) if kept == "C1" else symmetrise(inside_sphere(map_), held)
     np.testing.assert_allclose(parts.symmetric + parts.asymmetric, whole, atol=1e-6)
     lengths = np.linalg.norm(parts.symmetric) * np.linalg.norm(parts.asymmetric)
     assert abs(np.vdot(parts.symmetric, parts.asymmetric)) < 1e-4 * lengths
