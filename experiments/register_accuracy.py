@@ -202,6 +202,7 @@ def main() -> None:
     size.add_argument("--small", action="store_true", help="one seed, small groups (default)")
     size.add_argument("--full", action="store_true", help="all groups, three seeds")
     parser.add_argument("--seeds", type=int, help="number of seeds")
+    parser.add_argument("--groups", nargs="+", help="only these")
     parser.add_argument("--out", type=Path, default=Path("out/sweep"), help="folder of the CSV")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the page goes")
     parser.add_argument("--oracle", action="store_true", help="ceilings only, no report")
@@ -212,6 +213,8 @@ def main() -> None:
         seeds = asked.seeds or (3 if asked.full else 1)
         for seed in range(seeds):
             for point in design("full" if asked.full else "small"):
+                if asked.groups and point.group not in asked.groups:
+                    continue
                 run(rows, point, seed, asked.oracle)
     if not asked.oracle and len(rows.table()):
         write_report(rows.table(), list(KEYS[:-2]), asked.docs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,41 @@ class ScoredBatch:
     counted: float  # images that residual and moments count, junk by its probability
 
 
+class PreparedBatch(NamedTuple):
+    """Images on the device, padded with repeats to one size; the repeats are marked invalid."""
+
+    rows: Int[np.ndarray, " m"]
+    padded: Int[np.ndarray, " size"]  # row of every image, repeats included
+    scored: ImageBatch  # in the scored band
+    images: ImageBatch  # in the whole band of the geometry
+
+
+def prepared_batches(
+    problem: Problem,
+    group: int,
+    rows: Int[np.ndarray, " rows"],
+    geometry: ImageGeometry,
+    noise_power: Float64[np.ndarray, " shells"],
+    score_shell: int,
+    size: int,
+) -> Iterator[PreparedBatch]:
+    """Stream images of one optics group, corrected and weighted for scoring."""
+    prepare = preparation(problem, group, geometry)
+    power = jnp.asarray(noise_power.astype(np.float32))
+    shell = jnp.asarray(score_shell)
+    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+    for chosen, packed in problem.images.packed(batches, group, geometry.packing):
+        m = len(chosen)
+        padded = np.concatenate([chosen, np.full(size - m, chosen[0])])
+        data = np.zeros((size, packed.shape[1]), np.complex64)
+        data[:m] = packed
+        scored, images = prepare(
+            jnp.asarray(data), problem.ctf_parameters(padded), power, shell,
+            jnp.asarray(np.arange(size) < m),
+        )  # fmt: skip
+        yield PreparedBatch(chosen, padded, scored, images)
+
+
 def scored_batches(
     problem: Problem,
     state: State,
@@ -83,29 +119,22 @@ def scored_batches(
     Without a mixture every image is taken to show the particle in one of its registers.
     """
     pixel = problem.particles.optics[group].pixel_size_angstrom
-    prepare = preparation(problem, group, geometry)
     score = search_program(problem, group, geometry, search)
     size = problem.batch_size(geometry.n_inner)
     prior = PosePrior(
         jnp.asarray(np.float32(np.deg2rad(state.sigma_rotation_deg))),
         jnp.asarray(np.float32(state.sigma_shift_angstrom / pixel)),
     )
-    power = jnp.asarray(state.noise_power[group].astype(np.float32))
-    score_shell = jnp.asarray(state.score_shell)
     if mixture is None:
         mixture = registers_alone(problem)
-    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    for chosen, packed in problem.images.packed(batches, group, geometry.packing):
-        m = len(chosen)
-        padding = np.concatenate([chosen, np.full(size - m, chosen[0])])
-        data = np.zeros((size, packed.shape[1]), np.complex64)
-        data[:m] = packed
-        scored, everything = prepare(
-            jnp.asarray(data), problem.ctf_parameters(padding), power, score_shell,
-            jnp.asarray(np.arange(size) < m),
-        )  # fmt: skip
-        poses = _poses(problem, state, padding, pixel)
-        found, sums, belief, kept, gain, symmetric = score(volume, scored, poses, prior, mixture)
+    for batch in prepared_batches(
+        problem, group, rows, geometry, state.noise_power[group], state.score_shell, size
+    ):
+        chosen, m = batch.rows, len(batch.rows)
+        poses = _poses(problem, state, batch.padded, pixel)
+        found, sums, belief, kept, gain, symmetric = score(
+            volume, batch.scored, poses, prior, mixture
+        )
         lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
         if len(lost):
             raise InputError(
@@ -116,7 +145,7 @@ def scored_batches(
         yield ScoredBatch(
             rows=chosen,
             size=size,
-            images=everything,
+            images=batch.images,
             found=found,
             weights=np.asarray(belief.registers)[:m],
             kept=np.asarray(kept)[:m],
@@ -151,24 +180,15 @@ def batches_at(
     """
     particles = problem.particles
     pixel = particles.optics[group].pixel_size_angstrom
-    prepare = preparation(problem, group, geometry)
     size = problem.batch_size(geometry.packing.n_pixels)
-    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    for chosen, packed in problem.images.packed(batches, group, geometry.packing):
-        m = len(chosen)
-        padding = np.concatenate([chosen, np.full(size - m, chosen[0])])
-        data = np.zeros((size, packed.shape[1]), np.complex64)
-        data[:m] = packed
-        _, images = prepare(
-            jnp.asarray(data), problem.ctf_parameters(padding),
-            jnp.asarray(noise_power.astype(np.float32)), jnp.asarray(problem.n_shells),
-            jnp.asarray(np.arange(size) < m),
-        )  # fmt: skip
+    for batch in prepared_batches(
+        problem, group, rows, geometry, noise_power, problem.n_shells, size
+    ):
         yield (
-            chosen,
-            images,
-            jnp.asarray(particles.rotations[padding].astype(np.float32)),
-            jnp.asarray((particles.origins_angstrom[padding] / pixel).astype(np.float32)),
+            batch.rows,
+            batch.images,
+            jnp.asarray(particles.rotations[batch.padded].astype(np.float32)),
+            jnp.asarray((particles.origins_angstrom[batch.padded] / pixel).astype(np.float32)),
         )
 
 

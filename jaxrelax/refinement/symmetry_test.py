@@ -42,8 +42,8 @@ from jaxrelax.inference import (
 )
 from jaxrelax.reconstruction import IsotypicParts, rotate_map, symmetrise
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.programs import preparation
 from jaxrelax.refinement.result import SubgroupTest
+from jaxrelax.refinement.scoring import prepared_batches
 from jaxrelax.refinement.state import State
 
 PERMUTATIONS = 24
@@ -236,29 +236,21 @@ def _scored(problem, state, volumes, group, rows, others, rung):
     geometry = problem.geometry(group, rung, rung)
     optics = problem.particles.optics[group]
     pixel = optics.pixel_size_angstrom
-    prepare = preparation(problem, group, geometry)
     size = problem.batch_size(geometry.n_inner)
     score = _program(
         optics.box, pixel, problem.map_box, problem.map_pixel_size_angstrom,
         geometry.packing.max_shell, min(problem.chunk_size(geometry.n_inner), size),
     )  # fmt: skip
-    power = jnp.asarray(state.noise_power[group].astype(np.float32))
-    place = [slice(i, i + size) for i in range(0, len(rows), size)]
-    packed = problem.images.packed([rows[p] for p in place], group, geometry.packing)
-    for p, (chosen, packed_rows) in zip(place, packed, strict=True):
-        m = len(chosen)
-        pad = np.concatenate([np.arange(m), np.zeros(size - m, int)])
-        data = np.zeros((size, packed_rows.shape[1]), np.complex64)
-        data[:m] = packed_rows
-        images, _ = prepare(
-            jnp.asarray(data), problem.ctf_parameters(chosen[pad]), power,
-            jnp.asarray(state.score_shell), jnp.asarray(np.arange(size) < m),
-        )  # fmt: skip
+    for batch in prepared_batches(
+        problem, group, rows, geometry, state.noise_power[group], state.score_shell, size
+    ):
+        m, padded = len(batch.rows), batch.padded
+        foreign = others[np.searchsorted(rows, padded)]
         found = score(
-            *volumes, images,
-            jnp.asarray(state.rotations[chosen[pad]].astype(np.float32)),
-            jnp.asarray((state.origins_angstrom[chosen[pad]] / pixel).astype(np.float32)),
-            jnp.asarray(state.rotations[others[p][pad]].astype(np.float32)),
+            *volumes, batch.scored,
+            jnp.asarray(state.rotations[padded].astype(np.float32)),
+            jnp.asarray((state.origins_angstrom[padded] / pixel).astype(np.float32)),
+            jnp.asarray(state.rotations[foreign].astype(np.float32)),
         )  # fmt: skip
         yield (
             np.asarray(found.own)[:m],
