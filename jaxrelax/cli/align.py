@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 
 from jaxrelax.cli.console import RunConsole
-from jaxrelax.cli.options import checked, default_of, refuse_idle
+from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import PointGroup, parse_group
 from jaxrelax.io import (
     InputError,
@@ -22,8 +22,6 @@ from jaxrelax.io import (
 )
 from jaxrelax.io.reading import load_particles
 from jaxrelax.reconstruction import AxisAlignment, align_axes, moved
-
-Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 FINEST_BOX = 96
 # Mean correlation of an aligned map with its rotated copies below which it is called asymmetric.

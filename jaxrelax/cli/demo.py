@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tyro
-
 from jaxrelax.assessment import consensus_error, oracle_registers, register_accuracy
 from jaxrelax.cli import refine as refine_command
+from jaxrelax.cli.option_groups import RefinementOptions
+from jaxrelax.cli.options import Switch
 from jaxrelax.io import OutputFolder, read_map, read_particles
 from jaxrelax.refinement import Local
 from jaxrelax.simulate import Simulation, simulate
@@ -27,7 +27,7 @@ class Command:
     """Number of images."""
     seed: int = DATA.seed
     """Seed of the data and of the refinement."""
-    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    overwrite: Switch = False
     """Replace an earlier demo."""
 
     def run(self) -> None:
@@ -43,7 +43,7 @@ class Command:
             reference=data.reference,
             out=self.out / "refined",
             relax=config.group,
-            seed=self.seed,
+            refinement=RefinementOptions(seed=self.seed),
         ).run()
 
         print("\nAgainst the truth:")

@@ -7,7 +7,11 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import tyro
+
 from jaxrelax.io import InputError
+
+Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 
 def default_of(owner: Any, name: str) -> Any:
@@ -32,15 +36,31 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def given_options(command: Any) -> dict[str, Any]:
+    """Options of a command, and of the groups in it, that are not at their default."""
+    given = {}
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            given |= given_options(value)
+        elif value != field.default:
+            given[field.name] = value
+    return given
+
+
 def refuse_idle(command: Any, names: Iterable[str], reason: str) -> None:
     """Raise for those of a command's options that were given although they cannot act.
+
+    Args:
+        command: a command, or a group of options.
 
     Raises:
         InputError: names the options and the reason.
     """
-    changed = [n for n in names if getattr(command, n) != default_of(type(command), n)]
-    if changed:
-        raise InputError(f"{', '.join(map(flag, changed))}: {reason}.")
+    given = given_options(command)
+    idle = [flag(name) for name in names if name in given]
+    if idle:
+        raise InputError(f"{', '.join(idle)}: {reason}.")
 
 
 def checked(make: Callable[..., Any], **fields: Any) -> Any:

@@ -11,17 +11,15 @@ import tyro
 
 from jaxrelax.assessment import partner_ball, predict_registers
 from jaxrelax.cli.console import RunConsole
-from jaxrelax.cli.options import checked, default_of, refuse_idle
+from jaxrelax.cli.option_groups import PoseErrorOptions, RegisterOptions, TableOptions
+from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import parse_group
-from jaxrelax.io import InputError, Particles, read_map, read_particles, write_cs, write_star
+from jaxrelax.io import InputError, Particles, read_map, write_cs, write_star
 from jaxrelax.reconstruction import symmetrise
-from jaxrelax.refinement import Local, Map, Mode, Registers, Relax
+from jaxrelax.refinement import Map
 from jaxrelax.refinement.discriminability import Discriminability
 
-Switch = tyro.conf.FlagCreatePairsOff[bool]
-
 BALL_OPTIONS = ("partner_kda", "partner_at", "mass_kda")
-LOCAL_OPTIONS = ("sigma_rotation_deg", "sigma_shift_angstrom")
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,6 @@ class Command:
     """RELION .star file or cryoSPARC .cs file with poses and CTFs."""
     relax: str
     """The symmetry that would be relaxed (C4, D3, T, O, I, or a text file of operators)."""
-    to: str = default_of(Relax, "to")
-    """The subgroup that is kept."""
     map: Path | None = None
     """A map with the asymmetry (.mrc). Its noise counts as asymmetry: give a good one, or use the
     prediction at the end of a refinement."""
@@ -47,33 +43,26 @@ class Command:
     mass_kda: float | None = None
     """With --reference: mass of what the reference shows (kDa), for the grey value of protein; by
     default from its volume."""
-    register_mask: Path | None = default_of(Relax, "mask")
-    """Mask (.mrc); only density inside it tells registers apart."""
     max_resolution: float = default_of(predict_registers, "max_resolution")
     """Use frequencies up to this resolution (Å)."""
     mode: Literal["local", "registers"] = "local"
     """Poses are known to a prior of the widths below, or taken for exact."""
-    sigma_rotation_deg: float = default_of(Local, "sigma_rotation_deg")
-    """With --mode local: error of the poses per rotation axis (degrees)."""
-    sigma_shift_angstrom: float = default_of(Local, "sigma_shift_angstrom")
-    """With --mode local: error of the origins per axis (Å)."""
     particle_diameter: float | None = default_of(predict_registers, "particle_diameter")
     """Diameter of the particle, partner included (Å); by default from the map."""
     normalise: Literal["auto", "yes", "no"] = default_of(predict_registers, "normalise")
     """Normalise the background of every image; auto looks whether it is."""
     seed: int = default_of(predict_registers, "seed")
     """Seed of the samples of images for noise and grey scale."""
-    image_root: Path | None = default_of(read_particles, "image_root")
-    """Folder that image names are relative to."""
-    passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
-    """Passthrough files of a .cs file; by default those of the same job in the same folder."""
-    ignore_aberrations: Switch = default_of(read_particles, "ignore_aberrations")
-    """Go on although the table has aberrations that are not modelled."""
     out: Path | None = None
     """Write the particles (.star, or .cs if they came from one) with the columns
     jrxDiscriminability (nats) and jrxExpectedAccuracy."""
     overwrite: Switch = False
     """With --out: replace the file if it is there."""
+
+    relaxation: tyro.conf.OmitArgPrefixes[RegisterOptions] = RegisterOptions()
+    pose_error: tyro.conf.OmitArgPrefixes[PoseErrorOptions] = PoseErrorOptions()
+    """With --mode local: how well the poses are known."""
+    table: tyro.conf.OmitArgPrefixes[TableOptions] = TableOptions()
 
     def run(self) -> Discriminability:
         """Print the prediction, and write it if asked to.
@@ -81,18 +70,11 @@ class Command:
         Raises:
             InputError: an option that cannot act or is missing, or anything about the input.
         """
-        mode = self._check()
-        relax = checked(
-            Relax, group=self.relax, to=self.to,
-            mask=None if self.register_mask is None else str(self.register_mask),
-        )  # fmt: skip
+        self._check()
+        mode = self.pose_error.mode("--mode", self.mode)
+        relax = self.relaxation.component(self.relax)
         with RunConsole() as console:
-            particles = read_particles(
-                self.particles,
-                self.image_root,
-                passthrough=self.passthrough,
-                ignore_aberrations=self.ignore_aberrations,
-            )
+            particles = self.table.read(self.particles)
             found = predict_registers(
                 particles,
                 self._map(),
@@ -128,7 +110,7 @@ class Command:
         write = write_cs if self.out.suffix == ".cs" else write_star
         write(particles, self.out)
 
-    def _check(self) -> Mode:
+    def _check(self) -> None:
         """Refuse options before anything is read."""
         if (self.map is None) == (self.reference is None):
             raise InputError(
@@ -141,20 +123,10 @@ class Command:
             raise InputError("--reference: say with --partner-kda how heavy the partner is.")
         if self.max_resolution <= 0:
             raise InputError(f"--max-resolution is {self.max_resolution:g} Å; it must be above 0.")
-        if self.particles.suffix != ".cs":
-            refuse_idle(self, ["passthrough"], "belongs to .cs files")
         if self.out is None:
             refuse_idle(self, ["overwrite"], "can act only with --out")
         else:
             self._check_out(self.out)
-        if self.mode == "registers":
-            refuse_idle(self, LOCAL_OPTIONS, "can act only with --mode local")
-            return Registers()
-        return checked(
-            Local,
-            sigma_rotation_deg=self.sigma_rotation_deg,
-            sigma_shift_angstrom=self.sigma_shift_angstrom,
-        )
 
     def _check_out(self, out: Path) -> None:
         suffixes = list(dict.fromkeys([".star", self.particles.suffix]))

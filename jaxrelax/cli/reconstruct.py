@@ -10,11 +10,10 @@ from typing import Literal
 import tyro
 
 from jaxrelax.cli.console import RunConsole
-from jaxrelax.cli.options import default_of, refuse_idle
-from jaxrelax.io import InputError, drop_bad_images, read_particles, write_map
+from jaxrelax.cli.option_groups import ParticleOptions
+from jaxrelax.cli.options import Switch, default_of, refuse_idle
+from jaxrelax.io import InputError, write_map
 from jaxrelax.refinement.reconstruct import random_registers, reconstruct
-
-Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,10 @@ class Command:
     """Use this half-set only."""
     max_resolution: float | None = default_of(reconstruct, "max_resolution")
     """Leave out frequencies beyond this resolution (Å)."""
-    image_root: Path | None = default_of(read_particles, "image_root")
-    """Folder that image names are relative to."""
-    passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
-    """Passthrough files of a .cs file; by default those of the same job in the same folder."""
-    ignore_aberrations: Switch = default_of(read_particles, "ignore_aberrations")
-    """Go on although the table has aberrations that are not modelled."""
-    skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
-    """Leave out images that are constant or hold NaN, instead of stopping."""
     overwrite: Switch = False
     """Replace the map if it is there."""
+
+    table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     def run(self) -> Path:
         """Write the map."""
@@ -56,16 +49,8 @@ class Command:
             raise InputError(f"{self.out.parent}: no such folder. Make it, or name another.")
         if self.break_symmetry is None:
             refuse_idle(self, ["seed"], "can act only with --break-symmetry")
-        if self.particles.suffix != ".cs":
-            refuse_idle(self, ["passthrough"], "belongs to .cs files")
         with RunConsole() as console:
-            particles = read_particles(
-                self.particles,
-                self.image_root,
-                passthrough=self.passthrough,
-                ignore_aberrations=self.ignore_aberrations,
-            )
-            particles = drop_bad_images(particles, self.skip_bad_images)
+            particles = self.table.read(self.particles)
             if self.break_symmetry is not None:
                 particles, _ = random_registers(particles, self.break_symmetry, self.seed)
             map_, pixel = reconstruct(

@@ -3,45 +3,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from jaxrelax.assessment import consequence, save, warnings
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
-from jaxrelax.cli.options import checked, default_of, flag, refuse_idle
+from jaxrelax.cli.option_groups import (
+    ParticleOptions,
+    PosePriorOptions,
+    RefinementOptions,
+    RelaxationOptions,
+)
+from jaxrelax.cli.options import Switch, default_of, flag, given_options, refuse_idle
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
-from jaxrelax.io import InputError, OutputFolder, Particles, drop_bad_images, read_particles
-from jaxrelax.refinement import Callback, Local, MaxIterations, Mode, Registers, Relax, refine
-from jaxrelax.refinement.criteria import Either
-from jaxrelax.refinement.refine import DEFAULT_UNTIL
+from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.refinement import Callback, Mode, Relax, refine
 from jaxrelax.refinement.result import Result
 
-Switch = tyro.conf.FlagCreatePairsOff[bool]
-
-# Field of the component → option. The tests hold these complete.
-RELAX_OPTIONS = {
-    "to": "to",
-    "mask": "register_mask",
-    "max_resolution": "register_max_resolution",
-    "register": "register",
-    "cross_fit": "cross_fit",
-    "prior": "prior",
-    "optimism": "optimism",
-    "junk": "junk",
-    "start": "start",
-}
-LOCAL_OPTIONS = {
-    "sigma_rotation_deg": "sigma_rotation_deg",
-    "sigma_shift_angstrom": "sigma_shift_angstrom",
-    "learn_prior": "learn_prior",
-}
-assert isinstance(DEFAULT_UNTIL, Either)
-SETTLED, LIMIT = DEFAULT_UNTIL.first, DEFAULT_UNTIL.second
-assert isinstance(LIMIT, MaxIterations)
-MOST_ITERATIONS = LIMIT.iterations
 NOISE = {"from-images": True, "white": False}
 
 
@@ -64,78 +45,34 @@ class Command:
     relax: str | None = None
     """Relax this symmetry (C4, D3, T, O, I, or a text file of operators): find the register of
     every particle."""
-    to: str = default_of(Relax, "to")
-    """With --relax: the subgroup that is kept."""
-    register_mask: Path | None = default_of(Relax, "mask")
-    """With --relax: mask (.mrc); only density inside it tells registers apart."""
-    register_max_resolution: float | None = default_of(Relax, "max_resolution")
-    """With --relax: registers are told apart by frequencies up to this resolution (Å)."""
     register: Literal["soft", "hard"] = default_of(Relax, "register")
     """With --relax: give an image to all registers by their probability, or to the best."""
-    cross_fit: int = default_of(Relax, "cross_fit")
-    """With --relax: folds per half-set; images are scored against maps without their fold. 1
-    scores them against maps that contain them."""
-    prior: Literal["isotypic", "plain"] = default_of(Relax, "prior")
-    """With --relax: give the asymmetric part a gain and a strength of its own, or take one FSC for
-    the whole map, as other programs do."""
-    optimism: float = default_of(Relax, "optimism")
-    """With --relax: standard errors added to the asymmetric FSC until it stands without. Acts on
-    the isotypic prior only."""
-    junk: bool = default_of(Relax, "junk")
-    """With --relax: infer which images show no particle, or a symmetric one, and count them by
-    the probability that they do not."""
-    start: Literal["symmetric", "reference", "poses"] = default_of(Relax, "start")
-    """With --relax: start from the symmetrised reference, the reference as it is, or the
-    registers of the input poses."""
-
     subgroups: Literal["auto", "all", "none"] = default_of(refine, "subgroups")
     """With --relax: which of its subgroups the images are asked about besides the group itself;
     auto asks about all if the group is rejected and has no more than 24 operators."""
 
     mode: Literal["local", "registers"] = "local"
     """Refine poses locally, or hold them and infer registers only."""
-    sigma_rotation_deg: float = default_of(Local, "sigma_rotation_deg")
-    """With --mode local: starting width of the pose prior per rotation axis (degrees)."""
-    sigma_shift_angstrom: float = default_of(Local, "sigma_shift_angstrom")
-    """With --mode local: starting width of the pose prior per shift axis (Å)."""
-    learn_prior: bool = default_of(Local, "learn_prior")
-    """With --mode local: let these widths follow the posterior."""
-
     symmetry: str = default_of(refine, "symmetry")
     """Without --relax: symmetry of the map."""
-    ini_high: float = default_of(refine, "ini_high")
-    """Resolution (Å) to which the reference is used."""
-    particle_diameter: float | None = default_of(refine, "particle_diameter")
-    """Diameter of the particle (Å); by default from the reference."""
     noise: Literal["from-images", "white", "smooth"] = noise_default()
     """Starting noise: from the background of the images, or white of unit variance. smooth starts
     from the background too and learns a smooth spectrum, for optics groups of few images."""
     fixed_noise: Switch = default_of(RadialNoise, "fixed")
     """Keep the starting noise spectrum, instead of learning it."""
-    normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
-    """Normalise the background of every image; auto looks whether it is."""
-    max_iterations: int = MOST_ITERATIONS
-    """Stop after so many iterations at the latest."""
-    seed: int = default_of(refine, "seed")
-    """Seed of everything random."""
-
-    image_root: Path | None = default_of(read_particles, "image_root")
-    """Folder that image names are relative to."""
-    passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
-    """Passthrough files of a .cs file; by default those of the same job in the same folder."""
-    ignore_aberrations: Switch = default_of(read_particles, "ignore_aberrations")
-    """Go on although the table has aberrations that are not modelled."""
-    skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
-    """Leave out images that are constant or hold NaN, instead of stopping."""
-
     resume: Switch = False
     """Go on from the checkpoint in the output folder."""
     overwrite: Switch = False
     """Replace the results of an earlier run in the output folder."""
-    cache_gib: float = default_of(refine, "cache_gib")
-    """Memory for images between iterations (GiB)."""
     quiet: Annotated[Switch, tyro.conf.arg(aliases=["-q"])] = False
     """Show only warnings and errors; log.txt has everything."""
+
+    relaxation: tyro.conf.OmitArgPrefixes[RelaxationOptions] = RelaxationOptions()
+    """With --relax: which registers there are, and how they are inferred."""
+    pose_prior: tyro.conf.OmitArgPrefixes[PosePriorOptions] = PosePriorOptions()
+    """With --mode local: how well the poses are known, at first."""
+    refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
+    table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     @property
     def interrupted(self) -> str:
@@ -146,10 +83,11 @@ class Command:
 
     def run(self) -> Result:
         """Refine, save everything, and say what was found."""
+        arguments = self.refinement.arguments()
         mode, relax, noise = self.components()
         _check_folder(self.out, self.resume, self.overwrite)
         with RunConsole(self.quiet) as console:
-            particles = self.read_particles()
+            particles = self.table.read(self.particles)
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
             try:
@@ -160,16 +98,11 @@ class Command:
                     relax=relax,
                     symmetry=self.symmetry,
                     noise=noise,
-                    until=SETTLED | MaxIterations(self.max_iterations),
                     callbacks=(_MakeFolder(self, console), bars),
                     out=folder,
                     resume=self.resume,
-                    ini_high=self.ini_high,
-                    particle_diameter=self.particle_diameter,
-                    normalise=self.normalise,
-                    seed=self.seed,
-                    cache_gib=self.cache_gib,
                     subgroups=self.subgroups,
+                    **arguments,
                 )
             finally:
                 bars.stop()
@@ -183,27 +116,18 @@ class Command:
         Raises:
             InputError: a value is out of range, or an option is given that cannot act.
         """
-        if self.max_iterations < 1:
-            raise InputError(f"--max-iterations is {self.max_iterations}; at least 1 is needed.")
-        if self.cache_gib < 0:
-            raise InputError(f"--cache-gib is {self.cache_gib:g}; it cannot be negative.")
         relax = None
-        if self.relax is None:
-            refuse_idle(self, [*RELAX_OPTIONS.values(), "subgroups"], "can act only with --relax")
+        if self.relax is not None:
+            relax = self.relaxation.component(self.relax, register=self.register)
         else:
-            if self.prior == "plain":
-                refuse_idle(self, ["optimism"], "can act only with --prior isotypic")
-            relax = checked(Relax, group=self.relax, **self._fields(RELAX_OPTIONS))
-        if self.mode == "registers":
-            refuse_idle(self, LOCAL_OPTIONS.values(), "can act only with --mode local")
-            if relax is None:
-                raise InputError(
-                    "--mode registers infers registers, and there are none without --relax. Name "
-                    "the symmetry to relax, or use `jaxrelax reconstruct` for a map at given poses."
-                )
-            mode: Mode = Registers()
-        else:
-            mode = checked(Local, **self._fields(LOCAL_OPTIONS))
+            idle = [*vars(self.relaxation), "register", "subgroups"]
+            refuse_idle(self, idle, "can act only with --relax")
+        mode = self.pose_prior.mode("--mode", self.mode)
+        if self.mode == "registers" and relax is None:
+            raise InputError(
+                "--mode registers infers registers, and there are none without --relax. Name "
+                "the symmetry to relax, or use `jaxrelax reconstruct` for a map at given poses."
+            )
         return mode, relax, self._noise()
 
     def _noise(self) -> NoiseModel:
@@ -212,40 +136,19 @@ class Command:
             return SmoothNoise()
         return RadialNoise(from_images=NOISE[self.noise], fixed=self.fixed_noise)
 
-    def read_particles(self) -> Particles:
-        """The table, with images that cannot be used refused or left out.
-
-        Raises:
-            InputError: see `jaxrelax.io.read_particles` and `jaxrelax.io.drop_bad_images`.
-        """
-        if self.particles.suffix != ".cs":
-            refuse_idle(self, ["passthrough"], "belongs to .cs files")
-        particles = read_particles(
-            self.particles,
-            self.image_root,
-            passthrough=self.passthrough,
-            ignore_aberrations=self.ignore_aberrations,
-        )
-        return drop_bad_images(particles, self.skip_bad_images)
-
-    def _fields(self, options: dict[str, str]) -> dict[str, Any]:
-        values = {field: getattr(self, option) for field, option in options.items()}
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
-
     def described(self) -> str:
         """The options as a command line, for the log."""
-        given = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "particles" or value == field.default:
+        words = []
+        for name, value in given_options(self).items():
+            if name == "particles":
                 continue
             if isinstance(value, bool):
-                given.append(flag(field.name) if value else "--no-" + flag(field.name)[2:])
+                words.append(flag(name) if value else "--no-" + flag(name)[2:])
             elif isinstance(value, tuple):
-                given.append(" ".join([flag(field.name), *map(str, value)]))
+                words.append(" ".join([flag(name), *map(str, value)]))
             else:
-                given.append(f"{flag(field.name)} {value}")
-        return " ".join(["jaxrelax refine", str(self.particles), *given])
+                words.append(f"{flag(name)} {value}")
+        return " ".join(["jaxrelax refine", str(self.particles), *words])
 
 
 class _MakeFolder(Callback):

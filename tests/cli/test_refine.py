@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrelax.cli import main
-from jaxrelax.cli.refine import LOCAL_OPTIONS, RELAX_OPTIONS, Command
+from jaxrelax.cli.option_groups import RefinementOptions
+from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.io import InputError, write_map, write_stack
 from jaxrelax.refinement import Local, MaxIterations, Registers, Relax, refine
@@ -21,24 +22,14 @@ def words(data, tmp_path):
     return [*("refine", str(data.particles), "--reference", str(data.reference), "--out", str(out))]
 
 
-def test_every_field_of_the_components_has_an_option():
-    def names(component):
-        return {field.name for field in dataclasses.fields(component)}
-
-    options = names(Command)
-    assert names(Relax) == {"group", *RELAX_OPTIONS}
-    assert names(Local) == {"pose_search", *LOCAL_OPTIONS}
-    assert names(RadialNoise) == {"from_images", "fixed"}
-    assert {*RELAX_OPTIONS.values(), *LOCAL_OPTIONS.values()} <= options
-    arguments = set(inspect.signature(refine).parameters)
-    assert arguments - options == {"until", "callbacks"}
-    # What the options allow is what the component allows.
+def test_every_argument_of_refine_has_an_option():
+    options = {field.name for field in dataclasses.fields(Command)}
+    options |= {field.name for field in dataclasses.fields(RefinementOptions)}
+    assert set(inspect.signature(refine).parameters) - options == {"until", "callbacks"}
+    assert {field.name for field in dataclasses.fields(RadialNoise)} == {"from_images", "fixed"}
+    # What the option allows is what the component allows.
     for choice in ("soft", "hard"):
         Relax("C4", register=choice)
-    for choice in ("symmetric", "reference", "poses"):
-        Relax("C4", start=choice)
-    for choice in ("isotypic", "plain"):
-        Relax("C4", prior=choice)
 
 
 def test_the_plain_command(fake_refine, run, words, data, tmp_path):
@@ -103,6 +94,7 @@ def test_registers_only(fake_refine, run, words):
     [
         (("--to", "C2"), "--to: can act only with --relax"),
         (("--start", "poses", "--cross-fit", "1"), "--cross-fit, --start: can act only"),
+        (("--subgroups", "all", "--register", "hard"), "--register, --subgroups: can act only"),
         (("--mode", "registers"), "without --relax"),
         (
             ("--relax", "C4", "--mode", "registers", "--sigma-rotation-deg", "1"),

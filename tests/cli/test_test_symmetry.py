@@ -1,12 +1,9 @@
 """`jaxrelax test-symmetry`: the table, the file, and what is refused."""
 
-import dataclasses
 import json
 
 import pytest
 
-from jaxrelax.cli.refine import LOCAL_OPTIONS
-from jaxrelax.cli.test_symmetry import RELAX_OPTIONS, Command
 from jaxrelax.refinement import Local, MaxIterations, Registers, Relax
 
 
@@ -22,14 +19,6 @@ def words(data):
         *("test-symmetry", str(data.particles), "--reference", str(data.reference)),
         *("--group", "C4"),
     ]
-
-
-def test_the_options_are_those_of_the_components():
-    options = {field.name for field in dataclasses.fields(Command)}
-    fields = {field.name for field in dataclasses.fields(Relax)}
-    # Registers are always soft here: the test is about maps, not about assignments.
-    assert fields == {"group", "register", *RELAX_OPTIONS}
-    assert {*RELAX_OPTIONS.values(), *LOCAL_OPTIONS.values()} <= options
 
 
 def test_the_table_is_printed(fake, run, words):

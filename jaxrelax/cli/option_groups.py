@@ -1,0 +1,177 @@
+"""Options that several commands share: each class is a group of them in the help.
+
+A command holds such a group as a field of type ``tyro.conf.OmitArgPrefixes``; the docstring of that
+field, where there is one, stands above the group's options instead of that of the class.
+"""
+# ruff: noqa: RUF009  (defaults are read from the components, and are immutable)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
+from jaxrelax.io import InputError, Particles, drop_bad_images, read_particles
+from jaxrelax.refinement import Local, MaxIterations, Mode, Registers, Relax, refine
+from jaxrelax.refinement.criteria import Either
+from jaxrelax.refinement.refine import DEFAULT_UNTIL
+
+assert isinstance(DEFAULT_UNTIL, Either)
+SETTLED, LIMIT = DEFAULT_UNTIL.first, DEFAULT_UNTIL.second
+assert isinstance(LIMIT, MaxIterations)
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How the table of particles is read."""
+
+    image_root: Path | None = default_of(read_particles, "image_root")
+    """Folder that image names are relative to."""
+    passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
+    """Passthrough files of a .cs file; by default those of the same job in the same folder."""
+    ignore_aberrations: Switch = default_of(read_particles, "ignore_aberrations")
+    """Go on although the table has aberrations that are not modelled."""
+
+    def read(self, path: Path) -> Particles:
+        """The table.
+
+        Raises:
+            InputError: see `jaxrelax.io.read_particles`; or passthrough files without a .cs file.
+        """
+        if path.suffix != ".cs":
+            refuse_idle(self, ["passthrough"], "belongs to .cs files")
+        return read_particles(
+            path,
+            self.image_root,
+            passthrough=self.passthrough,
+            ignore_aberrations=self.ignore_aberrations,
+        )
+
+
+@dataclass(frozen=True)
+class ParticleOptions(TableOptions):
+    """How the table of particles is read, and what becomes of images that cannot be used."""
+
+    skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
+    """Leave out images that are constant or hold NaN, instead of stopping."""
+
+    def read(self, path: Path) -> Particles:
+        """The table, with images that cannot be used refused or left out.
+
+        Raises:
+            InputError: as `TableOptions.read`, and see `jaxrelax.io.drop_bad_images`.
+        """
+        return drop_bad_images(super().read(path), self.skip_bad_images)
+
+
+@dataclass(frozen=True)
+class RegisterOptions:
+    """Which registers there are, and where they differ."""
+
+    to: str = default_of(Relax, "to")
+    """The subgroup that is kept; the symmetries between it and the group are in question."""
+    register_mask: Path | None = default_of(Relax, "mask")
+    """Mask (.mrc); only density inside it tells registers apart."""
+
+    def component(self, group: str, **more: Any) -> Relax:
+        """The relaxation of a group, with these options and more of its fields.
+
+        Raises:
+            InputError: a value is out of range, or an option is given that cannot act.
+        """
+        # Fields of the component need no such prefix; among a command's options it says what for.
+        values = {name.removeprefix("register_"): value for name, value in vars(self).items()}
+        if self.register_mask is not None:
+            values["mask"] = str(self.register_mask)
+        return checked(Relax, group=group, **values, **more)
+
+
+@dataclass(frozen=True)
+class RelaxationOptions(RegisterOptions):
+    """How registers are inferred, and the map with them."""
+
+    register_max_resolution: float | None = default_of(Relax, "max_resolution")
+    """Registers are told apart by frequencies up to this resolution (Å)."""
+    cross_fit: int = default_of(Relax, "cross_fit")
+    """Folds per half-set; images are scored against maps without their fold. 1 scores them against
+    maps that contain them."""
+    prior: Literal["isotypic", "plain"] = default_of(Relax, "prior")
+    """Give the asymmetric part a gain and a strength of its own, or take one FSC for the whole
+    map, as other programs do."""
+    optimism: float = default_of(Relax, "optimism")
+    """Standard errors added to the asymmetric FSC until it stands without. Acts on the isotypic
+    prior only."""
+    junk: bool = default_of(Relax, "junk")
+    """Infer which images show no particle, or a symmetric one, and count them by the probability
+    that they do not."""
+    start: Literal["symmetric", "reference", "poses"] = default_of(Relax, "start")
+    """Start from the symmetrised reference, the reference as it is, or the registers of the input
+    poses."""
+
+    def component(self, group: str, **more: Any) -> Relax:
+        """As `RegisterOptions.component`."""
+        if self.prior == "plain":
+            refuse_idle(self, ["optimism"], "can act only with --prior isotypic")
+        return super().component(group, **more)
+
+
+@dataclass(frozen=True)
+class PoseErrorOptions:
+    """How well the poses are known."""
+
+    sigma_rotation_deg: float = default_of(Local, "sigma_rotation_deg")
+    """Error of the poses per rotation axis (degrees): the width of their prior."""
+    sigma_shift_angstrom: float = default_of(Local, "sigma_shift_angstrom")
+    """Error of the origins per axis (Å): the width of their prior."""
+
+    def mode(self, option: str, value: str) -> Mode:
+        """Local poses under this prior if that is the value of the option; else registers only.
+
+        Raises:
+            InputError: a width is out of range, or given where poses are held.
+        """
+        if value == "local":
+            return checked(Local, **vars(self))
+        refuse_idle(self, vars(self), f"can act only with {option} local")
+        return Registers()
+
+
+@dataclass(frozen=True)
+class PosePriorOptions(PoseErrorOptions):
+    """How well the poses are known, at first."""
+
+    learn_prior: bool = default_of(Local, "learn_prior")
+    """Let these widths follow the posterior."""
+
+
+@dataclass(frozen=True)
+class RefinementOptions:
+    """How the refinement begins, and how long it may go on."""
+
+    ini_high: float = default_of(refine, "ini_high")
+    """Resolution (Å) to which the reference is used."""
+    particle_diameter: float | None = default_of(refine, "particle_diameter")
+    """Diameter of the particle (Å); by default from the reference."""
+    normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
+    """Normalise the background of every image; auto looks whether it is."""
+    max_iterations: int = LIMIT.iterations
+    """Stop after so many iterations at the latest."""
+    seed: int = default_of(refine, "seed")
+    """Seed of everything random."""
+    cache_gib: float = default_of(refine, "cache_gib")
+    """Memory for images between iterations (GiB)."""
+
+    def arguments(self) -> dict[str, Any]:
+        """These options as arguments of `jaxrelax.refine`.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        if self.max_iterations < 1:
+            raise InputError(f"--max-iterations is {self.max_iterations}; at least 1 is needed.")
+        if self.cache_gib < 0:
+            raise InputError(f"--cache-gib is {self.cache_gib:g}; it cannot be negative.")
+        arguments = dict(vars(self))
+        limit = MaxIterations(arguments.pop("max_iterations"))
+        return {**arguments, "until": SETTLED | limit}

@@ -1,0 +1,38 @@
+"""Options that commands share are the fields of the components, with their defaults."""
+
+import dataclasses
+from typing import get_args, get_type_hints
+
+from jaxrelax.cli.option_groups import (
+    PoseErrorOptions,
+    PosePriorOptions,
+    RegisterOptions,
+    RelaxationOptions,
+)
+from jaxrelax.refinement import Local, Registers, Relax
+
+
+def names(kind):
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def test_every_field_of_the_components_has_an_option():
+    # What becomes of an image's registers is an option of refine alone: a test needs soft ones.
+    options = {name.removeprefix("register_") for name in names(RelaxationOptions)}
+    assert names(Relax) == {"group", "register", *options}
+    assert names(Local) == {"pose_search", *names(PosePriorOptions)}
+
+
+def test_what_the_options_allow_is_what_the_component_allows():
+    hints = get_type_hints(RelaxationOptions)
+    for name in ("prior", "start"):
+        for choice in get_args(hints[name]):
+            assert getattr(Relax("C4", **{name: choice}), name) == choice
+
+
+def test_defaults_make_the_default_components():
+    for options in (RegisterOptions(), RelaxationOptions()):
+        assert options.component("C4") == Relax("C4")
+    for options in (PoseErrorOptions(), PosePriorOptions()):
+        assert options.mode("--mode", "local") == Local()
+        assert options.mode("--mode", "registers") == Registers()
