@@ -7,6 +7,7 @@ from .agreement import (
     pose_error_mod_group,
     register_agreement,
 )
+from .characters import isotypic_weights
 from .cosets import RightCosets, register_mates, right_cosets
 from .groups import NotAGroupError, PointGroup, group_from_operators, nearest_operator
 from .operator_files import parse_group, read_operators
@@ -40,6 +41,7 @@ __all__ = [
     "exp_so3",
     "group_from_operators",
     "is_axis_aligned_permutation",
+    "isotypic_weights",
     "matrix_to_cryosparc_pose",
     "matrix_to_euler",
     "matrix_to_rotvec",

@@ -15,6 +15,13 @@ from jaxrelax.reconstruction.axes import (
     moved,
     symmetry_correlation,
 )
+from jaxrelax.reconstruction.components import (
+    apply_component_gains,
+    component_counts,
+    component_fsc,
+    component_shares,
+    share_of_components,
+)
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
 from jaxrelax.reconstruction.isotypic import (
     HalfAlignment,
@@ -44,9 +51,13 @@ __all__ = [
     "accumulate",
     "align_axes",
     "align_half_maps",
+    "apply_component_gains",
     "apply_gain",
     "asymmetric_coefficients",
     "completed",
+    "component_counts",
+    "component_fsc",
+    "component_shares",
     "corrected_fsc",
     "density_mask",
     "empty_accumulator",
@@ -61,6 +72,7 @@ __all__ = [
     "particle_radius_angstrom",
     "resolution_shell",
     "rotate_map",
+    "share_of_components",
     "soft_sphere",
     "solvent_mask",
     "symmetrise",

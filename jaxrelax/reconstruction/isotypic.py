@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int
 
 from jaxrelax.geometry import PointGroup
 from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
@@ -45,10 +45,12 @@ class HalfAlignment(NamedTuple):
         fsc: FSC of the asymmetric parts per shell, each shell with the operator that the *other*
             shells choose. Choosing by the shell itself would take the best of |G| tries and give
             noise a positive correlation.
+        chosen: index in G of that operator, per shell.
     """
 
     index: int
     fsc: Float64[np.ndarray, " shells"]
+    chosen: Int[np.ndarray, " shells"]
 
 
 def align_half_maps(
@@ -90,7 +92,9 @@ def align_half_maps(
     ).sum(axis=2)
     chosen = np.argmax(total[:, None] - window, axis=0)
     return HalfAlignment(
-        int(operators[int(np.argmax(total))]), correlation[chosen, np.arange(len(power))]
+        int(operators[int(np.argmax(total))]),
+        correlation[chosen, np.arange(len(power))],
+        np.asarray(operators)[chosen],
     )
 
 

@@ -90,14 +90,15 @@ def symmetrise(
     average = np.mean([_permute(map_, g) for g in group.operators[exact]], axis=0)
     if exact.all():
         return average.astype(np.float32)
-    cosets = _left_coset_representatives(group, exact)
+    cosets = left_coset_representatives(group, exact)
     # The identity among them is not a rotation, but must lose the same corners of Fourier space.
     average = inside_sphere(average.astype(np.float32))
     turned = [rotate_map(average, group.operators[g]) for g in cosets]
     return np.mean(turned, axis=0).astype(np.float32)
 
 
-def _left_coset_representatives(group: PointGroup, members) -> list[int]:
+def left_coset_representatives(group: PointGroup, members) -> list[int]:
+    """One index r of each coset r P, for the subgroup P whose elements are marked."""
     remaining = set(range(group.order))
     representatives = []
     while remaining:

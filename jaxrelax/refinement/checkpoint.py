@@ -18,7 +18,7 @@ import numpy as np
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement.state import State
 
-FORMAT = 2
+FORMAT = 3
 HEADER = "checkpoint/checkpoint.json"
 
 

@@ -150,7 +150,7 @@ def _map_without(
     if problem.cross_fitted:
         folds = folds[:fold] + folds[fold + 1 :]
     parts = score_map(problem, total(folds), half, prior, kept_share(problem))
-    spectrum = slice_power(parts.asymmetric, problem.map_box, len(prior.gain))
+    spectrum = slice_power(parts.asymmetric, problem.map_box, prior.max_shell + 1)
     power = float(np.sum(spectrum * prior.weight[half]))
     factor = state.amplitude
     if state.seeking and state.nats_per_power > 0 and power > 0:

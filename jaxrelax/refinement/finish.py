@@ -11,6 +11,7 @@ from jaxrelax.inference import entropy
 from jaxrelax.io import Particles
 from jaxrelax.reconstruction import (
     IsotypicParts,
+    apply_component_gains,
     apply_gain,
     corrected_fsc,
     density_mask,
@@ -26,6 +27,7 @@ from jaxrelax.refinement.evidence import asymmetry_evidence, peak_memory_gib
 from jaxrelax.refinement.expectation import Expectation, expectation, total
 from jaxrelax.refinement.maximisation import (
     align_parts,
+    component_curves,
     joined_maps,
     maximisation,
     unregularised_map,
@@ -173,14 +175,16 @@ def _combined(
     symmetric = corrected_fsc(parts[0].symmetric, parts[1].symmetric, density, rng)["corrected"]
     inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
     # Already in one frame; but every shell is judged with the operator that the others choose.
-    asymmetric = align_parts(problem, inside, problem.last_shell, rung, density).fsc
+    aligned = align_parts(problem, inside, problem.last_shell, rung, density)
+    by_component = component_curves(problem, inside, aligned, density)
     final = apply_gain(
         0.5 * (parts[0].symmetric + parts[1].symmetric), _joined(_until_zero(symmetric))
-    ) + apply_gain(
+    ) + apply_component_gains(
         region(problem, 0.5 * (parts[0].asymmetric + parts[1].asymmetric)),
-        _joined(_until_zero(asymmetric)),
+        np.stack([_joined(_until_zero(row)) for row in by_component]),
+        problem.group,
     )
-    return final, {"symmetric": symmetric, "asymmetric": asymmetric}
+    return final, {"symmetric": symmetric, "asymmetric": aligned.fsc}
 
 
 def _in_one_frame(

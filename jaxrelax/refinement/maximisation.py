@@ -13,14 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
+from jaxrelax.geometry import isotypic_weights
 from jaxrelax.imaging import working_box
 from jaxrelax.reconstruction import (
     HalfAlignment,
     IsotypicParts,
     ShellSums,
     align_half_maps,
+    apply_component_gains,
     apply_gain,
     asymmetric_coefficients,
+    component_counts,
+    component_fsc,
     corrected_fsc,
     density_mask,
     first_below,
@@ -28,6 +32,7 @@ from jaxrelax.reconstruction import (
     independent_fraction,
     mean_weight,
     rotate_map,
+    share_of_components,
     wiener_map,
 )
 from jaxrelax.refinement.expectation import total
@@ -86,11 +91,13 @@ def maximisation(
     parts = [split_parts(problem, m) for m in maps]
 
     n_shells = max_shell + 1
-    gain, fsc_asymmetric = np.zeros(n_shells), np.zeros(n_shells)
+    gain = np.zeros((max(len(isotypic_weights(problem.group)) - 1, 1), n_shells))
+    fsc_asymmetric = np.zeros(n_shells)
     alignment, mean, signal = 0, 0.0, 0.0
     if relaxed:
         counts = coefficients(problem, sphere)[:n_shells]
-        alignment, fsc_asymmetric = align_parts(problem, parts, max_shell, score_shell, sphere)
+        aligned = align_parts(problem, parts, max_shell, score_shell, sphere)
+        alignment, fsc_asymmetric = aligned.index, aligned.fsc
         # Weighted by the inverse standard error of each shell.
         weight = np.sqrt(counts) * voting_shells(problem, n_shells, score_shell)
         mean = float(np.sum(fsc_asymmetric[:n_shells] * weight) / np.sum(weight))
@@ -114,13 +121,18 @@ def maximisation(
     if relaxed:
         if not seeking:
             inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
-            fsc_asymmetric = align_parts(problem, inside, max_shell, score_shell, density).fsc
+            inner = align_parts(problem, inside, max_shell, score_shell, density)
+            fsc_asymmetric = inner.fsc
             counts = coefficients(problem, density)[:n_shells]
         fsc_asymmetric = fsc_asymmetric[:n_shells]
-        gain = np.clip(fsc_asymmetric + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
+        # While seeking all components are alike: what is known of them is noise.
+        curves = np.broadcast_to(fsc_asymmetric, gain.shape)
+        if not (seeking or plain):
+            curves = component_curves(problem, inside, inner, density)[:, :n_shells]
+        gain = np.clip(curves + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
         if plain:
-            gain = np.ones(n_shells)
-        gain[np.arange(n_shells) > register_limit(problem, max_shell)] = 0.0
+            gain = np.ones_like(gain)
+        gain[:, np.arange(n_shells) > register_limit(problem, max_shell)] = 0.0
     weight = np.stack([np.asarray(mean_weight(h.accumulator(), n_shells)) for h in halves])
     return Maximisation(
         prior=MapPrior(weight.astype(np.float64), fsc_symmetric, gain, density, not seeking),
@@ -169,9 +181,17 @@ def joined_maps(
         IsotypicParts(parts[1].symmetric, rotate_map(parts[1].asymmetric, turn)),
         IsotypicParts(parts[0].symmetric, rotate_map(parts[0].asymmetric, turn.T)),
     ]
-    gains = [np.clip(c, 0.0, LARGEST_GAIN) for c in (prior.fsc_symmetric, prior.gain * amplitude)]
-    low = [np.where(np.arange(len(c)) < first_below(c, JOIN_ABOVE), 1.0, 0.0) for c in gains]
+    gains = [
+        np.clip(c, 0.0, LARGEST_GAIN) for c in (prior.fsc_symmetric[None], prior.gain * amplitude)
+    ]
+    low = [np.stack([_agreeing(row) for row in rows]) for rows in gains]
     joined_gain = [2.0 * c / (1.0 + c) * m for c, m in zip(gains, low, strict=True)]
+
+    def apply(part: int, map_, rows):
+        if part == 0:
+            return apply_gain(map_, rows[0])
+        return apply_component_gains(map_, rows, problem.group)
+
     result = []
     for half, folds in enumerate(sums):
         for fold in folds:
@@ -180,13 +200,43 @@ def joined_maps(
             alone = score_map(problem, rest, half, prior, share)
             factors = (1.0, np.float32(amplitude))
             symmetric, asymmetric = (
-                apply_gain((share * own[i] + others[half][i]) / (share + 1.0), joined_gain[i])
+                apply(i, (share * own[i] + others[half][i]) / (share + 1.0), joined_gain[i])
                 * prior.density
-                + apply_gain(factors[i] * alone[i], 1.0 - low[i])
+                + apply(i, factors[i] * alone[i], 1.0 - low[i])
                 for i in range(2)
             )
             result.append(IsotypicParts(symmetric, region(problem, asymmetric)))
     return result
+
+
+def _agreeing(curve: Float64[np.ndarray, " shells"]) -> Float64[np.ndarray, " shells"]:
+    """1 up to the first shell where the half-sets do not agree well enough to be joined."""
+    return np.where(np.arange(len(curve)) < first_below(curve, JOIN_ABOVE), 1.0, 0.0)
+
+
+def component_curves(
+    problem: Problem,
+    parts: list[IsotypicParts],
+    aligned: HalfAlignment,
+    mask: Float32[np.ndarray, "b b b"],
+) -> Float64[np.ndarray, "components shells"]:
+    """FSC of every isotypic component of the asymmetric parts, as far as counts tell them apart.
+
+    Args:
+        problem: groups and masks.
+        parts: of the half-maps, each in its own frame, multiplied by ``mask``.
+        aligned: of these.
+        mask: on the same box.
+    """
+    fraction = independent_fraction(region(problem, mask))
+    counts = component_counts(len(mask), fraction, problem.group, problem.subgroup)
+    if np.count_nonzero(counts[:, -1]) < 2:
+        return np.broadcast_to(aligned.fsc, counts.shape)
+    found = component_fsc(
+        region(problem, parts[0].asymmetric), region(problem, parts[1].asymmetric),
+        problem.group, aligned.chosen,
+    )  # fmt: skip
+    return share_of_components(aligned.fsc, found, counts)
 
 
 def unregularised_map(
@@ -228,7 +278,8 @@ def align_parts(
     """
     box = mask.shape[0]
     if problem.n_registers == 1:
-        return HalfAlignment(0, np.zeros(box // 2 + 1))
+        nothing = np.zeros(box // 2 + 1)
+        return HalfAlignment(0, nothing, nothing.astype(int))
     weight = np.sqrt(coefficients(problem, mask))
     weight[: max_shell + 1] *= voting_shells(problem, max_shell + 1, score_shell)
     weight[max_shell + 1 :] = 0.0

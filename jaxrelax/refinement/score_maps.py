@@ -11,7 +11,7 @@ from jaxrelax.imaging import working_box
 from jaxrelax.reconstruction import (
     IsotypicParts,
     ShellSums,
-    apply_gain,
+    apply_component_gains,
     inverse_tau2,
     isotypic_parts,
     wiener_map,
@@ -27,21 +27,21 @@ class MapPrior:
     Attributes:
         weight: mean weight per voxel and shell of each half-set.
         fsc_symmetric: FSC of the symmetric parts.
-        gain: of the asymmetric part.
+        gain: of the asymmetric part, per isotypic component.
         density: mask of the particle on the working box.
         masked: whether it applies to the asymmetric part too.
     """
 
     weight: Float64[np.ndarray, "2 shells"]
     fsc_symmetric: Float64[np.ndarray, " shells"]
-    gain: Float64[np.ndarray, " shells"]
+    gain: Float64[np.ndarray, "components shells"]
     density: Float32[np.ndarray, "b b b"]
     masked: bool
 
     @property
     def max_shell(self) -> int:
         """Last shell of the maps."""
-        return len(self.gain) - 1
+        return self.gain.shape[1] - 1
 
 
 def kept_share(problem: Problem) -> float:
@@ -67,7 +67,7 @@ def score_map(
         sums.accumulator(), tau.astype(np.float32), box=box, image_box=problem.map_box
     )
     split = split_parts(problem, np.asarray(solved) * problem.sphere(box))
-    asymmetric = region(problem, apply_gain(split.asymmetric, prior.gain))
+    asymmetric = region(problem, apply_component_gains(split.asymmetric, prior.gain, problem.group))
     return IsotypicParts(
         split.symmetric * prior.density, asymmetric * prior.density if prior.masked else asymmetric
     )

@@ -49,7 +49,9 @@ class State:
     weight: Float64[np.ndarray, "judged_halves prior_shells"] = field(
         default_factory=lambda: np.zeros((0, 1))
     )
-    gain: Float64[np.ndarray, " prior_shells"] = field(default_factory=lambda: np.zeros(1))
+    gain: Float64[np.ndarray, "components prior_shells"] = field(
+        default_factory=lambda: np.zeros((1, 1))
+    )
     density: Float32[np.ndarray, "d d d"] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32)
     )
@@ -75,7 +77,7 @@ class State:
 
     def sums(self) -> list[list[ShellSums]]:
         """Sums by half-set and fold, empty where maps are given instead."""
-        last = len(self.gain) - 1
+        last = self.gain.shape[1] - 1
         return [[ShellSums(values, last) for values in folds] for folds in self.fold_sums]
 
     def prior(self) -> MapPrior:

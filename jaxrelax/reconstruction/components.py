@@ -1,0 +1,161 @@
+"""Isotypic components of the asymmetric part: their FSCs, and a gain for each.
+
+What breaks a symmetry seldom breaks all of it alike: a cap on one end of a D7 particle leaves C7,
+and all its signal is in one of the four components that are not symmetric. One FSC for them all
+would take the noise of the other three for signal as strong as that, and break C7 too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Float, Float32, Float64, Int
+
+from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation, isotypic_weights
+from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
+from jaxrelax.reconstruction.isotypic import apply_gain
+from jaxrelax.reconstruction.rotate import left_coset_representatives, rotate_map
+
+# Of a shell and its neighbours together, before a component is told from the rest.
+FEWEST_COEFFICIENTS = 30.0
+# Of the power of the asymmetric part: less is rounding.
+NO_POWER = 1e-9
+LARGEST_FSC = 0.999
+
+
+def component_shares(group: PointGroup, subgroup: PointGroup) -> Float64[np.ndarray, " components"]:
+    """Share of the Fourier coefficients that an H-invariant map has in each asymmetric component.
+
+    They add up to 1/|H| − 1/|G|; components in which H leaves nothing invariant have none.
+    """
+    members = [group.index_of(h) for h in subgroup.operators]
+    return np.maximum(isotypic_weights(group)[1:, members].mean(axis=1), 0.0)
+
+
+def component_fsc(
+    asymmetric1: Float32[np.ndarray, "n n n"],
+    asymmetric2: Float32[np.ndarray, "n n n"],
+    group: PointGroup,
+    operators: Int[np.ndarray, " shells"],
+) -> Float64[np.ndarray, "components shells"]:
+    """FSC of every asymmetric component between two (masked) asymmetric parts.
+
+    With c_h = ⟨A₁, h A₂⟩ the cross power of a component is Σ_h w(h) c_{h⁻¹g}: no map need be
+    projected.
+
+    Args:
+        asymmetric1, asymmetric2: asymmetric parts of the half-maps.
+        group: G.
+        operators: for each shell the index of g such that ``g A₂`` is in the frame of A₁.
+    """
+    n = len(asymmetric1)
+    weights = isotypic_weights(group)[1:]
+    auto1, _ = _correlations(asymmetric1, asymmetric1, group)
+    auto2, cross = _correlations(asymmetric2, asymmetric1, group)
+    shells = np.arange(n // 2 + 1)
+    aligned = group.multiplication_table[group.inverse[:, None], operators[None]]  # h⁻¹ g
+    projected = weights @ cross[aligned, shells[None]]
+    power = np.sqrt(np.maximum(weights @ auto1, 0.0) * np.maximum(weights @ auto2, 0.0))
+    seen = power > NO_POWER * np.sqrt(auto1[0] * auto2[0])
+    return np.divide(projected, power, out=np.zeros_like(power), where=seen)
+
+
+def _correlations(map_, other, group: PointGroup):
+    """⟨V, h V⟩ and ⟨W, h V⟩ per operator and shell; of V only."""
+    n = len(map_)
+    mine, its = spectrum(map_), spectrum(other)
+    auto, cross = (np.zeros((group.order, n // 2 + 1)) for _ in range(2))
+    for h, operator in enumerate(group.operators):
+        turned = spectrum(rotate_map(map_, operator))
+        auto[h], cross[h] = cross_power(mine, turned, n), cross_power(its, turned, n)
+    return auto, cross
+
+
+def share_of_components(
+    fsc: Float[np.ndarray, " shells"],
+    components: Float[np.ndarray, "components shells"],
+    counts: Float[np.ndarray, "components shells"],
+) -> Float64[np.ndarray, "components shells"]:
+    """FSCs of the components, each no surer than its number of coefficients allows.
+
+    A component has few coefficients in a shell, so its FSC is averaged with that of neighbouring
+    shells until they have enough, and shrunk towards the average of all components, as if it were
+    known beforehand that they differ by about that much. The ratio of signal to noise that comes
+    out is applied to that of each shell, so that the curve keeps its shape.
+
+    Args:
+        fsc: of the whole asymmetric part.
+        components: of each component by itself.
+        counts: independent coefficients.
+    """
+    result = np.zeros_like(components)
+    total = counts.sum(axis=0)
+    for row, (mine, count) in enumerate(zip(components, counts, strict=True)):
+        if not np.any(count > 0):
+            continue
+        for shell in range(1, len(fsc)):
+            near = _neighbours(shell, count)
+            whole = float(np.average(fsc[near], weights=total[near]))
+            if whole <= 0.0:
+                result[row, shell] = fsc[shell]
+                continue
+            have = float(count[near].sum())
+            found = float(np.average(mine[near], weights=np.maximum(count[near], 1e-9)))
+            found = (found * have + whole / whole**2) / (have + 1.0 / whole**2)
+            ratio = _snr(found) / _snr(whole)
+            snr = ratio * _snr(fsc[shell])
+            result[row, shell] = snr / (1.0 + snr)
+    return result
+
+
+def _neighbours(shell: int, count) -> slice:
+    """The shells around one, as few as have enough coefficients together."""
+    for width in range(len(count)):
+        near = slice(max(shell - width, 1), shell + width + 1)
+        if count[near].sum() >= FEWEST_COEFFICIENTS:
+            return near
+    return slice(1, len(count))
+
+
+def _snr(fsc):
+    f = np.clip(fsc, 0.0, LARGEST_FSC)
+    return f / (1.0 - f)
+
+
+def component_counts(
+    n: int, independent_fraction: float, group: PointGroup, subgroup: PointGroup
+) -> Float64[np.ndarray, "components shells"]:
+    """Independent coefficients per component and shell of an n-box, under a mask."""
+    return component_shares(group, subgroup)[:, None] * shell_counts(n) * independent_fraction
+
+
+def apply_component_gains(
+    map_: Float32[np.ndarray, "n n n"],
+    gains: Float[np.ndarray, "components shells"],
+    group: PointGroup,
+) -> Float32[np.ndarray, "n n n"]:
+    """Multiply every component and shell of an asymmetric part by its gain.
+
+    The sum Σ_h [Σ_χ gain_χ w_χ(h)] h V. The operators that permute the axes cost nothing, so only
+    one map per coset of them is turned.
+    """
+    if np.all(gains == gains[0]):
+        return apply_gain(map_, gains[0])
+    n = len(map_)
+    shells = rfft_shells(n)[0].reshape(n, n, n // 2 + 1)
+    curves = np.zeros((group.order, int(shells.max()) + 1), np.float32)
+    kept = min(gains.shape[1], curves.shape[1])
+    curves[:, :kept] = (isotypic_weights(group)[1:].T @ gains)[:, :kept]
+    exact = np.array([is_axis_aligned_permutation(g) for g in group.operators])
+    cosets = left_coset_representatives(group, exact)
+    sums = np.zeros((len(cosets), n, n, n // 2 + 1), np.complex64)
+    for p in np.flatnonzero(exact):
+        turned = rotate_map(np.asarray(map_, np.float32), group.operators[p])
+        transform = np.asarray(scipy.fft.rfftn(turned, workers=-1))
+        for j, representative in enumerate(cosets):
+            sums[j] += curves[group.multiplication_table[representative, p]][shells] * transform
+    result = np.zeros(map_.shape, np.float32)
+    for representative, one in zip(cosets, sums, strict=True):
+        filtered = np.asarray(scipy.fft.irfftn(one, s=map_.shape, workers=-1)).astype(np.float32)
+        result += rotate_map(filtered, group.operators[representative])
+    return result
