@@ -14,6 +14,7 @@ THRESHOLD = 0.143
 TIGHT_MASK = 0.2  # correlation of phase-randomised maps at the resolution that is reported
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LARGE_GAP = 0.1  # between probabilities that should agree
+NO_REGISTERS = 0.005  # above chance: a posterior that says nothing
 
 
 class KeyFigure(NamedTuple):
@@ -120,6 +121,13 @@ def warnings(result: Result) -> list[str]:
             f"The posterior is not uniform (mean maximum {largest:.2f}, uniform {chance:.2f}) "
             "although no asymmetry was found in held-out images: the registers follow noise. "
             "Do not use them."
+        )
+    if evidence.found and largest < chance + NO_REGISTERS:
+        notes.append(
+            f"Asymmetry was found, but the posterior is uniform (mean maximum {largest:.2f}): the "
+            "likelihood sees no gain in the asymmetric map, and the test, which does not depend "
+            "on the noise model, does. The noise spectrum may be too high (do not keep it fixed), "
+            "or the asymmetry too weak to tell registers apart."
         )
     if evidence.found and evidence.half_set_agreement < evidence.expected_accuracy - LARGE_GAP:
         notes.append(

@@ -38,7 +38,7 @@ from jaxrelax.reconstruction.masks import (
     soft_sphere,
     solvent_mask,
 )
-from jaxrelax.reconstruction.rotate import rotate_map, symmetrise
+from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "particle_radius_angstrom",
     "resolution_shell",
     "rotate_map",
+    "rotated_maps",
     "share_of_components",
     "soft_sphere",
     "solvent_mask",

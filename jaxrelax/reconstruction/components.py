@@ -8,13 +8,12 @@ would take the noise of the other three for signal as strong as that, and break 
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
 from jaxtyping import Float, Float32, Float64, Int
 
-from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation, isotypic_weights
-from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
+from jaxrelax.geometry import PointGroup, isotypic_weights
+from jaxrelax.reconstruction.fsc import shell_counts
 from jaxrelax.reconstruction.isotypic import apply_gain
-from jaxrelax.reconstruction.rotate import left_coset_representatives, rotate_map
+from jaxrelax.reconstruction.rotate import half_ball, map_in_ball, rotated_spectra
 
 # Of a shell and its neighbours together, before a component is told from the rest.
 FEWEST_COEFFICIENTS = 30.0
@@ -61,14 +60,17 @@ def component_fsc(
 
 
 def _correlations(map_, other, group: PointGroup):
-    """⟨V, h V⟩ and ⟨W, h V⟩ per operator and shell; of V only."""
-    n = len(map_)
-    mine, its = spectrum(map_), spectrum(other)
-    auto, cross = (np.zeros((group.order, n // 2 + 1)) for _ in range(2))
-    for h, operator in enumerate(group.operators):
-        turned = spectrum(rotate_map(map_, operator))
-        auto[h], cross[h] = cross_power(mine, turned, n), cross_power(its, turned, n)
-    return auto, cross
+    """⟨V, h V⟩ and ⟨W, h V⟩ per operator and shell."""
+    ball = half_ball(len(map_))
+    mine, its = (next(rotated_spectra(m, np.eye(3)[None])) for m in (map_, other))
+    rows = []
+    for turned in rotated_spectra(map_, group.operators):
+        for fixed in (mine, its):
+            products = np.real(fixed.conj() * turned)
+            rows.append(
+                np.bincount(ball.shell, ball.multiplicity * products, minlength=len(map_) // 2 + 1)
+            )
+    return np.array(rows[::2]), np.array(rows[1::2])
 
 
 def share_of_components(
@@ -136,26 +138,16 @@ def apply_component_gains(
 ) -> Float32[np.ndarray, "n n n"]:
     """Multiply every component and shell of an asymmetric part by its gain.
 
-    The sum Σ_h [Σ_χ gain_χ w_χ(h)] h V. The operators that permute the axes cost nothing, so only
-    one map per coset of them is turned.
+    The sum Σ_h [Σ_χ gain_χ w_χ(h)] h V.
     """
     if np.all(gains == gains[0]):
         return apply_gain(map_, gains[0])
-    n = len(map_)
-    shells = rfft_shells(n)[0].reshape(n, n, n // 2 + 1)
-    curves = np.zeros((group.order, int(shells.max()) + 1), np.float32)
+    ball = half_ball(len(map_))
+    curves = np.zeros((group.order, len(map_) // 2 + 1), np.float32)
     kept = min(gains.shape[1], curves.shape[1])
     curves[:, :kept] = (isotypic_weights(group)[1:].T @ gains)[:, :kept]
-    exact = np.array([is_axis_aligned_permutation(g) for g in group.operators])
-    cosets = left_coset_representatives(group, exact)
-    sums = np.zeros((len(cosets), n, n, n // 2 + 1), np.complex64)
-    for p in np.flatnonzero(exact):
-        turned = rotate_map(np.asarray(map_, np.float32), group.operators[p])
-        transform = np.asarray(scipy.fft.rfftn(turned, workers=-1))
-        for j, representative in enumerate(cosets):
-            sums[j] += curves[group.multiplication_table[representative, p]][shells] * transform
-    result = np.zeros(map_.shape, np.float32)
-    for representative, one in zip(cosets, sums, strict=True):
-        filtered = np.asarray(scipy.fft.irfftn(one, s=map_.shape, workers=-1)).astype(np.float32)
-        result += rotate_map(filtered, group.operators[representative])
-    return result
+    turned = rotated_spectra(map_, group.operators)
+    total = np.zeros(len(ball.index), np.complex64)
+    for curve, spectrum in zip(curves, turned, strict=True):
+        total += curve[ball.shell] * spectrum
+    return map_in_ball(total, len(map_))

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, Float64, Int
 
 from jaxrelax.geometry import PointGroup
 from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
-from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, symmetrise
+from jaxrelax.reconstruction.rotate import inside_sphere, rotated_maps, symmetrise
 
 
 class IsotypicParts(NamedTuple):
@@ -80,8 +80,7 @@ def align_half_maps(
     first, second = spectrum(asymmetric1), spectrum(asymmetric2)
     power = np.sqrt(cross_power(first, first, n) * cross_power(second, second, n))
     correlation = np.empty((len(operators), len(power)))
-    for row, g in enumerate(operators):
-        turned = rotate_map(asymmetric2, group.operators[g])
+    for row, turned in enumerate(rotated_maps(asymmetric2, group.operators[operators])):
         cross = cross_power(first, spectrum(turned), n)
         correlation[row] = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
     votes = correlation * shell_weight

@@ -35,7 +35,13 @@ from jaxrelax.inference import (
     whitened_tangents,
     whitened_views,
 )
-from jaxrelax.reconstruction import IsotypicParts, density_mask, first_below, rotate_map
+from jaxrelax.reconstruction import (
+    IsotypicParts,
+    density_mask,
+    first_below,
+    rotate_map,
+    rotated_maps,
+)
 from jaxrelax.refinement.discriminability import Discriminability
 from jaxrelax.refinement.maximisation import align_parts, register_limit
 from jaxrelax.refinement.problem import Problem
@@ -171,10 +177,9 @@ def _registers(problem: Problem, asymmetric, width_deg: float, rung: int) -> Fou
     if width_deg > 0.0:
         # Isotropic, so that it does not matter that poses turn in the frame of the image.
         turns = rotvec_to_matrix(np.deg2rad(width_deg) * accuracy_points(3, 64).reshape(-1, 3))
-        low = np.mean([rotate_map(low, turn) for turn in turns], axis=0)
-    return _volume(
-        problem, np.stack([rotate_map(low, r.T) for r in problem.registers.representatives]), rung
-    )
+        low = np.mean(list(rotated_maps(low, turns)), axis=0)
+    inverses = problem.registers.representatives.transpose(0, 2, 1)
+    return _volume(problem, np.stack(list(rotated_maps(low, inverses))), rung)
 
 
 def _volume(problem: Problem, maps, rung: int) -> FourierVolume:

@@ -20,7 +20,7 @@ from jaxrelax.imaging import (
 )
 from jaxrelax.inference import Mixture, PosePosterior, PosePrior, Poses, PoseSearch
 from jaxrelax.io import InputError
-from jaxrelax.reconstruction import rotate_map
+from jaxrelax.reconstruction import rotated_maps
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.programs import preparation, search_program
 from jaxrelax.refinement.state import State
@@ -38,10 +38,8 @@ def register_volume(
     every channel, so that interpolation cannot prefer a register; only the asymmetric part is
     turned: ``V_j(r) = S(r) + A(r_j r)``.
     """
-    copies = [
-        symmetric + rotate_map(asymmetric, representative.T)
-        for representative in problem.registers.representatives
-    ]
+    inverses = problem.registers.representatives.transpose(0, 2, 1)
+    copies = [symmetric + turned for turned in rotated_maps(asymmetric, inverses)]
     if len(copies) > 1:
         copies.append(symmetric)
     return fourier_volume(

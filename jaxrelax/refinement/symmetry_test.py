@@ -40,7 +40,7 @@ from jaxrelax.inference import (
     orientation_scores,
     permutation_test,
 )
-from jaxrelax.reconstruction import IsotypicParts, rotate_map, symmetrise
+from jaxrelax.reconstruction import IsotypicParts, rotated_maps, symmetrise
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import SubgroupTest
 from jaxrelax.refinement.scoring import prepared_batches
@@ -117,9 +117,8 @@ def group_correlation(
 ) -> Float64[np.ndarray, " order"]:
     """⟨D, g D⟩ for every g of G. Their mean over a subgroup is the power of its average of D."""
     flat = asymmetric.reshape(-1).astype(np.float64)
-    return np.array(
-        [flat @ rotate_map(asymmetric, g).reshape(-1).astype(np.float64) for g in group.operators]
-    )
+    turned = rotated_maps(asymmetric, group.operators)
+    return np.array([flat @ one.reshape(-1).astype(np.float64) for one in turned])
 
 
 def most_preserved(
@@ -219,7 +218,9 @@ def _volumes(problem: Problem, map_: Split, shell: int) -> tuple[FourierVolume, 
     """Base and tested part; channel j at pose A is the map at pose ``A r_jᵀ``."""
 
     def turned(part):
-        return np.stack([rotate_map(part, r.T) for r in problem.registers.representatives])
+        return np.stack(
+            list(rotated_maps(part, problem.registers.representatives.transpose(0, 2, 1)))
+        )
 
     base = map_.symmetric[None]
     if map_.preserved is not None:

@@ -118,6 +118,9 @@ def test_warnings_fire(result):
     assert any("not resolved" in note for note in warnings(flat))
     tight = replace(result, fsc=result.fsc | {"random": np.full(len(result.fsc["random"]), 0.5)})
     assert any("wider, softer" in note for note in warnings(tight))
+    uniform = np.full_like(result.registers, 1.0 / result.registers.shape[1])
+    silent = replace(result, registers=uniform)
+    assert any("posterior is uniform" in note for note in warnings(silent))
     short = replace(result, history=result.history[:3])
     assert any("still being sought" in note for note in warnings(short))
     # Optimism alone is no reason: it stays where the signal is weak.
