@@ -30,6 +30,7 @@ from jaxrelax.imaging.smooth_noise import SmoothNoise
 from jaxrelax.imaging.volume import (
     fourier_volume,
     gridding_correction,
+    half_grid_frequencies,
     half_grid_shells,
     map_from_half_transform,
     resample_map,
@@ -55,6 +56,7 @@ __all__ = [
     "fold_friedel",
     "fourier_volume",
     "gridding_correction",
+    "half_grid_frequencies",
     "half_grid_shells",
     "half_shape",
     "half_spectrum",

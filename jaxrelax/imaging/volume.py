@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
-from jaxtyping import Array, Complex, Complex64, Float, Float32, Int
+from jaxtyping import Array, Complex, Complex64, Float, Float32, Float64, Int
 
 from jaxrelax.imaging.slices import OVERSAMPLING, FourierVolume, half_shape
 
@@ -117,11 +117,16 @@ def map_from_half_transform(
     return real / gridding_correction(box) * np.float32(scale)
 
 
-def half_grid_shells(radius: int) -> Int[np.ndarray, "z y x"]:
-    """Shell (in unpadded Fourier pixels) of every voxel of the oversampled half grid."""
+def half_grid_frequencies(radius: int) -> Float64[np.ndarray, "z y x"]:
+    """Length (in unpadded Fourier pixels) of every wavevector of the oversampled half grid."""
     z, y, x = (np.arange(s) for s in half_shape(radius))
     r2 = (z - radius)[:, None, None] ** 2 + (y - radius)[None, :, None] ** 2 + x[None, None, :] ** 2
-    return np.rint(np.sqrt(r2) / OVERSAMPLING).astype(np.int32)
+    return np.sqrt(r2) / OVERSAMPLING
+
+
+def half_grid_shells(radius: int) -> Int[np.ndarray, "z y x"]:
+    """Shell of every voxel of the oversampled half grid."""
+    return np.rint(half_grid_frequencies(radius)).astype(np.int32)
 
 
 def resample_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:

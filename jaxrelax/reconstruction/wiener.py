@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrelax.imaging import half_grid_shells, half_shape, map_from_half_transform
+from jaxrelax.imaging import (
+    half_grid_frequencies,
+    half_grid_shells,
+    half_shape,
+    map_from_half_transform,
+)
 from jaxrelax.reconstruction.accumulators import Accumulator
 
 # Of the shell's mean weight: keeps voxels that no image reached from dividing zero by zero.
@@ -29,13 +34,14 @@ def mean_weight(accumulator: Accumulator, n_shells: int) -> Float[Array, " shell
     return _shell_means(accumulator.values[:, 2], accumulator.radius, n_shells)
 
 
-@partial(jax.jit, static_argnames=("box", "image_box"))
+@partial(jax.jit, static_argnames=("box", "image_box", "margin"))
 def wiener_map(
     accumulator: Accumulator,
     inverse_tau2: Float[Array, " shells"],
     *,
     box: int,
     image_box: int,
+    margin: int = 0,
 ) -> Float[Array, "n n n"]:
     """``num / (den + 1/τ²)`` on the oversampled grid, as a real map on the working box.
 
@@ -45,6 +51,8 @@ def wiener_map(
             set to zero. Zero entries give the unregularised map (a tiny ridge remains).
         box: working box of the map, at least the accumulator's radius.
         image_box: box of the images.
+        margin: number of last shells over which the map falls smoothly to nothing. A sharp end has
+            the symmetry of the grid; turned maps of a symmetric particle then differ at it.
     """
     radius = accumulator.radius
     n_shells = inverse_tau2.shape[0]
@@ -54,6 +62,11 @@ def wiener_map(
     prior = jnp.maximum(inverse_tau2, RIDGE * mean_weight(accumulator, n_shells) + 1e-30)[lookup]
     numerator = jax.lax.complex(accumulator.values[:, 0], accumulator.values[:, 1])
     transform = jnp.where(inside, numerator / (accumulator.values[:, 2] + prior), 0.0)
+    if margin:
+        # 1 up to the end of the last shell before the margin.
+        beyond = half_grid_frequencies(radius).reshape(-1) - (n_shells - 0.5 - margin)
+        fall = 0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / margin, 0.0, 1.0))
+        transform = transform * fall.astype(np.float32)
     return map_from_half_transform(
         transform.reshape(half_shape(radius)), box=box, image_box=image_box
     )

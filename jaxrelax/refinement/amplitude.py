@@ -30,6 +30,9 @@ from jaxrelax.refinement.state import State
 # Per half-set; a strength needs no more.
 MOST_IMAGES = 2000
 LARGEST_STEP = 4.0
+# Of the strength, in nats, from one iteration to the next: registers sharpen by degrees, and what a
+# soft posterior has found of the map leads the rest of it.
+LARGEST_RISE = 4.0
 # What a strength that was fitted to the very images must gain over none to be as likely: noise
 # alone gains 2.7 nats in one of a hundred symmetric particles (half a χ² of one degree). The
 # half-sets' scores are correlated when there is only noise, so half of their sum is counted.
@@ -52,11 +55,13 @@ class Calibrated(NamedTuple):
 
     Attributes:
         factor: of the strength that the maps had.
+        nats: mean squared distance between views that it stands for.
         symmetric_fraction: π.
         log_likelihood: over that of the symmetrised map, in nats.
     """
 
     factor: float
+    nats: float
     symmetric_fraction: float
     log_likelihood: float
 
@@ -113,7 +118,7 @@ def calibrate(
     distance = np.maximum(-2.0 * below.mean(axis=1, keepdims=True), 0.0)
     match = below + 0.5 * distance
     if not np.any(distance > 1e-9):
-        return Calibrated(0.0, 0.0, 0.0)
+        return Calibrated(0.0, 0.0, 0.0, 0.0)
 
     def likelihood(factor: float, fraction: float) -> float:
         terms = factor * match - 0.5 * factor**2 * distance
@@ -133,13 +138,16 @@ def calibrate(
         low, high = grid[at - 1], grid[min(at + 1, len(grid) - 1)]
         return _largest(lambda f: likelihood(f, fraction), low, high, 1e-3)
 
+    def found(factor: float, fraction: float, value: float) -> Calibrated:
+        return Calibrated(factor, factor**2 * float(distance.mean()), fraction, value)
+
     factor, value = best(0.0)
     if not with_symmetric or factor == 0.0:
-        return Calibrated(factor, 0.0, value)
+        return found(factor, 0.0, value)
     fraction, mixed = _largest(lambda share: best(share)[1], 0.0, 0.95, 2e-3)
     if mixed <= value:
-        return Calibrated(factor, 0.0, value)
-    return Calibrated(best(fraction)[0], fraction, mixed)
+        return found(factor, 0.0, value)
+    return found(best(fraction)[0], fraction, mixed)
 
 
 def _largest(

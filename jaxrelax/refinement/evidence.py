@@ -24,7 +24,7 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.refinement.expectation import total
 from jaxrelax.refinement.maximisation import coefficients, register_limit, unregularised_map
-from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.problem import MARGIN, Problem
 from jaxrelax.refinement.result import AsymmetryEvidence, SubgroupTest
 from jaxrelax.refinement.score_maps import region, split_parts
 from jaxrelax.refinement.state import State
@@ -67,11 +67,12 @@ def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> Is
     floor = 1.0 / np.sqrt(coefficients(problem, sphere))
     gain = joined(np.maximum(correlation, floor[: len(correlation)]))
     gain[np.arange(len(gain)) > register_limit(problem, max_shell)] = 0.0
-    # Voxels of the last shell are filled from one side only, and turning a map cuts half of it off:
-    # both leave a symmetric particle with an asymmetric rim, the same in both half-sets.
-    gain[max_shell:] = 0.0
+    # Where a map ends a symmetric particle has an asymmetric rim, the same in both half-sets.
+    gain[problem.whole(max_shell) + 1 :] = 0.0
     tau = inverse_tau2(np.asarray(mean_weight(whole, max_shell + 1)), symmetric)
-    solved = wiener_map(whole, tau.astype(np.float32), box=box, image_box=problem.map_box)
+    solved = wiener_map(
+        whole, tau.astype(np.float32), box=box, image_box=problem.map_box, margin=MARGIN
+    )
     split = split_parts(problem, np.asarray(solved) * sphere)
     return IsotypicParts(split.symmetric, apply_gain(region(problem, split.asymmetric), gain))
 

@@ -34,11 +34,6 @@ from jaxrelax.refinement.score_maps import kept_share, score_map, slice_power
 from jaxrelax.refinement.scoring import ScoredBatch, register_volume, scored_batches
 from jaxrelax.refinement.state import State
 
-# Mean squared distance between the views of a register and of the symmetrised map, in nats, while
-# asymmetry is sought. So little that the posterior follows the images in proportion, and does not
-# lock on what the first iterations happened to find.
-HELD_NATS = 0.1
-
 
 @dataclass
 class Expectation:
@@ -153,8 +148,10 @@ def _map_without(
     spectrum = slice_power(parts.asymmetric, problem.map_box, prior.max_shell + 1)
     power = float(np.sum(spectrum * prior.weight[half]))
     factor = state.amplitude
-    if state.seeking and state.nats_per_power > 0 and power > 0:
-        factor = np.sqrt(HELD_NATS / (state.nats_per_power * power))
+    if state.held_nats >= 0 and state.nats_per_power > 0 and power > 0:
+        # Not the factor is held: as registers sharpen in the course of a pass the map grows, and
+        # would be stronger than what its factor was calibrated for.
+        factor = np.sqrt(state.held_nats / (state.nats_per_power * power))
     factor = np.float32(factor)
     return IsotypicParts(parts.symmetric, parts.asymmetric * factor), float(power * factor**2)
 

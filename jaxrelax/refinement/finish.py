@@ -66,7 +66,8 @@ def finish(
             :func:`jaxrelax.refinement.evidence.asymmetry_evidence`.
     """
     rung = problem.rung(state.score_shell)
-    banded = expectation(problem, state, rung, on_batch=on_batch)
+    accumulated = problem.accumulated(state.score_shell, grow=False)
+    banded = expectation(problem, state, accumulated, on_batch=on_batch)
     evidence, predicted = None, None
     if problem.n_registers > 1:
         judged = banded
@@ -74,19 +75,19 @@ def finish(
             # The strength came out as nothing, so the posterior is uniform and its map symmetric.
             # What is judged then is the best that seeking had found.
             judged = expectation(
-                problem, state, rung, weights_override=state.sought, on_batch=on_batch
+                problem, state, accumulated, weights_override=state.sought, on_batch=on_batch
             )
         evidence = asymmetry_evidence(
-            problem, state, judged.sums, rung, judged.registers, subgroups=subgroups
+            problem, state, judged.sums, accumulated, judged.registers, subgroups=subgroups
         )
         del judged
-        halves = [unregularised_map(problem, total(folds), rung) for folds in banded.sums]
+        halves = [unregularised_map(problem, total(folds), accumulated) for folds in banded.sums]
         predicted = discriminability_of_halves(problem, state, *halves)
     exponent = _honest(problem, state, banded)
     if evidence is None or evidence.found:
         solved = maximisation(
-            problem, banded.sums, rung, optimism=state.optimism, score_shell=state.score_shell,
-            seeking=False,
+            problem, banded.sums, accumulated, optimism=state.optimism,
+            score_shell=state.score_shell, seeking=False,
         )  # fmt: skip
         maps = joined_maps(problem, banded.sums, solved, state.amplitude)
         state = state.replace(

@@ -11,13 +11,17 @@ from jaxtyping import Float32
 from jaxrelax.geometry import rotation_angle
 from jaxrelax.imaging import background_power, resample_map, white_spectrum, working_box
 from jaxrelax.reconstruction import isotypic_parts, resolution_shell
-from jaxrelax.refinement.amplitude import OCCAM_NATS, calibrate, cross_scores
+from jaxrelax.refinement.amplitude import LARGEST_RISE, OCCAM_NATS, calibrate, cross_scores
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.maximisation import Maximisation, half_maps, maximisation
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.schedule import Stage, next_optimism, next_stage
 from jaxrelax.refinement.state import State, StepInfo
 
+# Mean squared distance between the views of a register and of the symmetrised map, in nats, while
+# asymmetry is sought. So little that the posterior follows the images in proportion, and does not
+# lock on what the first iterations happened to find.
+HELD_NATS = 0.1
 # Share of an image's weight that a random register gets in the first iteration of a symmetric
 # start: enough that the half-maps' asymmetric parts rise above rounding, too little to decide.
 SYMMETRY_BREAKING = 0.5
@@ -181,7 +185,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         gain=solved.prior.gain,
         density=solved.prior.density,
         masked=solved.prior.masked,
-        seeking=stage != "settle" and not _plain(problem),
+        held_nats=-1.0 if _plain(problem) else HELD_NATS,
         nats_per_power=found.nats_per_power or state.nats_per_power,
         junk_fraction=_next_junk(problem, state, found),
         symmetric_probability=found.symmetric,
@@ -190,7 +194,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         history=history,
     )
     if stage == "settle" and problem.n_registers > 1 and not _plain(problem):
-        after = _calibrated(problem, after, maps)
+        after = _calibrated(problem, after, maps, state.held_nats)
     seconds = time.perf_counter() - began
     history = (*state.history, row | {"seconds": seconds})
     after = after.replace(score_shell=score_shell, growing=growing, history=history)
@@ -249,7 +253,8 @@ def _next_band(
     reach = resolution_shell(solved.fsc_symmetric, SCORE_ABOVE)
     if stage == "widen":
         reach = min(reach, int(WIDENED * lowest))
-    return int(np.clip(reach, lowest, accumulate_shell)), reach >= accumulate_shell
+    last = max(problem.whole(accumulate_shell), lowest)
+    return int(np.clip(reach, lowest, last)), reach >= last
 
 
 def _next_junk(problem: Problem, state: State, found: Expectation) -> float:
@@ -261,15 +266,21 @@ def _next_junk(problem: Problem, state: State, found: Expectation) -> float:
     return float(np.clip(found.junk.mean(), SMALLEST_JUNK, 1.0 - SMALLEST_JUNK))
 
 
-def _calibrated(problem: Problem, state: State, maps) -> State:
-    """Strength of the asymmetric part and symmetric fraction, from the other half's images."""
+def _calibrated(problem: Problem, state: State, maps, held_nats: float) -> State:
+    """Strength of the asymmetric part and symmetric fraction, from the other half's images.
+
+    ``held_nats`` is what the maps were held to so far, below 0 if they were not.
+    """
     amplitude = state.amplitude
     scores = cross_scores(problem, state, maps, amplitude)
     found = calibrate(
         scores.registers, scores.symmetric, 1.0 - scores.junk, with_symmetric=_junk(problem)
     )
+    most = LARGEST_RISE * held_nats if held_nats > 0 else np.inf
+    nats = min(found.nats, most)
     return state.replace(
-        amplitude=amplitude * found.factor,
+        amplitude=amplitude * found.factor * np.sqrt(nats / max(found.nats, 1e-30)),
+        held_nats=nats,
         symmetric_fraction=found.symmetric_fraction,
         log_odds=0.5 * found.log_likelihood - OCCAM_NATS,
     )

@@ -36,7 +36,7 @@ from jaxrelax.reconstruction import (
     wiener_map,
 )
 from jaxrelax.refinement.expectation import total
-from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.problem import MARGIN, Problem
 from jaxrelax.refinement.score_maps import (
     MapPrior,
     kept_share,
@@ -132,7 +132,7 @@ def maximisation(
         gain = np.clip(curves + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
         if plain:
             gain = np.ones_like(gain)
-        gain[:, np.arange(n_shells) > register_limit(problem, max_shell)] = 0.0
+        gain[:, np.arange(n_shells) > register_limit(problem, problem.whole(max_shell))] = 0.0
     weight = np.stack([np.asarray(mean_weight(h.accumulator(), n_shells)) for h in halves])
     return Maximisation(
         prior=MapPrior(weight.astype(np.float64), fsc_symmetric, gain, density, not seeking),
@@ -242,11 +242,11 @@ def component_curves(
 def unregularised_map(
     problem: Problem, sums: ShellSums, max_shell: int
 ) -> Float32[np.ndarray, "b b b"]:
-    """Half-map without prior (a tiny ridge), on the working box."""
+    """Half-map without prior (a tiny ridge), on the working box; see :data:`MARGIN`."""
     return np.asarray(
         wiener_map(
             sums.accumulator(), np.zeros(max_shell + 1, np.float32),
-            box=working_box(max_shell), image_box=problem.map_box,
+            box=working_box(max_shell), image_box=problem.map_box, margin=MARGIN,
         )
     )  # fmt: skip
 
@@ -262,7 +262,8 @@ def coefficients(
 def voting_shells(problem: Problem, n_shells: int, score_shell: int) -> Bool[np.ndarray, " s"]:
     """Which shells judge the asymmetric part: the scored ones that tell registers apart."""
     shells = np.arange(n_shells)
-    return (shells > 0) & (shells <= register_limit(problem, score_shell))
+    last = min(register_limit(problem, score_shell), problem.whole(n_shells - 1))
+    return (shells > 0) & (shells <= last)
 
 
 def align_parts(

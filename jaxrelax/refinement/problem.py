@@ -37,6 +37,8 @@ LADDER = (6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50
 HEADROOM = 1.25
 # Of Nyquist: beyond it slices are interpolated worst, and folds would be accumulated at full size.
 SCORED_SHARE = 0.9
+# Shells beyond the band over which maps fall smoothly to nothing.
+MARGIN = 2
 # Temporaries of the pose search: about a core's cache, or enough to fill an accelerator.
 CHUNK_BYTES = {"cpu": 3 * 2**20, "accelerator": 2**29}
 
@@ -127,10 +129,14 @@ class Problem:
     def accumulated(self, score_shell: int, grow: bool) -> int:
         """Last shell to accumulate when images are scored up to ``score_shell``."""
         rung = self.rung(score_shell)
-        if not grow:
-            return rung
-        ceiling = max((r for r in LADDER if r <= SCORED_SHARE * self.last_shell), default=rung)
-        return max(rung, min(self.rung(HEADROOM * rung), ceiling))
+        if grow:
+            ceiling = max((r for r in LADDER if r <= SCORED_SHARE * self.last_shell), default=rung)
+            rung = max(rung, min(self.rung(HEADROOM * rung), ceiling))
+        return min(rung + MARGIN, self.last_shell)
+
+    def whole(self, accumulated: int) -> int:
+        """Last shell of a map that is not in the margin, where it falls to nothing."""
+        return accumulated - MARGIN
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
         """Image geometry of an optics group up to ``max_shell``, scored band first."""

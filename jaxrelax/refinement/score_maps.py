@@ -17,7 +17,7 @@ from jaxrelax.reconstruction import (
     wiener_map,
 )
 from jaxrelax.reconstruction.fsc import cross_power, shell_counts, spectrum
-from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.problem import MARGIN, Problem
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ def score_map(
     box = working_box(prior.max_shell)
     tau = inverse_tau2(prior.weight[half], prior.fsc_symmetric) * share
     solved = wiener_map(
-        sums.accumulator(), tau.astype(np.float32), box=box, image_box=problem.map_box
-    )
+        sums.accumulator(), tau.astype(np.float32), box=box, image_box=problem.map_box,
+        margin=MARGIN,
+    )  # fmt: skip
     split = split_parts(problem, np.asarray(solved) * problem.sphere(box))
     asymmetric = region(problem, apply_component_gains(split.asymmetric, prior.gain, problem.group))
     return IsotypicParts(

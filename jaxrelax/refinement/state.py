@@ -56,8 +56,10 @@ class State:
         default_factory=lambda: np.zeros((0, 0, 0), np.float32)
     )
     masked: bool = False  # the density mask applies to the asymmetric part
-    seeking: bool = False  # its strength is held, not calibrated
     amplitude: float = 1.0  # calibrated factor of its gain
+    # Mean squared distance between the views of a register and of the symmetrised map, in nats,
+    # that the scoring maps are held to; below 0 they keep the factor above.
+    held_nats: float = -1.0
     # Log odds that there is asymmetry at all, from the same images; certain until calibrated.
     log_odds: float = 1e3
     nats_per_power: float = 0.0  # see Expectation
