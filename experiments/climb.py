@@ -20,7 +20,6 @@ from sweeps import INI_HIGH_ANGSTROM, DataSet, Point, data_set
 
 from jaxrelax.geometry import best_global_operator, parse_group, register_agreement
 from jaxrelax.refinement import Registers, Relax, State, prepare, step
-from jaxrelax.refinement.expectation import HELD_NATS
 from jaxrelax.refinement.maximisation import kept_share
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.refine import done
@@ -81,21 +80,19 @@ def with_old_sums(problem: Problem, state: State, held: bool) -> State:
         symmetric=np.stack(symmetric),
         asymmetric=np.stack(asymmetric) * np.float32(strength(state, held)),
         fold_sums=state.fold_sums[:0],
-        seeking=False,
+        held_nats=-1.0,
     )
 
 
 def strength(state: State, held: bool) -> float:
-    """Of the asymmetric part; while seeking from the distance that it had in the last pass.
+    """Of the asymmetric part, from the distance that it had in the last pass.
 
     The maps of a pass are not known to this script, so it is held one pass late.
     """
-    if not (held and state.seeking):
-        return state.amplitude
     last = state.history[-1]
-    if last["register_nats"] <= 0:
-        return 1.0
-    return float(np.sqrt(HELD_NATS / last["register_nats"])) * last["applied"]
+    if not held or state.held_nats < 0 or last["register_nats"] <= 0:
+        return state.amplitude
+    return float(np.sqrt(state.held_nats / last["register_nats"])) * last["applied"]
 
 
 def accuracy(problem: Problem, state: State, data: DataSet) -> float:
@@ -134,7 +131,7 @@ def climb(data: DataSet, variant: Variant) -> dict:
             applied = strength(state, variant.held) if state.history else 1.0
             state = with_old_sums(problem, state, variant.held)
         elif not variant.held:
-            state = state.replace(seeking=False)
+            state = state.replace(held_nats=-1.0)
         state, _ = step(problem, state)
         row = {**state.history[-1], "applied": applied}
         state = state.replace(history=(*state.history[:-1], row))

@@ -77,13 +77,14 @@ COLUMNS = (
 
 
 def design(size: str) -> list[Point]:
-    """The points of ``small`` or ``full``, each once."""
+    """The points of ``small``, ``base`` or ``full``, each once."""
     base = {point.group: point for point in BASE}
     if size == "small":
         points = [base[group] for group in SMALL_GROUPS]
         points += [replace(base["C4"], **change) for change in SMALL_VARIATIONS]
     else:
         points = list(BASE)
+    if size == "full":
         points += [
             replace(base[group], **change) for group in VARIED_GROUPS for change in ONE_AT_A_TIME
         ]
@@ -200,7 +201,8 @@ def main() -> None:
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--small", action="store_true", help="one seed, small groups (default)")
-    size.add_argument("--full", action="store_true", help="all groups, three seeds")
+    size.add_argument("--base", action="store_true", help="all groups at their base points")
+    size.add_argument("--full", action="store_true", help="all groups and factors, three seeds")
     parser.add_argument("--seeds", type=int, help="number of seeds")
     parser.add_argument("--groups", nargs="+", help="only these")
     parser.add_argument("--out", type=Path, default=Path("out/sweep"), help="folder of the CSV")
@@ -212,7 +214,7 @@ def main() -> None:
     if not asked.plot:
         seeds = asked.seeds or (3 if asked.full else 1)
         for seed in range(seeds):
-            for point in design("full" if asked.full else "small"):
+            for point in design("full" if asked.full else "base" if asked.base else "small"):
                 if asked.groups and point.group not in asked.groups:
                     continue
                 run(rows, point, seed, asked.oracle)

@@ -22,7 +22,7 @@ from jaxrelax.refinement import (
     step,
 )
 from jaxrelax.refinement.checkpoint import load_checkpoint, save_checkpoint
-from jaxrelax.refinement.expectation import HELD_NATS
+from jaxrelax.refinement.loop import HELD_NATS
 
 C4, C1 = point_group("C4"), point_group("C1")
 
@@ -89,7 +89,6 @@ def test_a_symmetric_particle_stays_symmetric(four_partners):
     assert last["settled"] == 1.0
     # What the maps say about registers is next to nothing.
     assert last["register_nats"] < 0.5 * HELD_NATS
-    assert last["amplitude"] < 0.2
 
 
 def test_resuming_gives_the_same_result(one_partner, tmp_path):
@@ -194,10 +193,10 @@ def test_images_think_more_of_maps_that_contain_them(four_partners):
 
 def test_while_seeking_the_strength_is_held(one_partner):
     state, info = stepped(one_partner, Relax("C4"), 3)
-    assert state.seeking
+    assert state.held_nats == HELD_NATS
     assert info.register_nats == pytest.approx(HELD_NATS, rel=0.5)
     plain, plain_info = stepped(one_partner, Relax("C4", prior="plain"), 3)
-    assert not plain.seeking
+    assert plain.held_nats < 0
     assert plain_info.register_nats > 2.0 * HELD_NATS
 
 
