@@ -139,7 +139,8 @@ def calibrate(
         return _largest(lambda f: likelihood(f, fraction), low, high, 1e-3)
 
     def found(factor: float, fraction: float, value: float) -> Calibrated:
-        return Calibrated(factor, factor**2 * float(distance.mean()), fraction, value)
+        nats = factor**2 * float(np.average(distance[:, 0], weights=np.maximum(counted, 1e-9)))
+        return Calibrated(factor, nats, fraction, value)
 
     factor, value = best(0.0)
     if not with_symmetric or factor == 0.0:

@@ -29,6 +29,7 @@ from jaxrelax.reconstruction import (
     mean_weight,
     wiener_map,
 )
+from jaxrelax.reconstruction.fsc import cross_power, spectrum
 
 from .blobs import gaussians, sampled
 
@@ -125,6 +126,18 @@ def test_a_prior_damps_and_shells_beyond_it_are_empty(add):
     f = np.fft.fftfreq(WORK, 1 / WORK)
     k = np.sqrt(f[:, None, None] ** 2 + f[None, :, None] ** 2 + np.arange(WORK // 2 + 1) ** 2)
     assert power[k > 9].max() < 0.02 * power[k < 6].max()
+
+
+def test_a_margin_ends_the_map_smoothly(add):
+    sums = completed(add(empty_accumulator(RADIUS), np.arange(N_IMAGES)))
+    sharp, smooth = (
+        spectrum(np.asarray(wiener_map(sums, jnp.zeros(7), box=WORK, image_box=BOX, margin=m)))
+        for m in (0, 2)
+    )
+    gain = cross_power(sharp, smooth, WORK) / cross_power(sharp, sharp, WORK)
+    np.testing.assert_allclose(gain[1:4], 1.0, atol=0.02)
+    assert 0.2 < gain[5] < 0.95
+    assert gain[6] < 0.3
 
 
 def test_mean_weight_is_the_mean_over_each_shell(add):

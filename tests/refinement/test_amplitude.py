@@ -76,7 +76,7 @@ def test_noise_gets_no_strength():
 def test_a_map_that_is_symmetric_says_nothing():
     of_symmetric = np.random.default_rng(0).normal(-500.0, 20.0, 50)
     registers = np.repeat(of_symmetric[:, None], REGISTERS, axis=1)
-    assert calibrated(registers, of_symmetric) == (0.0, 0.0, 0.0)
+    assert calibrated(registers, of_symmetric) == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_images_that_are_junk_do_not_count():
@@ -99,6 +99,8 @@ def test_the_strength_is_relative_to_the_map():
     one, two = calibrated(registers, of_symmetric), calibrated(doubled, of_symmetric)
     assert two.factor == pytest.approx(0.5 * one.factor, abs=2e-3)
     assert two.log_likelihood == pytest.approx(one.log_likelihood, abs=0.05)
+    # What it comes to is the same.
+    assert two.nats == pytest.approx(one.nats, rel=5e-3)
 
 
 POSTERIORS = arrays(np.float64, (6, REGISTERS), elements=st.floats(-8.0, 8.0, width=32)).map(
