@@ -21,7 +21,7 @@ from jaxrelax.refinement import (
     refine,
     step,
 )
-from jaxrelax.refinement.checkpoint import load_checkpoint, save_checkpoint
+from jaxrelax.refinement.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from jaxrelax.refinement.loop import HELD_NATS
 
 C4, C1 = point_group("C4"), point_group("C1")
@@ -128,8 +128,10 @@ def test_a_checkpoint_holds_the_whole_state(one_partner, tmp_path):
         np.testing.assert_array_equal(stored, value, err_msg=field.name)
         assert getattr(stored, "dtype", None) == getattr(value, "dtype", None), field.name
     header = folder / "checkpoint" / "checkpoint.json"
-    header.write_text(header.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(InputError, match=r"checkpoint format 1, this version reads 2"):
+    older = header.read_text().replace(f'"format": {FORMAT}', '"format": 1')
+    assert older != header.read_text()
+    header.write_text(older)
+    with pytest.raises(InputError, match=rf"checkpoint format 1, this version reads {FORMAT}"):
         load_checkpoint(folder, {"seed": 0})
 
 
