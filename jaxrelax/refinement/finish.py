@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -98,6 +99,10 @@ def finish(
     del banded
     found = expectation(problem, state, problem.last_shell, n_folds=1, on_batch=on_batch)
     found.registers = averaged(tempered(found.registers, exponent), state.log_odds)
+    if evidence is not None:
+        # What is said of the registers is said of those that are written.
+        expected = float(found.registers.max(axis=1).mean())
+        evidence = dataclasses.replace(evidence, expected_accuracy=expected)
     kept = [
         symmetrise(unregularised_map(problem, total(folds), problem.last_shell), problem.subgroup)
         for folds in found.sums

@@ -69,8 +69,7 @@ class AsymmetryEvidence:
         p_value: one-sided p-value of "the particle has the full symmetry".
         found: p below 0.01.
         half_set_agreement: fraction of particles with the same best register under either map.
-        expected_accuracy: mean largest posterior probability under each image's own half-set,
-            before the last, joined scoring.
+        expected_accuracy: mean largest posterior probability of the registers that are written.
         nats_per_particle: mean of ``log_gain``.
         subgroups: one row per tested subgroup, the full group first.
         supported: the largest symmetry that is not rejected, or None where the full symmetry is

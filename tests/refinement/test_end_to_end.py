@@ -85,6 +85,8 @@ def test_a_symmetric_particle_stays_symmetric(four_partners):
     assert not result.evidence.found
     assert "No asymmetry" in result.evidence.sentence()
     assert result.registers.max(axis=1).mean() < 0.27
+    expected = result.evidence.expected_accuracy
+    assert expected == pytest.approx(result.registers.max(axis=1).mean(), abs=1e-6)
     last = result.history[-1]
     assert last["settled"] == 1.0
     # What the maps say about registers is next to nothing.
