@@ -10,6 +10,9 @@ from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import resample_map
 from jaxrelax.reconstruction.rotate import symmetrise
 
+# Of a map's highest power: what the end of its band leaves around the density.
+RINGING = 1e-3
+
 
 def soft_sphere(n: int, radius_px: float, edge_px: float) -> Float32[np.ndarray, "n n n"]:
     """1 inside ``radius_px`` of the centre ``n // 2``, a raised cosine over ``edge_px``, then 0."""
@@ -69,7 +72,8 @@ def soft_region(
 
 
 def density_mask(
-    map_: Float[np.ndarray, "n n n"],
+    first: Float[np.ndarray, "n n n"],
+    second: Float[np.ndarray, "n n n"],
     pixel_size_angstrom: float,
     radius_angstrom: float,
     group: PointGroup,
@@ -82,28 +86,46 @@ def density_mask(
     """Soft mask of everything that stands out from the noise, the same in every register.
 
     The low-passed map's symmetric average (where noise is least) and the average of its square
-    (where a partner at one site counts in full at all of them) are compared with their values
-    outside the particle's sphere. A generous mask: it removes noise from the solvent and must not
-    cut off a weak partner.
+    (where a partner at one site counts in full at all of them) are compared with those of half the
+    difference of the half-maps, which is noise alone and has its power. Where images are many, what
+    stands out is also the ringing of a map that ends at a shell; so a small share of the highest
+    power is asked for too. A generous mask: it removes noise from the solvent and must not cut off
+    a weak partner.
 
     Args:
-        map_: unregularised map, not masked.
-        radius_angstrom: of the sphere outside which there is only noise.
-        significance: threshold in robust standard deviations of the noise outside.
+        first, second: unregularised half-maps in one frame, not masked.
+        pixel_size_angstrom: of both.
+        radius_angstrom: of the particle's sphere; nothing is looked for outside.
+        group: G.
+        lowpass_angstrom: resolution at which density is told from noise.
+        extend_angstrom: kept around what stands out.
+        edge_angstrom: over which the mask falls, beyond that.
+        significance: threshold in robust standard deviations of the noise.
+
+    Returns:
+        mask, 0 to 1; the sphere itself if nothing stands out.
     """
-    n = map_.shape[0]
+    n = first.shape[0]
     sphere = soft_sphere(n, radius_angstrom / pixel_size_angstrom, 2.0)
-    outside = (soft_sphere(n, n / 2 - 1.0, 0.0) > 0.5) & (sphere == 0)
-    if outside.mean() < 0.02:
-        return np.ones_like(sphere)
-    smooth = lowpass(map_, pixel_size_angstrom, lowpass_angstrom)
+    inside = sphere > 0.5
+    density, noise = (
+        lowpass(0.5 * (first + sign * second), pixel_size_angstrom, lowpass_angstrom) * sphere
+        for sign in (1.0, -1.0)
+    )
     solid = np.zeros(sphere.shape, bool)
-    for power in (symmetrise(smooth, group) ** 2, symmetrise(smooth**2, group)):
-        noise = power[outside]
-        centre = np.median(noise)
-        spread = 1.4826 * np.median(np.abs(noise - centre))
-        solid |= power > centre + significance**2 * spread
-    return soft_region(solid & (sphere > 0.5), pixel_size_angstrom, extend_angstrom, edge_angstrom)
+    for average in (
+        lambda map_: symmetrise(map_, group) ** 2,
+        lambda map_: symmetrise(map_**2, group),
+    ):
+        empty = average(noise)[inside]
+        centre = np.median(empty)
+        spread = 1.4826 * np.median(np.abs(empty - centre))
+        power = average(density)
+        solid |= power > max(centre + significance**2 * spread, RINGING * power.max())
+    solid &= inside
+    if not solid.any():
+        return sphere
+    return soft_region(solid, pixel_size_angstrom, extend_angstrom, edge_angstrom)
 
 
 def solvent_mask(

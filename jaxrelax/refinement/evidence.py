@@ -17,6 +17,7 @@ from jaxrelax.reconstruction import (
     IsotypicParts,
     ShellSums,
     apply_gain,
+    density_mask,
     fsc,
     inverse_tau2,
     mean_weight,
@@ -44,7 +45,7 @@ LARGEST_SEARCHED = 24
 
 
 def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> IsotypicParts:
-    """A half-set's map with gains estimated inside it, between two groups of its folds.
+    """A half-set's map with gains and mask estimated inside it, between two groups of its folds.
 
     The asymmetric part keeps a gain of one standard error of its FSC at least: it never vanishes
     altogether, so that there is always something to test.
@@ -52,10 +53,17 @@ def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> Is
     box = working_box(max_shell)
     sphere = problem.sphere(box)
     middle = len(folds) // 2
-    parts = [
-        split_parts(problem, unregularised_map(problem, total(group), max_shell) * sphere)
+    raw = [
+        unregularised_map(problem, total(group), max_shell)
         for group in (folds[:middle], folds[middle:])
     ]
+    density = density_mask(
+        *raw,
+        problem.box_edge_angstrom / box,
+        0.5 * problem.particle_diameter_angstrom,
+        problem.group,
+    )
+    parts = [split_parts(problem, map_ * sphere) for map_ in raw]
     whole = total(folds).accumulator()
 
     def joined(correlation):
@@ -63,8 +71,8 @@ def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> Is
         return 2 * correlation / (1 + correlation)
 
     symmetric = joined(fsc(parts[0].symmetric, parts[1].symmetric))
-    correlation = fsc(*(region(problem, p.asymmetric) for p in parts))
-    floor = 1.0 / np.sqrt(coefficients(problem, sphere))
+    correlation = fsc(*(region(problem, p.asymmetric * density) for p in parts))
+    floor = 1.0 / np.sqrt(coefficients(problem, density))
     gain = joined(np.maximum(correlation, floor[: len(correlation)]))
     gain[np.arange(len(gain)) > register_limit(problem, max_shell)] = 0.0
     # Where a map ends a symmetric particle has an asymmetric rim, the same in both half-sets.
@@ -74,7 +82,8 @@ def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> Is
         whole, tau.astype(np.float32), box=box, image_box=problem.map_box, margin=MARGIN
     )
     split = split_parts(problem, np.asarray(solved) * sphere)
-    return IsotypicParts(split.symmetric, apply_gain(region(problem, split.asymmetric), gain))
+    asymmetric = apply_gain(region(problem, split.asymmetric), gain)
+    return IsotypicParts(split.symmetric, asymmetric * density)
 
 
 def asymmetry_evidence(

@@ -170,7 +170,8 @@ def _combined(
     if problem.n_registers == 1:
         return apply_gain(mean, _joined(_until_zero(corrected))), {}
     density = density_mask(
-        0.5 * (first + second),
+        first,
+        second,
         problem.map_pixel_size_angstrom,
         0.5 * problem.particle_diameter_angstrom,
         problem.group,

@@ -107,7 +107,8 @@ def maximisation(
     turned = rotate_map(raw[1], turn)
     curve = fsc(maps[0], turned * sphere)[:n_shells]
     density = density_mask(
-        0.5 * (raw[0] + turned),
+        raw[0],
+        turned,
         problem.box_edge_angstrom / box,
         0.5 * problem.particle_diameter_angstrom,
         problem.group,

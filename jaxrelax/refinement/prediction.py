@@ -138,7 +138,8 @@ def discriminability_of_halves(
     box = first.shape[0]
     sphere = problem.sphere(box)
     density = density_mask(
-        0.5 * (first + second),
+        first,
+        second,
         problem.box_edge_angstrom / box,
         0.5 * problem.particle_diameter_angstrom,
         problem.group,

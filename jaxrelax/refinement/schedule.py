@@ -23,6 +23,7 @@ CLEAR_SIGNAL = 5.0  # standard errors of the mean asymmetric FSC
 # Above so many, the FSC of the asymmetric part is known well enough without optimism.
 STRONG_SIGNAL = 20.0
 WITHDRAWAL_FACTOR = 0.4
+KEPT_OPTIMISM = 0.5
 NEGLIGIBLE_OPTIMISM = 0.1
 
 
@@ -45,7 +46,9 @@ def next_stage(stage: Stage, history: tuple[dict[str, float], ...]) -> Stage:
 
 
 def next_optimism(full: float, stage: Stage, optimism: float, signal: float) -> float:
-    """Optimism of the next iteration: withdrawn step by step while the signal stands without it.
+    """Optimism of the next iteration: withdrawn step by step once asymmetry was sought.
+
+    Half of it stays where the signal is weak: to leave the saddle takes more than not to fall back.
 
     Args:
         full: what was asked for.
@@ -53,7 +56,8 @@ def next_optimism(full: float, stage: Stage, optimism: float, signal: float) -> 
         optimism: of the last one.
         signal: mean asymmetric FSC in standard errors.
     """
-    if stage != "settle" or signal <= STRONG_SIGNAL:
+    if stage != "settle":
         return full
-    optimism *= WITHDRAWAL_FACTOR
+    least = 0.0 if signal > STRONG_SIGNAL else KEPT_OPTIMISM * full
+    optimism = max(WITHDRAWAL_FACTOR * optimism, least)
     return optimism if optimism >= NEGLIGIBLE_OPTIMISM else 0.0

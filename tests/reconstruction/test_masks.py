@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from jaxrelax.geometry import point_group
 from jaxrelax.reconstruction import (
+    density_mask,
     independent_fraction,
     particle_radius_angstrom,
     soft_sphere,
     solvent_mask,
+    symmetrise,
 )
 from jaxrelax.reconstruction.masks import otsu_threshold
 
@@ -71,3 +74,34 @@ def test_particle_radius_is_that_of_the_density():
     # Without solvent the box is all there is.
     full = np.random.default_rng(0).standard_normal((N,) * 3)
     assert particle_radius_angstrom(full, 2.0) == pytest.approx(0.47 * N * 2.0)
+
+
+def test_density_mask_holds_body_and_weak_partner_and_leaves_the_solvent():
+    group, pixel, radius = point_group("C4"), 4.0, 23.0
+    rng = np.random.default_rng(2)
+    x = np.arange(N) - N // 2
+    centre = np.array([14.0, 0.0, 3.0])  # x, y, z: a site of its own
+    squared = sum(
+        (grid - c) ** 2
+        for grid, c in zip(np.meshgrid(x, x, x, indexing="ij"), centre[::-1], strict=True)
+    )
+    body = symmetrise(blobs(N), group)
+    partner = (0.3 * body.max() * np.exp(-squared / (2 * 2.0**2))).astype(np.float32)
+    halves = [
+        body + partner + 0.02 * body.max() * rng.standard_normal((N,) * 3).astype(np.float32)
+        for _ in range(2)
+    ]
+    # The sphere nearly fills the box: there is no corner to learn the noise from.
+    mask = density_mask(*halves, pixel, radius * pixel, group)
+    assert mask[body > 0.2 * body.max()].min() == 1.0
+    for g in group.operators:
+        site = np.rint(g @ centre).astype(int) + N // 2
+        assert mask[site[2], site[1], site[0]] == 1.0
+    assert mask.mean() < 0.2
+    assert np.all(mask[radii(N) > 25] < 1e-6)
+
+
+def test_density_mask_is_the_sphere_where_nothing_stands_out():
+    nothing = np.zeros((N,) * 3, np.float32)
+    mask = density_mask(nothing, nothing, 4.0, 80.0, point_group("C2"))
+    np.testing.assert_array_equal(mask, soft_sphere(N, 20.0, 2.0))

@@ -76,7 +76,7 @@ def test_nothing_is_sought_again_once_settled(signal):
 
 
 def test_optimism_is_withdrawn_while_the_signal_is_strong():
-    strong, weak = STRONG_SIGNAL + 1.0, STRONG_SIGNAL - 1.0
+    strong = STRONG_SIGNAL + 1.0
     for stage in ("seek", "widen"):
         assert next_optimism(6.0, stage, 6.0, strong) == 6.0
     values = [6.0]
@@ -85,9 +85,17 @@ def test_optimism_is_withdrawn_while_the_signal_is_strong():
     assert values[1] < 6.0
     assert sorted(values, reverse=True) == values
     assert values[-1] == 0.0
-    # Back as soon as it is not, wherever it was.
-    for value in values:
-        assert next_optimism(6.0, "settle", value, weak) == 6.0
+
+
+def test_half_the_optimism_stays_where_the_signal_is_weak():
+    weak = STRONG_SIGNAL - 1.0
+    values = [6.0]
+    for _ in range(5):
+        values.append(next_optimism(6.0, "settle", values[-1], weak))
+    assert values[1] < 6.0
+    assert values[-1] == 3.0
+    # Back as soon as the signal is weak again, wherever it was.
+    assert next_optimism(6.0, "settle", 0.0, weak) == 3.0
 
 
 def criterion_rows(resolutions, posteriors, settled=1.0):
