@@ -58,7 +58,8 @@ def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> Is
         for group in (folds[:middle], folds[middle:])
     ]
     density = density_mask(
-        *raw,
+        raw[0],
+        raw[1],
         problem.box_edge_angstrom / box,
         0.5 * problem.particle_diameter_angstrom,
         problem.group,
