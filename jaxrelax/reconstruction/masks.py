@@ -82,6 +82,7 @@ def density_mask(
     extend_angstrom: float = 8.0,
     edge_angstrom: float = 12.0,
     significance: float = 5.0,
+    faintest: float = RINGING,
 ) -> Float32[np.ndarray, "n n n"]:
     """Soft mask of everything that stands out from the noise, the same in every register.
 
@@ -101,6 +102,8 @@ def density_mask(
         extend_angstrom: kept around what stands out.
         edge_angstrom: over which the mask falls, beyond that.
         significance: threshold in robust standard deviations of the noise.
+        faintest: share of the highest power that counts as density in the symmetric average; less
+            than :data:`RINGING` where a partner may be seen nowhere else.
 
     Returns:
         mask, 0 to 1; the sphere itself if nothing stands out.
@@ -113,15 +116,15 @@ def density_mask(
         for sign in (1.0, -1.0)
     )
     solid = np.zeros(sphere.shape, bool)
-    for average in (
-        lambda map_: symmetrise(map_, group) ** 2,
-        lambda map_: symmetrise(map_**2, group),
+    for average, share in (
+        (lambda map_: symmetrise(map_, group) ** 2, faintest),
+        (lambda map_: symmetrise(map_**2, group), RINGING),
     ):
         empty = average(noise)[inside]
         centre = np.median(empty)
         spread = 1.4826 * np.median(np.abs(empty - centre))
         power = average(density)
-        solid |= power > max(centre + significance**2 * spread, RINGING * power.max())
+        solid |= power > max(centre + significance**2 * spread, share * power.max())
     solid &= inside
     if not solid.any():
         return sphere

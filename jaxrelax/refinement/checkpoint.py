@@ -18,7 +18,7 @@ import numpy as np
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement.state import State
 
-FORMAT = 3
+FORMAT = 4
 HEADER = "checkpoint/checkpoint.json"
 
 

@@ -184,7 +184,6 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         weight=solved.prior.weight,
         gain=solved.prior.gain,
         density=solved.prior.density,
-        masked=solved.prior.masked,
         held_nats=-1.0 if _plain(problem) else HELD_NATS,
         nats_per_power=found.nats_per_power or state.nats_per_power,
         junk_fraction=_next_junk(problem, state, found),

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Float64
 from jaxrelax.geometry import isotypic_weights
 from jaxrelax.imaging import working_box
 from jaxrelax.reconstruction import (
+    RINGING,
     HalfAlignment,
     IsotypicParts,
     ShellSums,
@@ -46,6 +47,8 @@ from jaxrelax.refinement.score_maps import (
 )
 
 LARGEST_GAIN = 0.999
+# Of the density of the body: what is left of a partner's after a low-pass.
+FAINT_PARTNER = 0.3
 JOIN_ABOVE = 0.5
 
 
@@ -80,7 +83,8 @@ def maximisation(
         max_shell: last shell accumulated.
         optimism: standard errors added to the asymmetric FSC.
         score_shell: band over which the mean asymmetric FSC is taken.
-        seeking: leave the asymmetric part its whole sphere; afterwards only where density is.
+        seeking: asymmetry is still sought: its density may be nowhere but, faint, in the symmetric
+            part, and its components are not told apart.
     """
     box = working_box(max_shell)
     sphere = problem.sphere(box)
@@ -112,6 +116,7 @@ def maximisation(
         problem.box_edge_angstrom / box,
         0.5 * problem.particle_diameter_angstrom,
         problem.group,
+        faintest=faintest_partner(problem) if seeking else RINGING,
     )
     # The gains are those of the masked maps: inside the mask there is less noise per signal than
     # in the sphere. What the mask itself correlates is measured with random phases and removed.
@@ -120,12 +125,10 @@ def maximisation(
     compared = (maps[0], turned * sphere) if plain else (parts[0].symmetric, parts[1].symmetric)
     fsc_symmetric = corrected_fsc(*compared, density, rng)["corrected"][:n_shells]
     if relaxed:
-        if not seeking:
-            inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
-            inner = align_parts(problem, inside, max_shell, score_shell, density)
-            fsc_asymmetric = inner.fsc
-            counts = coefficients(problem, density)[:n_shells]
-        fsc_asymmetric = fsc_asymmetric[:n_shells]
+        inside = [IsotypicParts(p.symmetric, p.asymmetric * density) for p in parts]
+        inner = align_parts(problem, inside, max_shell, score_shell, density)
+        fsc_asymmetric = inner.fsc[:n_shells]
+        counts = coefficients(problem, density)[:n_shells]
         # While seeking all components are alike: what is known of them is noise.
         curves = np.broadcast_to(fsc_asymmetric, gain.shape)
         if not (seeking or plain):
@@ -136,7 +139,7 @@ def maximisation(
         gain[:, np.arange(n_shells) > register_limit(problem, problem.whole(max_shell))] = 0.0
     weight = np.stack([np.asarray(mean_weight(h.accumulator(), n_shells)) for h in halves])
     return Maximisation(
-        prior=MapPrior(weight.astype(np.float64), fsc_symmetric, gain, density, not seeking),
+        prior=MapPrior(weight.astype(np.float64), fsc_symmetric, gain, density),
         halves=halves,
         raw=raw,
         fsc=curve,
@@ -146,6 +149,11 @@ def maximisation(
         asymmetric_signal=signal,
         alignment=alignment,
     )
+
+
+def faintest_partner(problem: Problem) -> float:
+    """Power of a partner averaged over all registers, as a share of the body's."""
+    return min(RINGING, (FAINT_PARTNER / problem.n_registers) ** 2)
 
 
 def half_maps(problem: Problem, solved: Maximisation) -> list[IsotypicParts]:

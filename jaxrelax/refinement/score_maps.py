@@ -29,14 +29,12 @@ class MapPrior:
         fsc_symmetric: FSC of the symmetric parts.
         gain: of the asymmetric part, per isotypic component.
         density: mask of the particle on the working box.
-        masked: whether it applies to the asymmetric part too.
     """
 
     weight: Float64[np.ndarray, "2 shells"]
     fsc_symmetric: Float64[np.ndarray, " shells"]
     gain: Float64[np.ndarray, "components shells"]
     density: Float32[np.ndarray, "b b b"]
-    masked: bool
 
     @property
     def max_shell(self) -> int:
@@ -69,9 +67,7 @@ def score_map(
     )  # fmt: skip
     split = split_parts(problem, np.asarray(solved) * problem.sphere(box))
     asymmetric = region(problem, apply_component_gains(split.asymmetric, prior.gain, problem.group))
-    return IsotypicParts(
-        split.symmetric * prior.density, asymmetric * prior.density if prior.masked else asymmetric
-    )
+    return IsotypicParts(split.symmetric * prior.density, asymmetric * prior.density)
 
 
 def split_parts(problem: Problem, map_: Float32[np.ndarray, "b b b"]) -> IsotypicParts:

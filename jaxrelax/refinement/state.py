@@ -55,7 +55,6 @@ class State:
     density: Float32[np.ndarray, "d d d"] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32)
     )
-    masked: bool = False  # the density mask applies to the asymmetric part
     amplitude: float = 1.0  # calibrated factor of its gain
     # Mean squared distance between the views of a register and of the symmetrised map, in nats,
     # that the scoring maps are held to; below 0 they keep the factor above.
@@ -84,7 +83,7 @@ class State:
 
     def prior(self) -> MapPrior:
         """How the sums become maps."""
-        return MapPrior(self.weight, self.fsc_symmetric, self.gain, self.density, self.masked)
+        return MapPrior(self.weight, self.fsc_symmetric, self.gain, self.density)
 
     def replace(self, **changes) -> State:
         """A copy with some fields changed."""
