@@ -81,7 +81,7 @@ def density_mask(
     lowpass_angstrom: float = 15.0,
     extend_angstrom: float = 8.0,
     edge_angstrom: float = 12.0,
-    significance: float = 5.0,
+    significance: float = 7.0,
     faintest: float = RINGING,
 ) -> Float32[np.ndarray, "n n n"]:
     """Soft mask of everything that stands out from the noise, the same in every register.
