@@ -32,7 +32,6 @@ from jaxrelax.reconstruction.isotypic import (
     isotypic_parts,
 )
 from jaxrelax.reconstruction.masks import (
-    RINGING,
     density_mask,
     independent_fraction,
     particle_radius_angstrom,
@@ -43,7 +42,6 @@ from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
-    "RINGING",
     "Accumulator",
     "AxisAlignment",
     "Candidates",

@@ -82,7 +82,7 @@ def density_mask(
     extend_angstrom: float = 8.0,
     edge_angstrom: float = 12.0,
     significance: float = 7.0,
-    faintest: float = RINGING,
+    faintest: float = 1.0,
 ) -> Float32[np.ndarray, "n n n"]:
     """Soft mask of everything that stands out from the noise, the same in every register.
 
@@ -102,8 +102,8 @@ def density_mask(
         extend_angstrom: kept around what stands out.
         edge_angstrom: over which the mask falls, beyond that.
         significance: threshold in robust standard deviations of the noise.
-        faintest: share of the highest power that counts as density in the symmetric average; less
-            than :data:`RINGING` where a partner may be seen nowhere else.
+        faintest: share of the highest power that a partner may have in the symmetric average where
+            it is seen nowhere else: it is looked for in the ringing, too.
 
     Returns:
         mask, 0 to 1; the sphere itself if nothing stands out.
@@ -117,7 +117,7 @@ def density_mask(
     )
     solid = np.zeros(sphere.shape, bool)
     for average, share in (
-        (lambda map_: symmetrise(map_, group) ** 2, faintest),
+        (lambda map_: symmetrise(map_, group) ** 2, min(faintest, RINGING)),
         (lambda map_: symmetrise(map_**2, group), RINGING),
     ):
         empty = average(noise)[inside]

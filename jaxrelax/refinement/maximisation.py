@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float32, Float64
 from jaxrelax.geometry import isotypic_weights
 from jaxrelax.imaging import working_box
 from jaxrelax.reconstruction import (
-    RINGING,
     HalfAlignment,
     IsotypicParts,
     ShellSums,
@@ -116,7 +115,7 @@ def maximisation(
         problem.box_edge_angstrom / box,
         0.5 * problem.particle_diameter_angstrom,
         problem.group,
-        faintest=faintest_partner(problem) if seeking else RINGING,
+        faintest=faintest_partner(problem) if seeking else 1.0,
     )
     # The gains are those of the masked maps: inside the mask there is less noise per signal than
     # in the sphere. What the mask itself correlates is measured with random phases and removed.
@@ -153,7 +152,7 @@ def maximisation(
 
 def faintest_partner(problem: Problem) -> float:
     """Power of a partner averaged over all registers, as a share of the body's."""
-    return min(RINGING, (FAINT_PARTNER / problem.n_registers) ** 2)
+    return (FAINT_PARTNER / problem.n_registers) ** 2
 
 
 def half_maps(problem: Problem, solved: Maximisation) -> list[IsotypicParts]:
