@@ -17,7 +17,6 @@ from jaxrelax.reconstruction import (
     IsotypicParts,
     ShellSums,
     apply_gain,
-    density_mask,
     fsc,
     inverse_tau2,
     mean_weight,
@@ -57,13 +56,7 @@ def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> Is
         unregularised_map(problem, total(group), max_shell)
         for group in (folds[:middle], folds[middle:])
     ]
-    density = density_mask(
-        raw[0],
-        raw[1],
-        problem.box_edge_angstrom / box,
-        0.5 * problem.particle_diameter_angstrom,
-        problem.group,
-    )
+    density = problem.density_mask(raw[0], raw[1])
     parts = [split_parts(problem, map_ * sphere) for map_ in raw]
     whole = total(folds).accumulator()
 

@@ -15,7 +15,6 @@ from jaxrelax.reconstruction import (
     apply_component_gains,
     apply_gain,
     corrected_fsc,
-    density_mask,
     isotypic_parts,
     resolution_shell,
     rotate_map,
@@ -169,13 +168,7 @@ def _combined(
     """The average of the aligned half-maps, each isotypic part with its own Wiener gain."""
     if problem.n_registers == 1:
         return apply_gain(mean, _joined(_until_zero(corrected))), {}
-    density = density_mask(
-        first,
-        second,
-        problem.map_pixel_size_angstrom,
-        0.5 * problem.particle_diameter_angstrom,
-        problem.group,
-    )
+    density = problem.density_mask(first, second)
     sphere = problem.sphere(problem.map_box)
     parts = [isotypic_parts(m * sphere, problem.group, problem.subgroup) for m in (first, second)]
     rng = np.random.default_rng((problem.seed, 7))

@@ -26,7 +26,6 @@ from jaxrelax.reconstruction import (
     component_counts,
     component_fsc,
     corrected_fsc,
-    density_mask,
     first_below,
     fsc,
     independent_fraction,
@@ -109,13 +108,8 @@ def maximisation(
     turn = problem.group.operators[alignment]
     turned = rotate_map(raw[1], turn)
     curve = fsc(maps[0], turned * sphere)[:n_shells]
-    density = density_mask(
-        raw[0],
-        turned,
-        problem.box_edge_angstrom / box,
-        0.5 * problem.particle_diameter_angstrom,
-        problem.group,
-        faintest=faintest_partner(problem) if seeking else 1.0,
+    density = problem.density_mask(
+        raw[0], turned, faintest=faintest_partner(problem) if seeking else 1.0
     )
     # The gains are those of the masked maps: inside the mask there is less noise per signal than
     # in the sphere. What the mask itself correlates is measured with random phases and removed.

@@ -37,7 +37,6 @@ from jaxrelax.inference import (
 )
 from jaxrelax.reconstruction import (
     IsotypicParts,
-    density_mask,
     first_below,
     rotate_map,
     rotated_maps,
@@ -137,13 +136,7 @@ def discriminability_of_halves(
     """
     box = first.shape[0]
     sphere = problem.sphere(box)
-    density = density_mask(
-        first,
-        second,
-        problem.box_edge_angstrom / box,
-        0.5 * problem.particle_diameter_angstrom,
-        problem.group,
-    )
+    density = problem.density_mask(first, second)
     parts = [split_parts(problem, half * sphere) for half in (first, second)]
     inside = [IsotypicParts(p.symmetric * density, p.asymmetric * density) for p in parts]
     rung = problem.rung(state.score_shell)

@@ -26,7 +26,7 @@ from jaxrelax.imaging import (
     resample_map,
 )
 from jaxrelax.io import InputError, Particles
-from jaxrelax.reconstruction import independent_fraction, soft_sphere
+from jaxrelax.reconstruction import density_mask, independent_fraction, soft_sphere
 from jaxrelax.refinement.components import Mode, Relax
 from jaxrelax.refinement.image_source import ImageSource
 
@@ -214,6 +214,27 @@ class Problem:
         radius = 0.5 * self.particle_diameter_angstrom / pixel
         edge = min(max(3.0, 10.0 / pixel), 0.5 * box - radius)
         return soft_sphere(box, radius, edge)
+
+    def density_mask(
+        self,
+        first: Float32[np.ndarray, "b b b"],
+        second: Float32[np.ndarray, "b b b"],
+        *,
+        faintest: float = 1.0,
+    ) -> Float32[np.ndarray, "b b b"]:
+        """Mask of what stands out in two unregularised half-maps on a working box.
+
+        Where they are in different registers what breaks the symmetry counts as noise, too.
+        ``faintest`` is that of :func:`jaxrelax.reconstruction.density_mask`.
+        """
+        return density_mask(
+            first,
+            second,
+            self.box_edge_angstrom / len(first),
+            0.5 * self.particle_diameter_angstrom,
+            self.group,
+            faintest=faintest,
+        )
 
     def register_mask_at(self, box: int) -> Float32[np.ndarray, "b b b"]:
         """The register mask on a working box."""
