@@ -9,6 +9,13 @@ from .agreement import (
 )
 from .characters import isotypic_weights
 from .cosets import RightCosets, register_mates, right_cosets
+from .directions import (
+    asymmetric_unit,
+    direction_neighbours,
+    healpix_directions,
+    healpix_spacing_deg,
+    poses_of_directions,
+)
 from .groups import NotAGroupError, PointGroup, group_from_operators, nearest_operator
 from .operator_files import parse_group, read_operators
 from .point_groups import UnknownGroupError, point_group
@@ -34,12 +41,16 @@ __all__ = [
     "RegisterAgreement",
     "RightCosets",
     "UnknownGroupError",
+    "asymmetric_unit",
     "best_global_operator",
     "conjugate_subgroups",
     "cryosparc_pose_to_matrix",
+    "direction_neighbours",
     "euler_to_matrix",
     "exp_so3",
     "group_from_operators",
+    "healpix_directions",
+    "healpix_spacing_deg",
     "is_axis_aligned_permutation",
     "isotypic_weights",
     "matrix_to_cryosparc_pose",
@@ -49,6 +60,7 @@ __all__ = [
     "parse_group",
     "point_group",
     "pose_error_mod_group",
+    "poses_of_directions",
     "project_to_so3",
     "random_rotations",
     "read_operators",
