@@ -13,6 +13,7 @@ from jaxrelax.io import InputError, OutputFolder, Particles, read_map, read_part
 from jaxrelax.refinement import (
     Callback,
     Criterion,
+    Homogeneous,
     Local,
     Map,
     MaxIterations,
@@ -38,6 +39,7 @@ __all__ = [
     "Criterion",
     "FixedPoses",
     "GaussNewton",
+    "Homogeneous",
     "InputError",
     "Local",
     "Map",

@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from jaxrelax.imaging import NoiseModel
-from jaxrelax.inference import FixedPoses
 from jaxrelax.io import InputError, Particles
 from jaxrelax.refinement import Local, Map, Mode, Relax, prepare
 from jaxrelax.refinement.discriminability import Discriminability
@@ -65,13 +64,12 @@ def predict_registers(
             f"{problem.particles.source}: the noise spectrum is not a number; some images are "
             "damaged. Find them with jaxrelax.io.find_bad_images."
         )
-    held = isinstance(mode.search(), FixedPoses)
     return discriminability(
         problem,
         state.symmetric[0],
         region(problem, state.asymmetric[0]),
         noise_power=state.noise_power,
         max_shell=register_limit(problem, state.score_shell),
-        pose_prior=None if held else mode.prior_widths(),
+        pose_prior=None if mode.holds_poses else mode.prior_widths(),
         blur=True,
     )

@@ -103,11 +103,13 @@ def polar_grid(packing: HalfSpectrum, diameter_px: float, last_ring: int) -> Pol
     samples = radius[:, None, None] * circle[None]
     flat = samples.reshape(-1, 2)
     k = packing.wavevectors_px.astype(np.float64)
+    # Wavevectors are integers: the kernel along an axis has few different columns.
+    integers = np.arange(-packing.max_shell, packing.max_shell + 1)
+    along = [windowed_sinc(flat[:, axis, None] - integers) for axis in range(2)]
 
     def kernel(sign):
-        return windowed_sinc(flat[:, None, 0] - sign * k[None, :, 0]) * windowed_sinc(
-            flat[:, None, 1] - sign * k[None, :, 1]
-        )
+        column = (sign * packing.wavevectors_px).astype(int) + packing.max_shell
+        return along[0][:, column[:, 0]] * along[1][:, column[:, 1]]
 
     here, there = kernel(1.0), kernel(-1.0) * (packing.multiplicity - 1.0)[None]
     area = 2.0 * np.pi * radius

@@ -10,6 +10,11 @@ from jaxrelax.inference.discriminability import (
     whitened_views,
 )
 from jaxrelax.inference.gauss_newton import GaussNewton
+from jaxrelax.inference.global_search import (
+    GlobalSearch,
+    finest_resolution_angstrom,
+    global_search,
+)
 from jaxrelax.inference.likelihood import log_likelihood
 from jaxrelax.inference.mixture import Belief, Mixture, junk_evidence, mixture_posterior
 from jaxrelax.inference.orientation_test import (
@@ -34,6 +39,7 @@ __all__ = [
     "Belief",
     "FixedPoses",
     "GaussNewton",
+    "GlobalSearch",
     "Mixture",
     "OrientationScores",
     "PermutationTest",
@@ -48,7 +54,9 @@ __all__ = [
     "derangements",
     "entropy",
     "expected_accuracy",
+    "finest_resolution_angstrom",
     "gain_over_mixture",
+    "global_search",
     "harden",
     "junk_evidence",
     "log_likelihood",

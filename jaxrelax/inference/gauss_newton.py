@@ -133,7 +133,7 @@ class GaussNewton(PoseSearch):
 
     def __call__(
         self,
-        volume: FourierVolume,
+        target: FourierVolume,
         batch: ImageBatch,
         geometry: ImageGeometry,
         poses: Poses,
@@ -148,7 +148,7 @@ class GaussNewton(PoseSearch):
 
         def expand(rotations, origins):
             equations = normal_equations(
-                volume, batch, geometry, rotations, origins, prior, n_shells
+                target, batch, geometry, rotations, origins, prior, n_shells
             )
             offset = _offset(poses, rotations, origins, prior)
             density = jax.nn.logsumexp(

@@ -31,6 +31,8 @@ from jaxrelax.imaging.polar import (
     shifted,
 )
 
+DIRECTIONS_AT_ONCE = 16
+
 
 class References(eqx.Module):
     """Projections of one map along every direction, ready for products with images."""
@@ -49,7 +51,7 @@ def references(
     volume: FourierVolume,
     poses: Float[Array, "directions 3 3"],
     grid: PolarGrid,
-    scale: float,
+    scale: float | Float[Array, ""] = 1.0,
 ) -> References:
     """Angular coefficients of the projections of a map, channel 0 of the volume.
 
@@ -61,10 +63,15 @@ def references(
     """
 
     def sampled(wavevectors_px):
-        flat = wavevectors_px.reshape(-1, 2) * np.float32(scale)
+        flat = wavevectors_px.reshape(-1, 2) * scale
         shape = (len(poses), *wavevectors_px.shape[:2])
-        real, imaginary = extract_parts(volume, poses, flat)
-        return real[:, 0].reshape(shape), imaginary[:, 0].reshape(shape)
+
+        def view(pose):
+            return tuple(part[0, 0] for part in extract_parts(volume, pose[None], flat))
+
+        # A few directions at a time: the corners of all of them would fill the memory.
+        real, imaginary = jax.lax.map(view, poses, batch_size=DIRECTIONS_AT_ONCE)
+        return real.reshape(shape), imaginary.reshape(shape)
 
     p = angular_coefficients(sampled(grid.wavevectors_px), grid)
     real, imaginary = sampled(grid.power_wavevectors_px)
@@ -214,7 +221,7 @@ class Candidates(eqx.Module):
 
 def best_candidates(
     scores: GridScores,
-    neighbours: Int[np.ndarray, "directions neighbours"],
+    neighbours: Int[Array, "directions neighbours"] | Int[np.ndarray, "directions neighbours"],
     shifts_px: Float[Array, "shifts 2"],
     n_modes: int,
 ) -> Candidates:

@@ -50,7 +50,7 @@ class PoseGrid(PoseSearch):
 
     def __call__(
         self,
-        volume: FourierVolume,
+        target: FourierVolume,
         batch: ImageBatch,
         geometry: ImageGeometry,
         poses: Poses,
@@ -71,7 +71,7 @@ class PoseGrid(PoseSearch):
 
         def score(point):
             offset, log_p = point
-            return log_likelihood(volume, batch, geometry, *place(offset))[0] + log_p
+            return log_likelihood(target, batch, geometry, *place(offset))[0] + log_p
 
         scores = jax.lax.map(score, (offsets, log_prior))  # points, batch, registers
         evidence = jax.nn.logsumexp(scores, axis=0)
@@ -81,10 +81,10 @@ class PoseGrid(PoseSearch):
         scaled = mean * scales[None, None]
         rotations = exp_so3(scaled[..., :3]) @ poses.prior_rotations[:, None]
         origins = poses.prior_origins_px[:, None] + scaled[..., 3:]
-        registers = volume.channels
+        registers = target.channels
         power = [
             residual_power(
-                log_likelihood(volume, batch, geometry, rotations[:, j], origins[:, j])[1],
+                log_likelihood(target, batch, geometry, rotations[:, j], origins[:, j])[1],
                 geometry,
                 n_shells,
             )[:, j]

@@ -9,6 +9,7 @@ channel j of the volume at A.
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -56,19 +57,41 @@ class PosePosterior(eqx.Module):
 
 
 class PoseSearch(eqx.Module):
-    """Interface of searches around a consensus pose."""
+    """Interface of searches around a consensus pose, or over all of them.
+
+    What a search needs of a map beyond its volume it makes once, in ``prepare``, and is then called
+    with the result in place of the volume.
+    """
+
+    @property
+    def is_global(self) -> bool:
+        """Whether it finds poses without one to start from."""
+        return False
+
+    def prepare(self, volume: FourierVolume, geometry: ImageGeometry) -> Any:
+        """What is searched, from the volume of the map: the volume itself by default."""
+        return volume
 
     @abc.abstractmethod
     def __call__(
         self,
-        volume: FourierVolume,
+        target: Any,
         batch: ImageBatch,
         geometry: ImageGeometry,
         poses: Poses,
         prior: PosePrior,
         n_shells: int,
     ) -> PosePosterior:
-        """Evidence and posterior pose of every register; pure and jit-able."""
+        """Evidence and posterior pose of every register; pure and jit-able.
+
+        Args:
+            target: from :meth:`prepare`.
+            batch: packed images in the scored band.
+            geometry: of that band.
+            poses: current ones and the consensus.
+            prior: around the consensus.
+            n_shells: of the residual power.
+        """
 
 
 class FixedPoses(PoseSearch):
@@ -76,7 +99,7 @@ class FixedPoses(PoseSearch):
 
     def __call__(
         self,
-        volume: FourierVolume,
+        target: FourierVolume,
         batch: ImageBatch,
         geometry: ImageGeometry,
         poses: Poses,
@@ -84,7 +107,7 @@ class FixedPoses(PoseSearch):
         n_shells: int,
     ) -> PosePosterior:
         """Log-likelihood of each register at the given pose."""
-        scores, power = log_likelihood(volume, batch, geometry, poses.rotations, poses.origins_px)
+        scores, power = log_likelihood(target, batch, geometry, poses.rotations, poses.origins_px)
         n, registers = scores.shape
         return PosePosterior(
             log_evidence=scores,

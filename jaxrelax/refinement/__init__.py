@@ -1,7 +1,7 @@
 """State, loop, modes, schedule, criteria, checkpoints: refinement as one loop."""
 
 from jaxrelax.refinement.callbacks import Callback
-from jaxrelax.refinement.components import Local, Mode, Registers, Relax
+from jaxrelax.refinement.components import Homogeneous, Local, Mode, Registers, Relax
 from jaxrelax.refinement.criteria import (
     Criterion,
     MaxIterations,
@@ -19,6 +19,7 @@ __all__ = [
     "AsymmetryEvidence",
     "Callback",
     "Criterion",
+    "Homogeneous",
     "Local",
     "Map",
     "MaxIterations",

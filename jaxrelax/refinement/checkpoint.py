@@ -18,7 +18,7 @@ import numpy as np
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement.state import State
 
-FORMAT = 4
+FORMAT = 5
 HEADER = "checkpoint/checkpoint.json"
 
 

@@ -6,18 +6,48 @@ Frozen hyper-parameters; what changes during a run lives in the state.
 from __future__ import annotations
 
 import abc
+from typing import NamedTuple
 
 import equinox as eqx
 
-from jaxrelax.inference import FixedPoses, GaussNewton, PoseSearch
+from jaxrelax.geometry import PointGroup
+from jaxrelax.inference import (
+    FixedPoses,
+    GaussNewton,
+    PoseSearch,
+    finest_resolution_angstrom,
+    global_search,
+)
+
+
+class Specimen(NamedTuple):
+    """What a search may know of the particle."""
+
+    diameter_angstrom: float
+    group: PointGroup  # symmetry of the map that poses are searched against
 
 
 class Mode(eqx.Module):
     """Which latent variables of an image are free besides the register."""
 
     @abc.abstractmethod
-    def search(self) -> PoseSearch:
-        """How the pose of an image is searched."""
+    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
+        """How the pose of an image is searched.
+
+        Args:
+            specimen: what is looked at.
+            resolution_angstrom: limit of the frequencies that score images.
+        """
+
+    @property
+    def holds_poses(self) -> bool:
+        """Whether poses stay as they are."""
+        return False
+
+    @property
+    def needs_poses(self) -> bool:
+        """Whether the input must have poses."""
+        return True
 
     @property
     @abc.abstractmethod
@@ -32,9 +62,14 @@ class Mode(eqx.Module):
 class Registers(Mode):
     """Poses stay as they are; only registers are inferred."""
 
-    def search(self) -> PoseSearch:
+    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
         """No search."""
         return FixedPoses()
+
+    @property
+    def holds_poses(self) -> bool:
+        """They do."""
+        return True
 
     @property
     def learns_prior(self) -> bool:
@@ -68,7 +103,7 @@ class Local(Mode):
                 "the pose prior needs positive widths; to hold the poses use mode Registers()"
             )
 
-    def search(self) -> PoseSearch:
+    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
         """The pose search."""
         return self.pose_search
 
@@ -80,6 +115,61 @@ class Local(Mode):
     def prior_widths(self) -> tuple[float, float]:
         """Starting widths (degrees, Å)."""
         return self.sigma_rotation_deg, self.sigma_shift_angstrom
+
+
+class Homogeneous(Mode):
+    """Poses from nothing: searched globally while the resolution is low, then refined locally.
+
+    A global search finds what a grid of orientations can tell apart; up to that resolution it is
+    repeated in every iteration, so that no image keeps a wrong pose of the first ones. Beyond, the
+    poses it found last are the consensus of a local search.
+
+    Attributes:
+        coarsest_order: HEALPix order of the first grid.
+        finest_order: of the last; where it cannot sample what the half-maps agree on, poses are
+            refined locally.
+        n_modes: local maxima of the grid that are polished for every image.
+        local: the local search and its prior, as wide as the errors of a global search.
+    """
+
+    coarsest_order: int = 2
+    finest_order: int = 3
+    n_modes: int = 4
+    local: Local = Local(sigma_rotation_deg=2.0, sigma_shift_angstrom=1.5)
+
+    def __check_init__(self):
+        if not 0 <= self.coarsest_order <= self.finest_order:
+            raise ValueError(
+                "HEALPix orders start at 0 and the coarsest comes first; got "
+                f"{self.coarsest_order} to {self.finest_order}"
+            )
+        if self.n_modes < 1:
+            raise ValueError(f"at least one maximum must be polished; got n_modes={self.n_modes}")
+
+    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
+        """Global up to the resolution that the finest grid samples, local beyond."""
+        finest = finest_resolution_angstrom(self.finest_order, specimen.diameter_angstrom)
+        if resolution_angstrom < finest:
+            return self.local.pose_search
+        return global_search(
+            resolution_angstrom, specimen.diameter_angstrom, specimen.group,
+            coarsest_order=self.coarsest_order, finest_order=self.finest_order,
+            n_modes=self.n_modes,
+        )  # fmt: skip
+
+    @property
+    def needs_poses(self) -> bool:
+        """It finds them."""
+        return False
+
+    @property
+    def learns_prior(self) -> bool:
+        """As the local search does."""
+        return self.local.learn_prior
+
+    def prior_widths(self) -> tuple[float, float]:
+        """Of the local search, around the last poses of the global one."""
+        return self.local.prior_widths()
 
 
 class Relax(eqx.Module):

@@ -83,6 +83,7 @@ def expectation(
     n, registers = len(problem.particles), problem.n_registers
     keep_folds = problem.n_folds if n_folds is None else n_folds
     radius = volume_radius(accumulate_shell)
+    search = problem.search(state.score_shell)
     score_rung = problem.rung(state.score_shell)
     latest = state.sums()
     result = Expectation(
@@ -108,7 +109,7 @@ def expectation(
             geometry = problem.geometry(group, accumulate_shell, score_rung)
             insert = accumulate_program(problem, group, accumulate_shell, score_rung)
             for batch in scored_batches(
-                problem, state, volume, group, rows, geometry, problem.mode.search(), mixture
+                problem, state, volume, group, rows, geometry, search, mixture
             ):
                 kept = batch.kept
                 if weights_override is not None:

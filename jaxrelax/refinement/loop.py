@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from jaxrelax.geometry import rotation_angle
-from jaxrelax.imaging import background_power, resample_map, white_spectrum, working_box
+from jaxrelax.imaging import resample_map, working_box
 from jaxrelax.reconstruction import isotypic_parts, resolution_shell
 from jaxrelax.refinement.amplitude import LARGEST_RISE, OCCAM_NATS, calibrate, cross_scores
+from jaxrelax.refinement.background import starting_noise
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.maximisation import Maximisation, half_maps, maximisation
 from jaxrelax.refinement.problem import Problem
@@ -63,6 +64,8 @@ def init(
         score_shell=shell,
         rotations=problem.particles.rotations.copy(),
         origins_angstrom=problem.particles.origins_angstrom.copy(),
+        prior_rotations=problem.particles.rotations.copy(),
+        prior_origins_angstrom=problem.particles.origins_angstrom.copy(),
         registers=np.full((n, problem.n_registers), 1.0 / problem.n_registers, np.float32),
         log_gain=np.zeros(n, np.float32),
         noise_power=starting_noise(problem),
@@ -88,33 +91,6 @@ def _first_stage(problem: Problem) -> Stage:
     if problem.relax is None or problem.relax.start != "symmetric":
         return "settle"
     return "seek"
-
-
-def starting_noise(problem: Problem, at_most: int = 1000):
-    """Noise spectrum per optics group from the image background, or white."""
-    spectrum = white_spectrum(len(problem.particles.optics), problem.n_shells)
-    if not problem.noise.from_images:
-        return spectrum
-    rng = np.random.default_rng((problem.seed, 1))
-    for group in range(len(problem.particles.optics)):
-        rows = np.flatnonzero(problem.particles.optics_group == group)
-        rows = np.sort(rng.permutation(rows)[:at_most])
-        geometry = problem.geometry(group, problem.last_shell, problem.last_shell)
-        radius = problem.images.particle_radius_px[group]
-        power, count = np.zeros(geometry.packing.n_pixels), 0
-        for _, images in problem.images.raw(np.array_split(rows, max(len(rows) // 100, 1))):
-            prepared = problem.images.normalised(images, group)
-            power += np.asarray(background_power(prepared, geometry.packing, radius)).sum(axis=0)
-            count += len(images)
-        shells = np.minimum(geometry.slice_shell, problem.n_shells - 1)
-        weight = geometry.packing.multiplicity
-        seen = np.bincount(shells, weight, minlength=problem.n_shells)
-        sums = np.bincount(shells, weight * power / count, minlength=problem.n_shells)
-        means = np.divide(sums, seen, out=np.ones_like(sums), where=seen > 0)
-        last = int(np.flatnonzero(seen)[-1])
-        means[last + 1 :] = means[last]
-        spectrum[group] = means
-    return spectrum
 
 
 def starting_weights(problem: Problem) -> Float32[np.ndarray, "n registers"] | None:
@@ -158,6 +134,9 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         "settled": float(state.stage == "settle"),
     }
     history = (*state.history, row)
+    centre = state.prior_rotations, state.prior_origins_angstrom
+    if problem.search(state.score_shell).is_global:
+        centre = found.rotations, found.origins_angstrom
     stage, optimism = state.stage, state.optimism
     if problem.relax is not None:
         stage = next_stage(stage, history)
@@ -167,6 +146,8 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         iteration=state.iteration + 1,
         rotations=found.rotations,
         origins_angstrom=found.origins_angstrom,
+        prior_rotations=centre[0],
+        prior_origins_angstrom=centre[1],
         registers=found.registers,
         log_gain=found.log_gain,
         noise_power=problem.noise.update(state.noise_power, found.residual, found.count),
@@ -291,7 +272,7 @@ def _junk(problem: Problem) -> bool:
 
 def _prior_widths(problem: Problem, state: State, found) -> tuple[float, float]:
     """Empirical-Bayes widths of the pose prior: the posterior's mean squared offset."""
-    if not problem.mode.learns_prior:
+    if not problem.mode.learns_prior or problem.search(state.score_shell).is_global:
         return state.sigma_rotation_deg, state.sigma_shift_angstrom
     rotation = float(np.rad2deg(np.sqrt(found.rotation_moment_rad2)))
     shift = float(np.sqrt(found.shift_moment_angstrom2))

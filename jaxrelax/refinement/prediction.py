@@ -26,7 +26,6 @@ from jaxrelax.imaging import (
     working_box,
 )
 from jaxrelax.inference import (
-    FixedPoses,
     PosePrior,
     accuracy_points,
     expected_accuracy,
@@ -153,7 +152,7 @@ def discriminability_of_halves(
         region(problem, turned),
         noise_power=state.noise_power,
         max_shell=limit,
-        pose_prior=None if isinstance(problem.mode.search(), FixedPoses) else widths,
+        pose_prior=None if problem.mode.holds_poses else widths,
         blur=False,
     )
 

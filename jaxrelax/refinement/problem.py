@@ -25,9 +25,10 @@ from jaxrelax.imaging import (
     image_geometry,
     resample_map,
 )
+from jaxrelax.inference import PoseSearch
 from jaxrelax.io import InputError, Particles
 from jaxrelax.reconstruction import density_mask, independent_fraction, soft_sphere
-from jaxrelax.refinement.components import Mode, Relax
+from jaxrelax.refinement.components import Mode, Relax, Specimen
 from jaxrelax.refinement.image_source import ImageSource
 
 # Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
@@ -137,6 +138,11 @@ class Problem:
     def whole(self, accumulated: int) -> int:
         """Last shell of a map that is not in the margin, where it falls to nothing."""
         return accumulated - MARGIN
+
+    def search(self, score_shell: int) -> PoseSearch:
+        """How poses are searched when images are scored up to a shell."""
+        specimen = Specimen(self.particle_diameter_angstrom, self.group)
+        return self.mode.search(specimen, self.resolution(score_shell))
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
         """Image geometry of an optics group up to ``max_shell``, scored band first."""

@@ -92,14 +92,14 @@ def _search_program(
     inner = geometry.inner()
 
     @jax.jit
-    def program(volume, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture):
+    def program(target, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture):
         images = (batch.data, batch.ctf, batch.valid)
         size = min(chunk, batch.data.shape[0])
 
         def one_chunk(part):
             (data, ctf, valid), some = part
             return search(
-                volume, ImageBatch(data, ctf, batch.weights, valid), inner, some, prior, n_shells
+                target, ImageBatch(data, ctf, batch.weights, valid), inner, some, prior, n_shells
             )
 
         def split(x):

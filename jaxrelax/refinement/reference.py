@@ -12,7 +12,9 @@ from jaxrelax.imaging import FourierVolume, fourier_volume, resample_map, volume
 from jaxrelax.inference import log_likelihood
 from jaxrelax.io import InputError, read_map
 from jaxrelax.reconstruction import misaligned_axes
+from jaxrelax.refinement.background import background_spectrum
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.score_maps import slice_power
 from jaxrelax.refinement.scoring import batches_at
 
 LOG = logging.getLogger("jaxrelax")
@@ -85,8 +87,7 @@ def matched_scale(
     Raises:
         InputError: the factor is not positive: inverted contrast, or a map of something else.
     """
-    box = working_box(max_shell)
-    low = resample_map(reference, box) * problem.sphere(box)
+    low = _low(problem, reference, max_shell)
     volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
     cross, power = 0.0, 0.0
     white = np.ones(problem.n_shells)
@@ -117,6 +118,56 @@ def matched_scale(
             f"{factor:.3g}); check contrast (particles must be white), pixel size and that the "
             "poses belong to this map"
         )
+    return _scaled(reference, factor, name)
+
+
+def matched_power(
+    problem: Problem, reference: Float32[np.ndarray, "n n n"], max_shell: int, name: str
+) -> Float32[np.ndarray, "n n n"]:
+    """The reference on the absolute scale of images whose poses are not known.
+
+    The scale is that at which its projections, at random poses and under the CTFs, have the power
+    that a sample of images has beyond its background.
+
+    Raises:
+        InputError: the images have no more power than their background.
+    """
+    low = _low(problem, reference, max_shell)
+    views = slice_power(low, problem.map_box, problem.n_shells)
+    background = background_spectrum(problem)
+    white = np.ones(problem.n_shells)
+    rng = np.random.default_rng((problem.seed, 4))
+    seen, expected = 0.0, 0.0
+    for group in range(len(problem.particles.optics)):
+        rows = np.flatnonzero(problem.particles.optics_group == group)
+        rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
+        geometry = problem.geometry(group, max_shell, max_shell)
+        # The zero frequency is what normalisation made of it.
+        weight = geometry.packing.multiplicity * (geometry.packing.shell > 0)
+        for chosen, batch, _, _ in batches_at(problem, group, rows, geometry, white):
+            m = len(chosen)
+            power = (
+                np.abs(np.asarray(batch.data[:m])) ** 2 - background[group][geometry.slice_shell]
+            )
+            seen += float(np.sum(weight * power))
+            ctf2 = np.asarray(batch.ctf[:m], np.float64) ** 2
+            expected += float(np.sum(weight * ctf2 * views[geometry.slice_shell]))
+    if seen <= 0 or expected <= 0:
+        raise InputError(
+            f"{name}: up to {problem.resolution(max_shell):.1f} Å the images have no more power "
+            "than their background, so nothing can be aligned; check the particle diameter and "
+            "that the images show particles"
+        )
+    return _scaled(reference, float(np.sqrt(seen / expected)), name)
+
+
+def _low(problem: Problem, reference, max_shell: int):
+    """The reference as far as it is used at first."""
+    box = working_box(max_shell)
+    return resample_map(reference, box) * problem.sphere(box)
+
+
+def _scaled(reference, factor: float, name: str):
     if 1 / SCALE_TOLERANCE < factor < SCALE_TOLERANCE:
         return reference
     LOG.warning("%s: multiplied by %.4g to match the grey scale of the images", name, factor)

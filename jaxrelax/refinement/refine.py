@@ -37,7 +37,7 @@ from jaxrelax.refinement.criteria import (
 )
 from jaxrelax.refinement.finish import finish
 from jaxrelax.refinement.problem import Problem, relaxation_groups
-from jaxrelax.refinement.reference import matched_scale, on_box, require_axes
+from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.state import State, StepInfo
 
@@ -92,7 +92,8 @@ def prepare(
         InputError: anything about the inputs that would make the refinement wrong.
     """
     if isinstance(particles, str | Path):
-        particles = read_particles(particles)
+        needed = mode is None or mode.needs_poses
+        particles = read_particles(particles, require_poses=needed)
     mode = Local() if mode is None else mode
     relax = Relax(relax) if isinstance(relax, str) else relax
     if relax is not None and symmetry.upper() != "C1":
@@ -102,6 +103,11 @@ def prepare(
     noise = RadialNoise() if noise is None else noise
     if len(particles) == 0:
         raise InputError(f"{particles.source}: no particles")
+    if mode.needs_poses and not particles.has_poses:
+        raise InputError(
+            f"{particles.source}: no poses, and mode {type(mode).__name__} starts from them; "
+            "Homogeneous finds poses itself"
+        )
     if ini_high <= 0:
         raise InputError(f"ini_high is a resolution in Å, above 0; got {ini_high}")
 
@@ -134,7 +140,8 @@ def prepare(
         cache_bytes=int(cache_gib * 2**30),
     )
     require_axes(problem, values, name)
-    values = matched_scale(problem, values, problem.rung(problem.shell(ini_high)), name)
+    match = matched_scale if mode.needs_poses else matched_power
+    values = match(problem, values, problem.rung(problem.shell(ini_high)), name)
     state = loop.init(problem, values, ini_high_angstrom=ini_high)
     until = DEFAULT_UNTIL if until is None else until
     identity = {

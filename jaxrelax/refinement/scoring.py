@@ -118,6 +118,7 @@ def scored_batches(
     """
     pixel = problem.particles.optics[group].pixel_size_angstrom
     score = search_program(problem, group, geometry, search)
+    target = search.prepare(volume, geometry)
     size = problem.batch_size(geometry.n_inner)
     prior = PosePrior(
         jnp.asarray(np.float32(np.deg2rad(state.sigma_rotation_deg))),
@@ -129,9 +130,9 @@ def scored_batches(
         problem, group, rows, geometry, state.noise_power[group], state.score_shell, size
     ):
         chosen, m = batch.rows, len(batch.rows)
-        poses = _poses(problem, state, batch.padded, pixel)
+        poses = _poses(state, batch.padded, pixel)
         found, sums, belief, kept, gain, symmetric = score(
-            volume, batch.scored, poses, prior, mixture
+            target, batch.scored, poses, prior, mixture
         )
         lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
         if len(lost):
@@ -190,15 +191,13 @@ def batches_at(
         )
 
 
-def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:
-    particles = problem.particles
-
+def _poses(state: State, rows, pixel: float) -> Poses:
     def single(values):
         return jnp.asarray(values.astype(np.float32))
 
     return Poses(
         rotations=single(state.rotations[rows]),
         origins_px=single(state.origins_angstrom[rows] / pixel),
-        prior_rotations=single(particles.rotations[rows]),
-        prior_origins_px=single(particles.origins_angstrom[rows] / pixel),
+        prior_rotations=single(state.prior_rotations[rows]),
+        prior_origins_px=single(state.prior_origins_angstrom[rows] / pixel),
     )

@@ -26,6 +26,9 @@ class State:
     score_shell: int  # last shell that scores images
     rotations: Float64[np.ndarray, "n 3 3"]
     origins_angstrom: Float64[np.ndarray, "n 2"]
+    # Where the pose prior is centred: the poses of the input, or the last ones of a global search.
+    prior_rotations: Float64[np.ndarray, "n 3 3"]
+    prior_origins_angstrom: Float64[np.ndarray, "n 2"]
     registers: Float32[np.ndarray, "n registers"]  # posterior
     log_gain: Float32[np.ndarray, " n"]  # see StepInfo.held_out_gain
     noise_power: Float64[np.ndarray, "groups all_shells"]

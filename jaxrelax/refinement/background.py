@@ -1,0 +1,43 @@
+"""Noise before any map: what the images show around their particles."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64
+
+from jaxrelax.imaging import background_power, white_spectrum
+from jaxrelax.refinement.problem import Problem
+
+
+def starting_noise(problem: Problem) -> Float64[np.ndarray, "groups shells"]:
+    """Noise spectrum per optics group from the image background, or white."""
+    if problem.noise.from_images:
+        return background_spectrum(problem)
+    return white_spectrum(len(problem.particles.optics), problem.n_shells)
+
+
+def background_spectrum(
+    problem: Problem, at_most: int = 1000
+) -> Float64[np.ndarray, "groups shells"]:
+    """Spectrum per optics group of what surrounds the particles."""
+    spectrum = white_spectrum(len(problem.particles.optics), problem.n_shells)
+    rng = np.random.default_rng((problem.seed, 1))
+    for group in range(len(problem.particles.optics)):
+        rows = np.flatnonzero(problem.particles.optics_group == group)
+        rows = np.sort(rng.permutation(rows)[:at_most])
+        geometry = problem.geometry(group, problem.last_shell, problem.last_shell)
+        radius = problem.images.particle_radius_px[group]
+        power, count = np.zeros(geometry.packing.n_pixels), 0
+        for _, images in problem.images.raw(np.array_split(rows, max(len(rows) // 100, 1))):
+            prepared = problem.images.normalised(images, group)
+            power += np.asarray(background_power(prepared, geometry.packing, radius)).sum(axis=0)
+            count += len(images)
+        shells = np.minimum(geometry.slice_shell, problem.n_shells - 1)
+        weight = geometry.packing.multiplicity
+        seen = np.bincount(shells, weight, minlength=problem.n_shells)
+        sums = np.bincount(shells, weight * power / count, minlength=problem.n_shells)
+        means = np.divide(sums, seen, out=np.ones_like(sums), where=seen > 0)
+        last = int(np.flatnonzero(seen)[-1])
+        means[last + 1 :] = means[last]
+        spectrum[group] = means
+    return spectrum
