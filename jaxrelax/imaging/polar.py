@@ -37,16 +37,16 @@ class PolarGrid(eqx.Module):
     Real images have F(r, θ + π) = conj F(r, θ), so half a turn and orders m ≥ 0 hold everything.
     """
 
-    wavevectors_px: Float32[np.ndarray, "rings angles 2"]  # cycles per box
-    multiplicity: Float32[np.ndarray, " freq"]  # of the packed pixels
-    area: Float32[np.ndarray, " rings"]  # of the plane that belongs to a ring, in pixels
-    plus: Float32[np.ndarray, "samples freq"]  # real parts: h(s − k) + h(s + k)
-    minus: Float32[np.ndarray, "samples freq"]  # imaginary parts
-    even: Float32[np.ndarray, "angles twice_even"]  # cosines, then sines
-    odd: Float32[np.ndarray, "angles twice_odd"]
-    power_wavevectors_px: Float32[np.ndarray, "fine_rings angles 2"]
-    power_rings: Float32[np.ndarray, "freq fine_rings"]
-    power_waves: Complex[np.ndarray, "freq powers"]
+    wavevectors_px: Float32[np.ndarray | Array, "rings angles 2"]  # cycles per box
+    multiplicity: Float32[np.ndarray | Array, " freq"]  # of the packed pixels
+    area: Float32[np.ndarray | Array, " rings"]  # of the plane that belongs to a ring, in pixels
+    plus: Float32[np.ndarray | Array, "samples freq"]  # real parts: h(s − k) + h(s + k)
+    minus: Float32[np.ndarray | Array, "samples freq"]  # imaginary parts
+    even: Float32[np.ndarray | Array, "angles twice_even"]  # cosines, then sines
+    odd: Float32[np.ndarray | Array, "angles twice_odd"]
+    power_wavevectors_px: Float32[np.ndarray | Array, "fine_rings angles 2"]
+    power_rings: Float32[np.ndarray | Array, "freq fine_rings"]
+    power_waves: Complex[np.ndarray | Array, "freq powers"]
     box: int = eqx.field(static=True)
 
     @property

@@ -51,7 +51,7 @@ def volume_radius(max_shell: int) -> int:
 
 
 def slice_coordinates(
-    rotations: Float[Array, "batch 3 3"], wavevectors: Float32[np.ndarray, "freq 2"]
+    rotations: Float[Array, "batch 3 3"], wavevectors: Float32[np.ndarray | Array, "freq 2"]
 ) -> Float[Array, "batch freq 3"]:
     """Oversampled volume coordinates (x, y, z) of slice pixels: ``2 Aᵀ (kx, ky, 0)``."""
     return OVERSAMPLING * jnp.einsum("bij,fi->bfj", rotations[:, :2, :], jnp.asarray(wavevectors))
@@ -108,7 +108,7 @@ def _parts(pairs, sign):
 def extract_parts(
     volume: FourierVolume,
     rotations: Float[Array, "batch 3 3"],
-    wavevectors: Float32[np.ndarray, "freq 2"],
+    wavevectors: Float32[np.ndarray | Array, "freq 2"],
 ) -> tuple[Float[Array, "batch channels freq"], Float[Array, "batch channels freq"]]:
     """Real and imaginary parts of the slices of every channel at shared poses.
 

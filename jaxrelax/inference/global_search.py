@@ -3,7 +3,7 @@
 The grid (:mod:`jaxrelax.inference.orientation_grid`) need only be so fine that the likelihood has
 no peak between its points: peaks are then climbed without a grid. Every image is scored at every
 direction, in-plane angle and shift, in the band that the grid can sample; its few best local
-maxima are polished in the whole band, and the one of the highest evidence is its pose. Where maps
+maxima are climbed in wider and wider bands, and the best of them are its possible poses. Where maps
 of several registers are given, the grid sees the symmetrised one (the last channel), and one
 direction of each orbit suffices.
 """
@@ -62,7 +62,7 @@ class GridTarget(eqx.Module):
     neighbours: Int[Array, "directions neighbours"]
     shifts_px: Float[Array, "shifts 2"]
     grid: PolarGrid
-    low: Int[np.ndarray, " low"]  # packed pixels in the band of the grid
+    low: Int[np.ndarray | Array, " low"]  # packed pixels in the band of the grid
 
 
 class GlobalSearch(PoseSearch):
@@ -73,21 +73,28 @@ class GlobalSearch(PoseSearch):
         spacing_deg: of directions and in-plane angles.
         diameter_angstrom: of the particle.
         resolution_angstrom: the grid sees frequencies up to this.
-        n_modes: local maxima that are polished.
-        polish: how; its prior is as wide as the grid is coarse.
+        n_candidates: local maxima that are climbed in the band of the grid.
+        n_modes: of these, the best, which are climbed in wider and wider bands up to everything.
+        polish: how; its prior is as wide as the grid is coarse, and narrows as the band widens.
     """
 
     directions: Float64[np.ndarray, "directions 3"]
     spacing_deg: float
     diameter_angstrom: float
     resolution_angstrom: float
+    n_candidates: int = 8
     n_modes: int = 4
-    polish: GaussNewton = GaussNewton(n_steps=2)
+    polish: GaussNewton = GaussNewton(n_steps=0)
 
     @property
     def is_global(self) -> bool:
         """It needs no pose to start from."""
         return True
+
+    @property
+    def modes(self) -> int:
+        """As many as are kept."""
+        return self.n_modes
 
     @property
     def quarter(self) -> int:
@@ -132,35 +139,63 @@ class GlobalSearch(PoseSearch):
         prior: PosePrior,
         n_shells: int,
     ) -> PosePosterior:
-        """Evidence and pose of every register, near the best of the modes.
+        """Evidence and pose of every register near every mode.
 
         Current poses count only as the centre of the shifts; the prior not at all.
         """
-        candidates = self._candidates(target, batch, geometry, poses)
-        step = target.shifts_px.max() / SHIFT_RADIUS
-        flat = PosePrior(jnp.float32(np.deg2rad(self.spacing_deg)), 2.0 * step)
+        rotations, shifts = self._candidates(target, batch, geometry, poses)
+        starts = (rotations, poses.origins_px[:, None] + shifts)
+        weights, widths = (jnp.asarray(part) for part in self._levels(geometry))
+        shift_step = target.shifts_px.max() / SHIFT_RADIUS
 
-        def polished(mode):
-            rotations, shifts = mode
-            start = (rotations, poses.origins_px + shifts)
+        def climb(start, level):
+            """Posterior of one mode of every image in one band."""
+            share, width = level
+            narrowed = ImageBatch(batch.data, batch.ctf, batch.weights * share, batch.valid)
+            flat = PosePrior(width * np.float32(np.deg2rad(self.spacing_deg)), width * shift_step)
             return self.polish(
-                target.volume, batch, geometry, Poses(*start, *start), flat, n_shells
+                target.volume, narrowed, geometry, Poses(*start, *start), flat, n_shells
             )
 
-        def better(best, mode):
-            found = polished(mode)
-            # Not `>`: an image with NaN must come out as NaN.
-            wins = ~(_evidence(found) <= _evidence(best))
+        def first(start):
+            found = climb(start, (weights[0], widths[0]))
+            return _best_pose(found), _evidence(found)
 
-            def choose(new, old):
-                return jnp.where(wins.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+        modes_first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), starts)
+        (rotations, origins), evidence = jax.lax.map(first, modes_first)
+        _, kept = jax.lax.top_k(evidence.T, min(self.n_modes, self.n_candidates))
+        image = jnp.arange(len(batch.data))
+        kept = kept.T  # modes, batch
+        kept_modes = (rotations[kept, image[None]], origins[kept, image[None]])
 
-            return jax.tree.map(choose, found, best), None
+        def rest(start):
+            def one(start, level):
+                found = climb(start, level)
+                return _best_pose(found), found
 
-        modes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), candidates)
-        first, rest = (jax.tree.map(lambda x, i=i: x[i], modes) for i in (0, slice(1, None)))
-        best, _ = jax.lax.scan(better, polished(first), rest)
-        return best
+            _, levels = jax.lax.scan(one, start, (weights[1:], widths[1:]))
+            return jax.tree.map(lambda x: x[-1], levels)
+
+        found = jax.lax.map(rest, kept_modes)
+        # (modes, batch, channels, …) to (batch, modes · channels, …)
+        return jax.tree.map(
+            lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found
+        )
+
+    def _levels(self, geometry: ImageGeometry):
+        """Bands of the climb as weights of pixels, and the widths of its priors in grid steps.
+
+        From the band of the grid on, each an octave wider: a pose that is best in one lies within
+        reach of the peak of the next. The last one is everything, the first is not.
+        """
+        frequency = np.hypot(*geometry.frequencies.T)
+        octaves = max(np.log2(frequency.max() * self.resolution_angstrom), 0.0)
+        levels = int(np.ceil(octaves)) + 2
+        exponents = np.minimum(np.arange(levels - 1), octaves)
+        exponents = np.append(exponents, octaves)
+        limits = 2.0**exponents / self.resolution_angstrom
+        weights = frequency[None] <= limits[:, None] * (1.0 + 1e-6)
+        return weights.astype(np.float32), (2.0**-exponents).astype(np.float32)
 
     def _candidates(self, target: GridTarget, batch: ImageBatch, geometry, poses: Poses):
         """Rotations (batch, modes, 3, 3) and shifts (batch, modes, 2) of the best maxima."""
@@ -180,7 +215,7 @@ class GlobalSearch(PoseSearch):
             scores = grid_scores(
                 chunk, target.references, target.grid, target.shifts_px, self.quarter
             )
-            best = best_candidates(scores, target.neighbours, target.shifts_px, self.n_modes)
+            best = best_candidates(scores, target.neighbours, target.shifts_px, self.n_candidates)
             return best.rotations(target.poses), best.shifts_px
 
         images = (centred[:, target.low], batch.ctf[:, target.low])
@@ -195,6 +230,7 @@ def global_search(
     *,
     coarsest_order: int,
     finest_order: int,
+    n_candidates: int,
     n_modes: int,
 ) -> GlobalSearch:
     """The search whose grid is as fine as a resolution needs, within limits.
@@ -205,7 +241,7 @@ def global_search(
         group: symmetry of the reference: one direction of every orbit is searched.
         coarsest_order, finest_order: HEALPix orders. Beyond what the finest one samples, images
             are compared up to that resolution only.
-        n_modes: see :class:`GlobalSearch`.
+        n_candidates, n_modes: see :class:`GlobalSearch`.
     """
     order = coarsest_order
     while order < finest_order and (
@@ -220,6 +256,7 @@ def global_search(
         resolution_angstrom=max(
             resolution_angstrom, finest_resolution_angstrom(order, diameter_angstrom)
         ),
+        n_candidates=n_candidates,
         n_modes=n_modes,
     )
 
@@ -237,6 +274,13 @@ _references = jax.jit(references)
 def _evidence(found: PosePosterior) -> Float[Array, " batch"]:
     # The last channel is the symmetrised map where there are registers, and the map itself else.
     return jax.nn.logsumexp(found.log_evidence, axis=-1)
+
+
+def _best_pose(found: PosePosterior):
+    """Pose of the best channel of every image."""
+    best = found.log_evidence.argmax(axis=-1)
+    image = jnp.arange(len(best))
+    return found.rotations[image, best], found.origins_px[image, best]
 
 
 def _sums(target: GridTarget, quarter: int) -> int:

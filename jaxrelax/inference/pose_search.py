@@ -43,17 +43,19 @@ class PosePrior(eqx.Module):
 
 
 class PosePosterior(eqx.Module):
-    """Result of a pose search for every image and register (channel).
+    """Result of a pose search for every image and hypothesis: channel (register), at one pose.
+
+    Where a search returns several modes, the channels of the first come first.
 
     ``offset`` and ``covariance`` are relative to the prior, in units of its standard deviations.
     """
 
-    log_evidence: Float[Array, "batch registers"]
-    rotations: Float[Array, "batch registers 3 3"]
-    origins_px: Float[Array, "batch registers 2"]
-    offset: Float[Array, "batch registers 5"]
-    covariance: Float[Array, "batch registers 5 5"]
-    residual_power: Float[Array, "batch registers shells"]
+    log_evidence: Float[Array, "batch hypotheses"]
+    rotations: Float[Array, "batch hypotheses 3 3"]
+    origins_px: Float[Array, "batch hypotheses 2"]
+    offset: Float[Array, "batch hypotheses 5"]
+    covariance: Float[Array, "batch hypotheses 5 5"]
+    residual_power: Float[Array, "batch hypotheses shells"]
 
 
 class PoseSearch(eqx.Module):
@@ -67,6 +69,11 @@ class PoseSearch(eqx.Module):
     def is_global(self) -> bool:
         """Whether it finds poses without one to start from."""
         return False
+
+    @property
+    def modes(self) -> int:
+        """Poses per image and channel that it returns; as likely as each other beforehand."""
+        return 1
 
     def prepare(self, volume: FourierVolume, geometry: ImageGeometry) -> Any:
         """What is searched, from the volume of the map: the volume itself by default."""

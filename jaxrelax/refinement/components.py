@@ -15,7 +15,6 @@ from jaxrelax.inference import (
     FixedPoses,
     GaussNewton,
     PoseSearch,
-    finest_resolution_angstrom,
     global_search,
 )
 
@@ -31,12 +30,16 @@ class Mode(eqx.Module):
     """Which latent variables of an image are free besides the register."""
 
     @abc.abstractmethod
-    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
+    def search(
+        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+    ) -> PoseSearch:
         """How the pose of an image is searched.
 
         Args:
             specimen: what is looked at.
             resolution_angstrom: limit of the frequencies that score images.
+            poses_settled: whether global searches, if there were any, have come to an end
+                (see :func:`jaxrelax.refinement.schedule.poses_settled`).
         """
 
     @property
@@ -62,7 +65,9 @@ class Mode(eqx.Module):
 class Registers(Mode):
     """Poses stay as they are; only registers are inferred."""
 
-    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
+    def search(
+        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+    ) -> PoseSearch:
         """No search."""
         return FixedPoses()
 
@@ -103,7 +108,9 @@ class Local(Mode):
                 "the pose prior needs positive widths; to hold the poses use mode Registers()"
             )
 
-    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
+    def search(
+        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+    ) -> PoseSearch:
         """The pose search."""
         return self.pose_search
 
@@ -118,22 +125,23 @@ class Local(Mode):
 
 
 class Homogeneous(Mode):
-    """Poses from nothing: searched globally while the resolution is low, then refined locally.
+    """Poses from nothing: searched globally until they settle, then refined locally.
 
-    A global search finds what a grid of orientations can tell apart; up to that resolution it is
-    repeated in every iteration, so that no image keeps a wrong pose of the first ones. Beyond, the
-    poses it found last are the consensus of a local search.
+    The global search is repeated in every iteration, so that no image keeps a wrong pose of the
+    first ones. When neither the resolution nor the number of images that still find another pose
+    improves, the poses found last become the consensus of a local search.
 
     Attributes:
         coarsest_order: HEALPix order of the first grid.
-        finest_order: of the last; where it cannot sample what the half-maps agree on, poses are
-            refined locally.
-        n_modes: local maxima of the grid that are polished for every image.
+        finest_order: of the last; what it cannot sample, only the climb from its best points uses.
+        n_candidates: local maxima of the grid that are climbed for every image.
+        n_modes: of these, what is kept as possible poses.
         local: the local search and its prior, as wide as the errors of a global search.
     """
 
     coarsest_order: int = 2
     finest_order: int = 3
+    n_candidates: int = 8
     n_modes: int = 4
     local: Local = Local(sigma_rotation_deg=2.0, sigma_shift_angstrom=1.5)
 
@@ -143,18 +151,22 @@ class Homogeneous(Mode):
                 "HEALPix orders start at 0 and the coarsest comes first; got "
                 f"{self.coarsest_order} to {self.finest_order}"
             )
-        if self.n_modes < 1:
-            raise ValueError(f"at least one maximum must be polished; got n_modes={self.n_modes}")
+        if not 1 <= self.n_modes <= self.n_candidates:
+            raise ValueError(
+                "at least one candidate must be kept, and not more than there are; got n_modes="
+                f"{self.n_modes} of n_candidates={self.n_candidates}"
+            )
 
-    def search(self, specimen: Specimen, resolution_angstrom: float) -> PoseSearch:
-        """Global up to the resolution that the finest grid samples, local beyond."""
-        finest = finest_resolution_angstrom(self.finest_order, specimen.diameter_angstrom)
-        if resolution_angstrom < finest:
+    def search(
+        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+    ) -> PoseSearch:
+        """Global until the poses have settled, then local."""
+        if poses_settled:
             return self.local.pose_search
         return global_search(
             resolution_angstrom, specimen.diameter_angstrom, specimen.group,
             coarsest_order=self.coarsest_order, finest_order=self.finest_order,
-            n_modes=self.n_modes,
+            n_candidates=self.n_candidates, n_modes=self.n_modes,
         )  # fmt: skip
 
     @property

@@ -83,7 +83,7 @@ def expectation(
     n, registers = len(problem.particles), problem.n_registers
     keep_folds = problem.n_folds if n_folds is None else n_folds
     radius = volume_radius(accumulate_shell)
-    search = problem.search(state.score_shell)
+    search = state.search(problem)
     score_rung = problem.rung(state.score_shell)
     latest = state.sums()
     result = Expectation(
@@ -171,13 +171,14 @@ def _mixture(problem: Problem, state: State, parts: IsotypicParts) -> Mixture:
 
 def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expectation):
     """Put a batch's results where they belong."""
-    rows, found = batch.rows, batch.found
+    rows = batch.rows
     m = np.arange(len(rows))
     best = batch.weights.argmax(axis=1)
     pixel = problem.particles.optics[group].pixel_size_angstrom
-    rotations = np.asarray(found.rotations)[m, best].astype(np.float64)
+    mode = batch.modes[m, :, best].argmax(axis=1)
+    rotations = batch.rotations[m, mode, best].astype(np.float64)
     result.rotations[rows] = project_to_so3(rotations)
-    result.origins_angstrom[rows] = pixel * np.asarray(found.origins_px)[m, best]
+    result.origins_angstrom[rows] = pixel * batch.origins_px[m, mode, best]
     result.registers[rows] = batch.weights
     result.symmetric[rows] = batch.symmetric
     result.junk[rows] = batch.junk
@@ -199,18 +200,22 @@ def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expecta
 
 
 def _candidates(problem: Problem, weights, batch: ScoredBatch) -> Candidates:
-    """Significant registers of a batch, padded to a power of two times the batch size."""
-    rows, registers, kept = significant(weights)
+    """Significant poses of a batch, padded to a power of two times the batch size."""
+    shares = weights[:, None] * batch.modes
+    rows, hypotheses, kept = significant(shares.reshape(len(shares), -1))
+    modes, registers = np.divmod(hypotheses, problem.n_registers)
     capacity = batch.size
     while capacity < len(rows):
         capacity *= 2
     pad = capacity - len(rows)
-    rows, registers = (np.pad(a, (0, pad)).astype(np.int32) for a in (rows, registers))
+    rows, modes, registers = (
+        np.pad(a, (0, pad)).astype(np.int32) for a in (rows, modes, registers)
+    )
     mates = problem.registers.representatives.astype(np.float32).transpose(0, 2, 1)
-    rotations = np.asarray(batch.found.rotations)[rows, registers] @ mates[registers]
+    rotations = batch.rotations[rows, modes, registers] @ mates[registers]
     return Candidates(
         row=jnp.asarray(rows),
         rotations=jnp.asarray(rotations),
-        origins_px=jnp.asarray(np.asarray(batch.found.origins_px)[rows, registers]),
+        origins_px=jnp.asarray(batch.origins_px[rows, modes, registers]),
         weight=jnp.asarray(np.pad(kept, (0, pad)).astype(np.float32)),
     )

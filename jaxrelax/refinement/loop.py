@@ -8,7 +8,7 @@ import time
 import numpy as np
 from jaxtyping import Float32
 
-from jaxrelax.geometry import rotation_angle
+from jaxrelax.geometry import pose_error_mod_group, rotation_angle
 from jaxrelax.imaging import resample_map, working_box
 from jaxrelax.reconstruction import isotypic_parts, resolution_shell
 from jaxrelax.refinement.amplitude import LARGEST_RISE, OCCAM_NATS, calibrate, cross_scores
@@ -33,6 +33,8 @@ WIDENED = 1.5
 SCORE_ABOVE = 0.3
 # Of the images, before any were looked at; and never less, or it could not grow again.
 STARTING_JUNK, SMALLEST_JUNK = 0.02, 1e-4
+# Farther than a local search goes in one iteration.
+JUMP_DEG = 10.0
 SMALLEST_ROTATION_PRIOR_DEG = 0.05
 SMALLEST_SHIFT_PRIOR_ANGSTROM = 0.05
 
@@ -128,14 +130,16 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     )  # fmt: skip
     maps = half_maps(problem, solved)
     info = _report(problem, state, found, solved, maps)
+    searched_globally = state.search(problem).is_global
     row = info.row() | {
         "score_shell": float(state.score_shell),
         "widened": float(state.stage != "seek"),
-        "settled": float(state.stage == "settle"),
+        "settled": float(state.stage == "settle" and not searched_globally),
+        "searched_globally": float(searched_globally),
     }
     history = (*state.history, row)
     centre = state.prior_rotations, state.prior_origins_angstrom
-    if problem.search(state.score_shell).is_global:
+    if searched_globally:
         centre = found.rotations, found.origins_angstrom
     stage, optimism = state.stage, state.optimism
     if problem.relax is not None:
@@ -205,6 +209,7 @@ def _report(
         shift_change_angstrom=float(
             np.median(np.linalg.norm(found.origins_angstrom - state.origins_angstrom, axis=1))
         ),
+        pose_jumps=_pose_jumps(problem, state, found),
         asymmetric_fsc=solved.asymmetric_fsc,
         asymmetric_signal=solved.asymmetric_signal,
         asymmetric_power=float(np.mean(np.array(rms_asymmetric) / np.maximum(rms, 1e-30))),
@@ -218,6 +223,12 @@ def _report(
         sigma_shift_angstrom=widths[1],
         seconds=0.0,
     )
+
+
+def _pose_jumps(problem: Problem, state: State, found: Expectation) -> float:
+    """Fraction of images that found another pose."""
+    moved = pose_error_mod_group(found.rotations, state.rotations, problem.group)
+    return float(np.mean(np.rad2deg(moved) > JUMP_DEG))
 
 
 def _next_band(
@@ -272,7 +283,7 @@ def _junk(problem: Problem) -> bool:
 
 def _prior_widths(problem: Problem, state: State, found) -> tuple[float, float]:
     """Empirical-Bayes widths of the pose prior: the posterior's mean squared offset."""
-    if not problem.mode.learns_prior or problem.search(state.score_shell).is_global:
+    if not problem.mode.learns_prior or state.search(problem).is_global:
         return state.sigma_rotation_deg, state.sigma_shift_angstrom
     rotation = float(np.rad2deg(np.sqrt(found.rotation_moment_rad2)))
     shift = float(np.sqrt(found.shift_moment_angstrom2))

@@ -139,10 +139,10 @@ class Problem:
         """Last shell of a map that is not in the margin, where it falls to nothing."""
         return accumulated - MARGIN
 
-    def search(self, score_shell: int) -> PoseSearch:
+    def search(self, score_shell: int, poses_settled: bool) -> PoseSearch:
         """How poses are searched when images are scored up to a shell."""
         specimen = Specimen(self.particle_diameter_angstrom, self.group)
-        return self.mode.search(specimen, self.resolution(score_shell))
+        return self.mode.search(specimen, self.resolution(score_shell), poses_settled)
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
         """Image geometry of an optics group up to ``max_shell``, scored band first."""

@@ -106,22 +106,34 @@ def _search_program(
             return x.reshape(-1, size, *x.shape[1:])
 
         found = jax.lax.map(one_chunk, jax.tree.map(split, (images, poses)))
-        found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-        symmetric = found.log_evidence[:, -1]  # the last channel, see register_volume
-        found = jax.tree.map(lambda x: x[:, :registers], found)
+        # Images, modes, channels; the last channel is the symmetrised map, see register_volume.
+        found = jax.tree.map(
+            lambda x: x.reshape(batch.data.shape[0], search.modes, -1, *x.shape[3:]), found
+        )
+        symmetric = _over_modes(found.log_evidence[:, :, -1])
+        found = jax.tree.map(lambda x: x[:, :, :registers], found)
+        evidence = _over_modes(found.log_evidence)
         empty = junk_evidence(batch, inner, mixture)
-        belief = mixture_posterior(found.log_evidence, symmetric, empty, mixture)
+        belief = mixture_posterior(evidence, symmetric, empty, mixture)
         weights = belief.registers
-        gain = gain_over_mixture(found.log_evidence) - symmetric
+        gain = gain_over_mixture(evidence) - symmetric
         kept = harden(weights) if hard else weights
+        modes = jax.nn.softmax(found.log_evidence, axis=1)
         counted = (batch.valid.astype(weights.dtype) * (1.0 - belief.junk))[:, None]
-        residual = jnp.einsum("bj,bjs->s", weights * counted, found.residual_power)
+        shares = (weights * counted)[:, None] * modes
+        residual = jnp.einsum("bmj,bmjs->s", shares, found.residual_power)
         second = found.offset**2 + jnp.diagonal(found.covariance, axis1=-2, axis2=-1)
-        second = jnp.einsum("bj,bja->a", weights * counted, second)
+        second = jnp.einsum("bmj,bmja->a", shares, second)
         moments = (residual, jnp.sum(second[:3]), jnp.sum(second[3:]), jnp.sum(counted))
-        return found, moments, belief, kept * counted, gain, symmetric
+        where = (found.rotations, found.origins_px, modes)
+        return where, moments, belief, evidence, kept * counted, gain, symmetric
 
     return program
+
+
+def _over_modes(evidence):
+    """Evidence of equally likely modes together."""
+    return jax.nn.logsumexp(evidence, axis=1) - jnp.log(evidence.shape[1])
 
 
 def _preparation_program(geometry: ImageGeometry, phase_flipped: bool, premultiplied: bool):

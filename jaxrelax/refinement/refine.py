@@ -108,6 +108,12 @@ def prepare(
             f"{particles.source}: no poses, and mode {type(mode).__name__} starts from them; "
             "Homogeneous finds poses itself"
         )
+    if relax is not None and not mode.needs_poses:
+        raise InputError(
+            f"relaxation starts from the poses of a symmetric refinement, and mode "
+            f"{type(mode).__name__} from none: refine with symmetry={relax.group!r} first, and "
+            "relax its particles with mode Local"
+        )
     if ini_high <= 0:
         raise InputError(f"ini_high is a resolution in Å, above 0; got {ini_high}")
 
@@ -167,9 +173,9 @@ def done(setup: Setup, state: State) -> str | None:
     """Why the refinement may stop at this state, or None.
 
     While asymmetry is sought, only a fixed number of iterations stops it: at the symmetric saddle
-    every other criterion is satisfied.
+    every other criterion is satisfied. So it is while poses are searched globally.
     """
-    if state.stage == "settle":
+    if state.stage == "settle" and not state.search(setup.problem).is_global:
         return setup.until.reason(state)
     return setup.until.limit(state)
 

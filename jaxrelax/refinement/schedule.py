@@ -27,6 +27,35 @@ KEPT_OPTIMISM = 0.5
 NEGLIGIBLE_OPTIMISM = 0.1
 
 
+FEWEST_GLOBAL = 3  # global searches before they can have come to an end
+FEW_JUMPS = 0.005  # of the images
+FALLING = 0.9  # what the share of jumping images falls by, at least, while it falls
+BETTER = 0.99  # the same of the resolution
+
+
+def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
+    """Whether searching all orientations again and again has come to an end.
+
+    It has when hardly any image still finds another pose, or when neither their number nor the
+    resolution has improved in the last two iterations: images that show little find another pose
+    for ever. Once it has, it has.
+    """
+    searched = [row for row in history if row.get("searched_globally") == 1.0]
+    if len(searched) < FEWEST_GLOBAL:
+        return False
+    if history[-1].get("searched_globally") != 1.0:
+        return True
+    jumps = [row["pose_jumps"] for row in searched[1:]]  # the first finds all
+    if jumps[-1] < FEW_JUMPS:
+        return True
+    if len(jumps) <= 2:
+        return False
+    resolutions = [row["resolution_angstrom"] for row in searched]
+    falling = min(jumps[-2:]) < FALLING * min(jumps[:-2])
+    sharpening = min(resolutions[-2:]) < BETTER * min(resolutions[:-2])
+    return not (falling or sharpening)
+
+
 def standstill(curve: list[float], clear: bool = False) -> bool:
     """Whether the mean asymmetric FSC has stopped rising."""
     if len(curve) < max(FEWEST_CLEAR if clear else FEWEST_SEEKING, WINDOW + 1):

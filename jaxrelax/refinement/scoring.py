@@ -18,7 +18,7 @@ from jaxrelax.imaging import (
     fourier_volume,
     volume_radius,
 )
-from jaxrelax.inference import Mixture, PosePosterior, PosePrior, Poses, PoseSearch
+from jaxrelax.inference import Mixture, PosePrior, Poses, PoseSearch
 from jaxrelax.io import InputError
 from jaxrelax.reconstruction import rotated_maps
 from jaxrelax.refinement.problem import Problem
@@ -54,7 +54,9 @@ class ScoredBatch:
     rows: Int[np.ndarray, " m"]
     size: int  # with padding
     images: ImageBatch  # padded; weights of the whole accumulated band
-    found: PosePosterior  # padded
+    rotations: Float32[np.ndarray, "m modes registers 3 3"]
+    origins_px: Float32[np.ndarray, "m modes registers 2"]
+    modes: Float32[np.ndarray, "m modes registers"]  # probability of each, given the register
     weights: Float32[np.ndarray, "m registers"]
     kept: Float32[np.ndarray, "m registers"]  # what the image contributes to each register
     log_evidence: Float32[np.ndarray, "m registers"]
@@ -131,7 +133,7 @@ def scored_batches(
     ):
         chosen, m = batch.rows, len(batch.rows)
         poses = _poses(state, batch.padded, pixel)
-        found, sums, belief, kept, gain, symmetric = score(
+        found, sums, belief, evidence, kept, gain, symmetric = score(
             target, batch.scored, poses, prior, mixture
         )
         lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
@@ -145,10 +147,12 @@ def scored_batches(
             rows=chosen,
             size=size,
             images=batch.images,
-            found=found,
+            rotations=np.asarray(found[0])[:m],
+            origins_px=np.asarray(found[1])[:m],
+            modes=np.asarray(found[2])[:m],
             weights=np.asarray(belief.registers)[:m],
             kept=np.asarray(kept)[:m],
-            log_evidence=np.asarray(found.log_evidence)[:m],
+            log_evidence=np.asarray(evidence)[:m],
             symmetric_evidence=np.asarray(symmetric)[:m],
             symmetric=np.asarray(belief.symmetric)[:m],
             junk=np.asarray(belief.junk)[:m],

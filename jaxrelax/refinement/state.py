@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from jaxrelax.inference import PoseSearch
 from jaxrelax.reconstruction import ShellSums
-from jaxrelax.refinement.schedule import Stage
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.schedule import Stage, poses_settled
 from jaxrelax.refinement.score_maps import MapPrior
 
 
@@ -79,6 +81,10 @@ class State:
     )
     history: tuple[dict[str, float], ...] = field(default=())
 
+    def search(self, problem: Problem) -> PoseSearch:
+        """How the next pass over the images searches poses."""
+        return problem.search(self.score_shell, poses_settled(self.history))
+
     def sums(self) -> list[list[ShellSums]]:
         """Sums by half-set and fold, empty where maps are given instead."""
         last = self.gain.shape[1] - 1
@@ -104,6 +110,8 @@ class StepInfo:
         mean_max_posterior: mean over particles of the largest register probability.
         register_change: fraction of particles whose best register changed.
         rotation_change_deg, shift_change_angstrom: median change of the pose (without registers).
+        pose_jumps: fraction of images whose pose moved so far, modulo the group, that they found
+            another one (``JUMP_DEG``).
         asymmetric_fsc: FSC of the asymmetric parts, averaged over the scored shells with the
             square root of their number of independent coefficients as weight.
         asymmetric_signal: the same in units of its standard error under pure noise.
@@ -127,6 +135,7 @@ class StepInfo:
     register_change: float
     rotation_change_deg: float
     shift_change_angstrom: float
+    pose_jumps: float
     asymmetric_fsc: float
     asymmetric_signal: float
     asymmetric_power: float

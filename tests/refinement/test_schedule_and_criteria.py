@@ -13,6 +13,7 @@ from jaxrelax.refinement.schedule import (
     STRONG_SIGNAL,
     next_optimism,
     next_stage,
+    poses_settled,
     standstill,
 )
 
@@ -22,7 +23,8 @@ def state_with(history):
     nothing, map_ = np.zeros(2), np.zeros((1, 2, 2, 2), np.float32)
     return State(
         iteration=len(history), score_shell=1, rotations=np.eye(3)[None],
-        origins_angstrom=np.zeros((1, 2)), registers=np.ones((1, 1), np.float32),
+        origins_angstrom=np.zeros((1, 2)), prior_rotations=np.eye(3)[None],
+        prior_origins_angstrom=np.zeros((1, 2)), registers=np.ones((1, 1), np.float32),
         log_gain=np.zeros(1, np.float32), noise_power=np.ones((1, 2)), sigma_rotation_deg=1.0,
         sigma_shift_angstrom=1.0, symmetric=map_, asymmetric=map_, fsc=nothing,
         fsc_symmetric=nothing, fsc_asymmetric=nothing, optimism=0.0, stage="settle",
@@ -133,3 +135,37 @@ def test_only_a_fixed_number_is_a_limit_while_seeking():
     assert RegistersSettled().limit(still) is None
     assert (RegistersSettled() | MaxIterations(3)).limit(still) == "3 iterations done"
     assert (RegistersSettled() & MaxIterations(3)).limit(still) is None
+
+
+def searched(jumps, resolutions, locally=0):
+    """A history of global searches, and of some local ones after them."""
+    found = [
+        {"searched_globally": 1.0, "pose_jumps": j, "resolution_angstrom": r}
+        for j, r in zip(jumps, resolutions, strict=True)
+    ]
+    last = {"searched_globally": 0.0, "pose_jumps": 0.9, "resolution_angstrom": 4.0}
+    return tuple(found + [last] * locally)
+
+
+def test_poses_settle_when_hardly_any_image_finds_another():
+    assert not poses_settled(searched([1.0, 0.0], [20.0, 20.0]))
+    assert poses_settled(searched([1.0, 0.2, 0.004], [20.0, 15.0, 12.0]))
+    assert not poses_settled(searched([1.0, 0.2, 0.05], [20.0, 20.0, 20.0]))
+
+
+def test_poses_of_images_that_jump_for_ever_settle_with_the_resolution():
+    jumps, flat = [1.0, 0.5, 0.3, 0.3, 0.3], [20.0] * 5
+    assert poses_settled(searched(jumps, flat))
+    assert not poses_settled(searched(jumps, [20.0, 18.0, 16.0, 14.0, 12.0]))
+    assert not poses_settled(searched([1.0, 0.5, 0.3, 0.25, 0.2], flat))
+
+
+def test_settled_poses_stay_settled():
+    unsettled = searched([1.0, 0.5, 0.2], [20.0, 18.0, 16.0])
+    assert not poses_settled(unsettled)
+    assert poses_settled(searched([1.0, 0.5, 0.2], [20.0, 18.0, 16.0], locally=1))
+
+
+def test_without_global_searches_nothing_is_said_to_have_settled():
+    assert not poses_settled(())
+    assert not poses_settled(searched([], [], locally=5))

@@ -1,0 +1,185 @@
+"""Poses from nothing: the right peak is found, climbed and kept among others."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrelax.geometry import (
+    asymmetric_unit,
+    healpix_directions,
+    point_group,
+    pose_error_mod_group,
+    random_rotations,
+)
+from jaxrelax.imaging import ImageBatch, fourier_volume, volume_radius, working_box
+from jaxrelax.inference import (
+    FixedPoses,
+    PosePrior,
+    Poses,
+    finest_resolution_angstrom,
+    global_search,
+)
+from jaxrelax.reconstruction import rotate_map
+from tests.inference.conftest import (
+    BOX,
+    N_SHELLS,
+    SHELL,
+    blobs,
+    geometry_of_images,
+    projections,
+)
+
+PIXEL, DIAMETER = 3.0, 60.0
+BAND = BOX * PIXEL / SHELL
+IMAGES = 12
+NO_PRIOR = PosePrior(jnp.float32(1.0), jnp.float32(1.0))
+SIZES = {"coarsest_order": 1, "finest_order": 2, "n_candidates": 8, "n_modes": 3}
+
+
+def asymmetric_map():
+    return blobs(working_box(SHELL), 1)
+
+
+def images_of(map_, noise_power, seed=0):
+    """Images at random poses, shifted by up to two pixels; the truth."""
+    rng = np.random.default_rng(seed)
+    volume = fourier_volume(jnp.asarray(map_[None]), radius=volume_radius(SHELL), image_box=BOX)
+    packing = geometry_of_images().packing
+    rotations = random_rotations(IMAGES, rng)
+    shifts = rng.uniform(-2, 2, (IMAGES, 2))
+    views = np.asarray(projections(volume, jnp.asarray(rotations, jnp.float32)))[:, 0]
+    ctf = rng.uniform(0.3, 1.0, (IMAGES, 1)) * np.ones((1, packing.n_pixels))
+    noise = rng.standard_normal((2, *views.shape)) * np.sqrt(0.5 * noise_power)
+    data = ctf * views * np.exp(-2j * np.pi / BOX * (shifts @ packing.wavevectors_px.T))
+    batch = ImageBatch(
+        jnp.asarray(data + noise[0] + 1j * noise[1], jnp.complex64),
+        jnp.asarray(ctf, jnp.float32),
+        jnp.asarray(packing.multiplicity / np.float32(noise_power)),
+        jnp.ones(IMAGES, bool),
+    )
+    return volume, batch, rotations, shifts
+
+
+def nowhere(n=IMAGES):
+    start = (jnp.tile(jnp.eye(3), (n, 1, 1)), jnp.zeros((n, 2)))
+    return Poses(*start, *start)
+
+
+def searched(search, volume, batch):
+    target = search.prepare(volume, geometry_of_images())
+    return jax.jit(
+        lambda target, batch: search(
+            target, batch, geometry_of_images(), nowhere(), NO_PRIOR, N_SHELLS
+        )
+    )(target, batch)
+
+
+def best_of(found):
+    best = np.asarray(found.log_evidence).argmax(axis=1)
+    image = np.arange(len(best))
+    return np.asarray(found.rotations)[image, best], np.asarray(found.origins_px)[image, best]
+
+
+@pytest.fixture(scope="module")
+def clear():
+    """Images with little noise, and what the search says of them."""
+    volume, batch, rotations, shifts = images_of(asymmetric_map(), 0.02)
+    search = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
+    return search, searched(search, volume, batch), volume, batch, rotations, shifts
+
+
+def test_poses_and_shifts_are_found_from_nothing(clear):
+    _, found, _, _, rotations, shifts = clear
+    estimated, origins = best_of(found)
+    error = np.rad2deg(pose_error_mod_group(estimated, rotations, point_group("C1")))
+    assert np.sum(error < 3.0) >= IMAGES - 1
+    right = error < 3.0
+    assert np.abs(origins[right] + shifts[right]).max() < 0.2
+
+
+def test_the_best_mode_is_as_likely_as_the_true_pose(clear):
+    _, found, volume, batch, rotations, shifts = clear
+    truth = (jnp.asarray(rotations, jnp.float32), jnp.asarray(-shifts, jnp.float32))
+    estimated = [jnp.asarray(part, jnp.float32) for part in best_of(found)]
+    at_truth, at_best = (
+        np.asarray(
+            FixedPoses()(
+                volume, batch, geometry_of_images(), Poses(*pose, *pose), NO_PRIOR, N_SHELLS
+            ).log_evidence[:, 0]
+        )
+        for pose in (truth, estimated)
+    )
+    # The true pose is not the best one, by about half the number of parameters.
+    assert np.all(at_best > at_truth - 3.0)
+
+
+def test_modes_are_different_poses(clear):
+    search, found, *_ = clear
+    assert search.modes == 3
+    assert found.log_evidence.shape == (IMAGES, 3)
+    best = np.asarray(found.rotations)
+    other = np.rad2deg(
+        pose_error_mod_group(best[:, 0].astype(float), best[:, 1].astype(float), point_group("C1"))
+    )
+    # Two maxima may still be climbed to one peak.
+    assert np.median(other) > search.spacing_deg
+
+
+def test_one_direction_of_each_orbit_is_enough_for_a_symmetric_map():
+    group = point_group("C4")
+    map_ = asymmetric_map()
+    map_ = np.mean([rotate_map(map_, g) for g in group.operators], axis=0)
+    volume, batch, rotations, _ = images_of(map_, 0.02, seed=1)
+    search = global_search(BAND, DIAMETER, group, **SIZES)
+    everything = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
+    assert len(search.directions) <= 0.4 * len(everything.directions)
+    error = np.rad2deg(
+        pose_error_mod_group(best_of(searched(search, volume, batch))[0], rotations, group)
+    )
+    assert np.sum(error < 3.0) >= IMAGES - 1
+
+
+def test_the_order_follows_the_resolution_within_limits():
+    def search(resolution, finest):
+        return global_search(
+            resolution, 200.0, point_group("C1"), coarsest_order=1, finest_order=finest,
+            n_candidates=8, n_modes=4,
+        )  # fmt: skip
+
+    limits = [finest_resolution_angstrom(order, 200.0) for order in range(4)]
+    assert np.allclose(limits[:-1], 2.0 * np.array(limits[1:]))
+    assert len(search(1.01 * limits[1], 3).directions) == 48
+    assert len(search(0.99 * limits[1], 3).directions) == 192
+    fine = search(0.2 * limits[3], 3)
+    assert len(fine.directions) == 768
+    assert fine.resolution_angstrom == limits[3]
+    units = asymmetric_unit(healpix_directions(3), point_group("C1"))
+    assert units.all()
+
+
+def test_where_the_band_is_wider_than_the_grid_modes_are_climbed_octave_by_octave():
+    search = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
+    coarse = eqx.tree_at(lambda s: s.resolution_angstrom, search, 2.5 * BAND)
+    weights, widths = coarse._levels(geometry_of_images())
+    counts = weights.sum(axis=1)
+    assert np.all(np.diff(counts) >= 0)
+    assert counts[0] < counts[1] < counts[2]
+    assert counts[-1] == geometry_of_images().packing.n_pixels
+    assert widths[0] == 1.0
+    assert np.all(np.diff(widths) <= 0)
+
+
+def test_a_global_search_compiles_once():
+    volume, batch, _, _ = images_of(asymmetric_map(), 0.02)
+    search = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
+
+    @eqx.filter_jit
+    @eqx.debug.assert_max_traces(max_traces=1)
+    def run(target, batch):
+        return search(target, batch, geometry_of_images(), nowhere(), NO_PRIOR, N_SHELLS)
+
+    for factor in (1.0, 2.0):
+        scaled = eqx.tree_at(lambda v: v.values, volume, factor * volume.values)
+        run(search.prepare(scaled, geometry_of_images()), batch)
