@@ -136,14 +136,15 @@ class Homogeneous(Mode):
         finest_order: of the last; what it cannot sample, only the climb from its best points uses.
         n_candidates: local maxima of the grid that are climbed for every image.
         n_modes: of these, what is kept as possible poses.
-        local: the local search and its prior, as wide as the errors of a global search.
+        local: the local search. Its prior is wide and stays so: it lies around what these very
+            images said, and would narrow to nothing if it were learned.
     """
 
     coarsest_order: int = 2
     finest_order: int = 3
     n_candidates: int = 8
     n_modes: int = 4
-    local: Local = Local(sigma_rotation_deg=2.0, sigma_shift_angstrom=1.5)
+    local: Local = Local(sigma_rotation_deg=4.0, sigma_shift_angstrom=3.0, learn_prior=False)
 
     def __check_init__(self):
         if not 0 <= self.coarsest_order <= self.finest_order:
