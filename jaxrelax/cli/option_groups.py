@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.io import InputError, Particles, drop_bad_images, read_particles
-from jaxrelax.refinement import Local, MaxIterations, Mode, Registers, Relax, refine
+from jaxrelax.refinement import (
+    Homogeneous,
+    Local,
+    MaxIterations,
+    Mode,
+    Registers,
+    Relax,
+    refine,
+)
 from jaxrelax.refinement.criteria import Either
 from jaxrelax.refinement.refine import DEFAULT_UNTIL
 
@@ -33,7 +41,7 @@ class TableOptions:
     ignore_aberrations: Switch = default_of(read_particles, "ignore_aberrations")
     """Go on although the table has aberrations that are not modelled."""
 
-    def read(self, path: Path) -> Particles:
+    def read(self, path: Path, *, require_poses: bool = True) -> Particles:
         """The table.
 
         Raises:
@@ -45,6 +53,7 @@ class TableOptions:
             path,
             self.image_root,
             passthrough=self.passthrough,
+            require_poses=require_poses,
             ignore_aberrations=self.ignore_aberrations,
         )
 
@@ -56,13 +65,15 @@ class ParticleOptions(TableOptions):
     skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
     """Leave out images that are constant or hold NaN, instead of stopping."""
 
-    def read(self, path: Path) -> Particles:
+    def read(self, path: Path, *, require_poses: bool = True) -> Particles:
         """The table, with images that cannot be used refused or left out.
 
         Raises:
             InputError: as `TableOptions.read`, and see `jaxrelax.io.drop_bad_images`.
         """
-        return drop_bad_images(super().read(path), self.skip_bad_images)
+        return drop_bad_images(
+            super().read(path, require_poses=require_poses), self.skip_bad_images
+        )
 
 
 @dataclass(frozen=True)
@@ -146,11 +157,30 @@ class PosePriorOptions(PoseErrorOptions):
 
 
 @dataclass(frozen=True)
+class GlobalSearchOptions:
+    """How finely all orientations are searched."""
+
+    coarsest_order: int = default_of(Homogeneous, "coarsest_order")
+    """HEALPix order of the first grid of orientations; 2 is 15°, each further one halves it."""
+    finest_order: int = default_of(Homogeneous, "finest_order")
+    """HEALPix order of the finest grid; from its best points poses are refined without one."""
+
+    def component(self) -> Homogeneous:
+        """The mode.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        return checked(Homogeneous, **vars(self))
+
+
+@dataclass(frozen=True)
 class RefinementOptions:
     """How the refinement begins, and how long it may go on."""
 
-    ini_high: float = default_of(refine, "ini_high")
-    """Resolution (Å) to which the reference is used."""
+    ini_high: float | None = default_of(refine, "ini_high")
+    """Resolution (Å) to which the reference is used; by default 12, and 30 with --mode
+    homogeneous."""
     particle_diameter: float | None = default_of(refine, "particle_diameter")
     """Diameter of the particle (Å); by default from the reference."""
     normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")

@@ -12,6 +12,7 @@ import tyro
 from jaxrelax.assessment import consequence, save, warnings
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
+    GlobalSearchOptions,
     ParticleOptions,
     PosePriorOptions,
     RefinementOptions,
@@ -33,10 +34,10 @@ def noise_default() -> Literal["from-images", "white"]:
 
 @dataclass(frozen=True)
 class Command:
-    """Refine particles with consensus poses, with or without symmetry relaxation."""
+    """Refine particles with or without consensus poses, with or without symmetry relaxation."""
 
     particles: tyro.conf.Positional[Path]
-    """RELION .star file or cryoSPARC .cs file with poses and CTFs."""
+    """RELION .star file or cryoSPARC .cs file with CTFs, and poses unless --mode is homogeneous."""
     reference: Path
     """Map to start from (.mrc), in the frame of the poses."""
     out: Path
@@ -51,8 +52,9 @@ class Command:
     """With --relax: which of its subgroups the images are asked about besides the group itself;
     auto asks about all if the group is rejected and has no more than 24 operators."""
 
-    mode: Literal["local", "registers"] = "local"
-    """Refine poses locally, or hold them and infer registers only."""
+    mode: Literal["homogeneous", "local", "registers"] = "local"
+    """Find poses among all orientations, refine those of the input locally, or hold them and infer
+    registers only."""
     symmetry: str = default_of(refine, "symmetry")
     """Without --relax: symmetry of the map."""
     noise: Literal["from-images", "white", "smooth"] = noise_default()
@@ -71,6 +73,8 @@ class Command:
     """With --relax: which registers there are, and how they are inferred."""
     pose_prior: tyro.conf.OmitArgPrefixes[PosePriorOptions] = PosePriorOptions()
     """With --mode local: how well the poses are known, at first."""
+    search: tyro.conf.OmitArgPrefixes[GlobalSearchOptions] = GlobalSearchOptions()
+    """With --mode homogeneous: how finely all orientations are searched."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
@@ -87,7 +91,7 @@ class Command:
         mode, relax, noise = self.components()
         _check_folder(self.out, self.resume, self.overwrite)
         with RunConsole(self.quiet) as console:
-            particles = self.table.read(self.particles)
+            particles = self.table.read(self.particles, require_poses=mode.needs_poses)
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
             try:
@@ -122,7 +126,12 @@ class Command:
         else:
             idle = [*vars(self.relaxation), "register", "subgroups"]
             refuse_idle(self, idle, "can act only with --relax")
-        mode = self.pose_prior.mode("--mode", self.mode)
+        if self.mode == "homogeneous":
+            refuse_idle(self, vars(self.pose_prior), "can act only with --mode local")
+            mode: Mode = self.search.component()
+        else:
+            refuse_idle(self, vars(self.search), "can act only with --mode homogeneous")
+            mode = self.pose_prior.mode("--mode", self.mode)
         if self.mode == "registers" and relax is None:
             raise InputError(
                 "--mode registers infers registers, and there are none without --relax. Name "

@@ -53,6 +53,11 @@ class Mode(eqx.Module):
         return True
 
     @property
+    def ini_high_angstrom(self) -> float:
+        """Resolution in Å to which a reference is used if nobody says otherwise."""
+        return 12.0
+
+    @property
     @abc.abstractmethod
     def learns_prior(self) -> bool:
         """Whether the width of the pose prior follows the posterior."""
@@ -174,6 +179,11 @@ class Homogeneous(Mode):
     def needs_poses(self) -> bool:
         """It finds them."""
         return False
+
+    @property
+    def ini_high_angstrom(self) -> float:
+        """What the reference says beyond is not to decide the poses."""
+        return 30.0
 
     @property
     def learns_prior(self) -> bool:

@@ -78,7 +78,7 @@ def prepare(
     symmetry: str = "C1",
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
-    ini_high: float = 12.0,
+    ini_high: float | None = None,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
     seed: int = 0,
@@ -114,6 +114,7 @@ def prepare(
             f"{type(mode).__name__} from none: refine with symmetry={relax.group!r} first, and "
             "relax its particles with mode Local"
         )
+    ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     if ini_high <= 0:
         raise InputError(f"ini_high is a resolution in Å, above 0; got {ini_high}")
 
@@ -206,7 +207,7 @@ def refine(
     callbacks: Sequence[Callback] = (),
     out: OutputFolder | None = None,
     resume: bool = False,
-    ini_high: float = 12.0,
+    ini_high: float | None = None,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
     seed: int = 0,
@@ -227,7 +228,8 @@ def refine(
         out: folder for checkpoints, one per iteration; None keeps none. The results are written by
             :func:`jaxrelax.assessment.save`.
         resume: go on from the folder's checkpoint, if it has one.
-        ini_high: resolution in Å to which the reference is used, and in which asymmetry is sought.
+        ini_high: resolution in Å to which the reference is used, and in which asymmetry is sought;
+            by default 12, and 30 where poses are searched from nothing.
         particle_diameter: of the spherical mask, in Å; by default from the reference.
         normalise: bring image backgrounds to mean 0 and variance 1; ``"auto"`` looks at some.
         seed: of everything random.

@@ -12,7 +12,7 @@ from jaxrelax.cli.option_groups import RefinementOptions
 from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.io import InputError, write_map, write_stack
-from jaxrelax.refinement import Local, MaxIterations, Registers, Relax, refine
+from jaxrelax.refinement import Homogeneous, Local, MaxIterations, Registers, Relax, refine
 
 
 @pytest.fixture
@@ -89,9 +89,24 @@ def test_registers_only(fake_refine, run, words):
     assert fake_refine.asked["mode"] == Registers()
 
 
+def test_poses_from_nothing(fake_refine, run, words):
+    assert run(*words, "--mode", "homogeneous", "--symmetry", "C4", "--finest-order", "4")[0] == 0
+    assert fake_refine.asked["mode"] == Homogeneous(finest_order=4)
+    assert fake_refine.asked["ini_high"] is None
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (
+            ("--mode", "homogeneous", "--sigma-rotation-deg", "1"),
+            "--sigma-rotation-deg: can act only with --mode local",
+        ),
+        (("--finest-order", "4"), "--finest-order: can act only with --mode homogeneous"),
+        (
+            ("--mode", "homogeneous", "--coarsest-order", "5"),
+            "HEALPix orders start at 0 and the coarsest comes first",
+        ),
         (("--to", "C2"), "--to: can act only with --relax"),
         (("--start", "poses", "--cross-fit", "1"), "--cross-fit, --start: can act only"),
         (("--subgroups", "all", "--register", "hard"), "--register, --subgroups: can act only"),
