@@ -1,0 +1,228 @@
+"""The grid of the global search: how fast, how right, and what it finds on images with truth.
+
+    python experiments/benchmarks/global_search.py [DATA] [--order N] [--images N]
+
+Without DATA, random images: images per second of the search on rings beside a plain matrix product
+over all orientations, and the machine's own rate of matrix products, all in one run. With DATA (a
+folder with ``particles.star``, ``truth.star`` and ``truth_map.mrc``, made by ``jaxrelax simulate``)
+also, under the true map: the error of the scores, and for how many images the right peak is among
+the first candidates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrelax.geometry import (
+    healpix_directions,
+    point_group,
+    pose_error_mod_group,
+)
+from jaxrelax.imaging import (
+    ImageBatch,
+    extract_slices,
+    fourier_volume,
+    half_spectrum,
+    image_geometry,
+    resample_map,
+    volume_radius,
+    working_box,
+)
+from jaxrelax.inference import (
+    GlobalSearch,
+    PosePrior,
+    Poses,
+    finest_resolution_angstrom,
+    global_search,
+)
+from jaxrelax.inference.global_search import shift_grid
+from jaxrelax.inference.orientation_grid import grid_scores, in_plane_angles
+from jaxrelax.io import read_map, read_particles
+from jaxrelax.reconstruction import symmetrise
+from jaxrelax.refinement import Homogeneous, Map, prepare
+from jaxrelax.refinement.scoring import prepared_batches
+
+BOX, PIXEL, DIAMETER = 128, 2.6, 216.0
+GEMM = 2048
+NEAR_DEG = 20.0  # of the grid point nearest to the truth, in the worst case
+
+
+def fastest(run, repeats: int = 5) -> float:
+    """Seconds of the fastest of some calls."""
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def start(n: int) -> Poses:
+    """No poses."""
+    nothing = (jnp.tile(jnp.eye(3), (n, 1, 1)), jnp.zeros((n, 2)))
+    return Poses(*nothing, *nothing)
+
+
+def candidates(search: GlobalSearch, geometry, n: int):
+    """The compiled first half of the search."""
+    return jax.jit(
+        lambda target, batch: search._candidates(target, batch, geometry.inner(), start(n))
+    )
+
+
+def rates(order: int, images: int) -> None:
+    """Images per second on random images of 128²."""
+    resolution = finest_resolution_angstrom(order, DIAMETER)
+    shell = int(BOX * PIXEL / resolution)
+    rng = np.random.default_rng(0)
+    box = working_box(shell)
+    map_ = rng.standard_normal((1, box, box, box)).astype(np.float32)
+    volume = fourier_volume(jnp.asarray(map_), radius=volume_radius(shell), image_box=BOX)
+    packing = half_spectrum(BOX, shell)
+    geometry = image_geometry(packing, PIXEL, BOX, PIXEL)
+    n = packing.n_pixels
+    data = rng.standard_normal((2, images, n)).astype(np.float32)
+    batch = ImageBatch(
+        jnp.asarray(data[0] + 1j * data[1], jnp.complex64),
+        jnp.asarray(rng.standard_normal((images, n)), jnp.float32),
+        jnp.asarray(packing.multiplicity), jnp.ones(images, bool),
+    )  # fmt: skip
+    search = global_search(
+        resolution, DIAMETER, point_group("C1"), coarsest_order=order, finest_order=order,
+        n_candidates=8, n_modes=4,
+    )  # fmt: skip
+    target = search.prepare(volume, geometry)
+    shifts, angles = len(shift_grid()), 4 * search.quarter
+    directions = len(healpix_directions(order))
+    square = jnp.ones((GEMM, GEMM), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    flops = 2 * GEMM**3 / fastest(lambda: product(square))
+
+    first = candidates(search, geometry, images)
+    grid_time = fastest(lambda: first(target, batch)) / images
+    whole = jax.jit(
+        lambda target, batch: search(
+            target, batch, geometry.inner(), start(images),
+            PosePrior(jnp.float32(1.0), jnp.float32(1.0)), shell + 1,
+        ).log_evidence
+    )  # fmt: skip
+    whole_time = fastest(lambda: whole(target, batch), 3) / images
+
+    # Some of the in-plane angles, so that the matrix fits the memory; then to scale.
+    some = max(1, angles // 8)
+    views = jnp.asarray(rng.standard_normal((2 * n, directions * some)), jnp.float32)
+    moved = jnp.asarray(rng.standard_normal((shifts, 2 * n)), jnp.float32)
+    plain = jax.jit(
+        lambda moved, views: (moved @ views).reshape(shifts, directions, some).max((0, 2))
+    )
+    plain_time = fastest(lambda: plain(moved, views)) * angles / some
+
+    rings, orders = (
+        target.grid.n_rings,
+        sum(len(o) for o in (target.grid.even_orders, target.grid.odd_orders)),
+    )
+    done = shifts * directions * orders * (8 * rings + angles)
+    print(
+        f"order {order}: {directions} directions × {angles} angles × {shifts} shifts, to "
+        f"{resolution:.1f} Å ({n} pixels; {rings} rings, {orders} orders)"
+    )
+    print(f"  matrix products of the machine   {flops / 1e9:8.1f} GFLOP/s")
+    print(f"  plain product over orientations  {1 / plain_time:8.1f} images/s")
+    print(
+        f"  on rings                         {1 / grid_time:8.1f} images/s, "
+        f"{plain_time / grid_time:.1f} times as many; {100 * done / grid_time / flops:.0f} % of the "
+        "rate of matrix products, equivalent to "
+        f"{100 * 4 * n * shifts * directions * angles / grid_time / flops:.0f} % in the plain form"
+    )
+    print(f"  with the climb                   {1 / whole_time:8.1f} images/s")
+
+
+def found(folder: Path, order: int, images: int, group: str) -> None:
+    """Scores and candidates under the true map."""
+    particles, truth = (read_particles(folder / f"{n}.star") for n in ("particles", "truth"))
+    rows = np.arange(images)
+    particles, truth = particles.select(rows), truth.select(rows)
+    values, pixel = read_map(folder / "truth_map.mrc")
+    symmetry = point_group(group)
+    values = symmetrise(np.asarray(values, np.float32), symmetry)
+    setup = prepare(particles, Map(values, pixel), mode=Homogeneous(), symmetry=group)
+    problem = setup.problem
+    diameter = problem.particle_diameter_angstrom
+    resolution = finest_resolution_angstrom(order, diameter)
+    shell = problem.shell(resolution)
+    rung = problem.rung(shell)
+    low = resample_map(values, working_box(rung)) * problem.sphere(working_box(rung))
+    volume = fourier_volume(
+        jnp.asarray(low[None]), radius=volume_radius(rung), image_box=problem.map_box
+    )
+    geometry = problem.geometry(0, rung, rung)
+    search = global_search(
+        resolution, diameter, symmetry, coarsest_order=order, finest_order=order,
+        n_candidates=16, n_modes=4,
+    )  # fmt: skip
+    target = search.prepare(volume, geometry)
+    batch = next(
+        iter(
+            prepared_batches(problem, 0, rows, geometry, setup.state.noise_power[0], shell, images)
+        )
+    ).scored
+    rotations, _ = candidates(search, geometry, images)(target, batch)
+    flat = np.asarray(rotations, np.float64).reshape(-1, 3, 3)
+    error = np.rad2deg(
+        pose_error_mod_group(flat, np.repeat(truth.rotations, 16, axis=0), symmetry)
+    ).reshape(images, 16)
+    share = [f"{np.mean(error[:, :k].min(axis=1) < NEAR_DEG):.3f} of {k}" for k in (1, 2, 4, 8, 16)]
+    print(
+        f"{folder.name}, order {order} with the true map to {resolution:.1f} Å: a candidate within "
+        f"{NEAR_DEG:g}° of the truth among the best {', '.join(share)} ({images} images)"
+    )
+    error, spread = score_error(search, target, volume, geometry, batch)
+    print(f"  error of the scores {error:.2f} nats, their spread {spread:.1f}")
+
+
+def score_error(search: GlobalSearch, target, volume, geometry, batch) -> tuple[float, float]:
+    """Standard deviation over the grid, against exact sums over pixels, and of the exact ones."""
+    some = 4
+    inner, low = geometry.inner(), np.asarray(target.low)
+    batch = ImageBatch(
+        batch.data[:some, low], batch.ctf[:some, low], batch.weights[low], batch.valid[:some]
+    )
+    unmoved = jnp.zeros((1, 2))
+    got = grid_scores(batch, target.references, target.grid, unmoved, search.quarter)
+    got = np.asarray(got.unfolded())[:, :, 0]
+    exact = np.empty(got.shape)
+    z, g = batch.ctf * batch.weights * batch.data, batch.ctf**2 * batch.weights
+    for a, psi in enumerate(in_plane_angles(search.quarter)):
+        cosine, sine = np.cos(psi), np.sin(psi)
+        turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]], np.float32)
+        views = extract_slices(volume, turn @ target.poses, inner.slice_wavevectors[low])[:, 0]
+        exact[a] = np.asarray((z.conj() @ views.T).real - 0.5 * g @ (jnp.abs(views) ** 2).T)
+    error = got - exact
+    return (
+        float((error - error.mean(axis=(0, 2), keepdims=True)).std()),
+        float(exact.std(axis=(0, 2)).mean()),
+    )
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--order", type=int, default=2)
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--group", default="C4", help="symmetry of DATA")
+    asked = parser.parse_args()
+    rates(asked.order, asked.images)
+    if asked.data is not None:
+        found(asked.data, asked.order, asked.images, asked.group)
+
+
+if __name__ == "__main__":
+    main()
