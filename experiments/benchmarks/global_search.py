@@ -124,10 +124,8 @@ def rates(order: int, images: int) -> None:
     )
     plain_time = fastest(lambda: plain(moved, views)) * angles / some
 
-    rings, orders = (
-        target.grid.n_rings,
-        sum(len(o) for o in (target.grid.even_orders, target.grid.odd_orders)),
-    )
+    rings = target.grid.n_rings
+    orders = len(target.grid.even_orders) + len(target.grid.odd_orders)
     done = shifts * directions * orders * (8 * rings + angles)
     print(
         f"order {order}: {directions} directions × {angles} angles × {shifts} shifts, to "
@@ -137,8 +135,8 @@ def rates(order: int, images: int) -> None:
     print(f"  plain product over orientations  {1 / plain_time:8.1f} images/s")
     print(
         f"  on rings                         {1 / grid_time:8.1f} images/s, "
-        f"{plain_time / grid_time:.1f} times as many; {100 * done / grid_time / flops:.0f} % of the "
-        "rate of matrix products, equivalent to "
+        f"{plain_time / grid_time:.1f} times as many; {100 * done / grid_time / flops:.0f} % of "
+        "the rate of matrix products, equivalent to "
         f"{100 * 4 * n * shifts * directions * angles / grid_time / flops:.0f} % in the plain form"
     )
     print(f"  with the climb                   {1 / whole_time:8.1f} images/s")
