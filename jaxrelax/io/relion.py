@@ -154,7 +154,11 @@ def _rotations(
     missing = [label for label in ANGLES if label not in lookup.particles.text]
     if required:
         require_columns(
-            path, "poses", missing, "Run a consensus refinement first, and give its run_data.star."
+            path,
+            "poses",
+            missing,
+            "Run a consensus refinement first, and give its run_data.star; or let jaxrelax refine "
+            "--mode homogeneous find them.",
         )
     if missing:
         return False, np.tile(np.eye(3), (lookup.n, 1, 1))

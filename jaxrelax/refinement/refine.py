@@ -293,6 +293,8 @@ def _line(info: StepInfo, state: State) -> str:
             f"{info.asymmetric_fsc:.3f} ({info.asymmetric_signal:.1f} s.e.), registers changed "
             f"{100 * info.register_change:.1f} %, {state.stage}"
         )
+    if state.history[-1]["searched_globally"] == 1.0:
+        text += f", all orientations ({100 * info.pose_jumps:.1f} % found another pose)"
     return text + f" ({info.seconds:.1f} s)"
 
 
