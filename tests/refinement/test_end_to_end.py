@@ -224,7 +224,8 @@ def test_a_step_reports_its_time(one_partner):
     state, info = stepped(one_partner, Relax("C4"), 2)
     assert [row["seconds"] > 0.0 for row in state.history] == [True, True]
     assert state.history[-1] == info.row() | {
-        name: state.history[-1][name] for name in ("score_shell", "widened", "settled")
+        name: state.history[-1][name]
+        for name in ("score_shell", "widened", "settled", "searched_globally")
     }
 
 
