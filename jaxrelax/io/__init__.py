@@ -4,7 +4,7 @@ The only package that knows file formats; it knows geometry and nothing else of 
 """
 
 from jaxrelax.io.atomic import atomic_open, atomic_write_bytes, atomic_write_text
-from jaxrelax.io.errors import InputError, MissingImagesError, UnsupportedError
+from jaxrelax.io.errors import InputError, LostImagesError, MissingImagesError, UnsupportedError
 from jaxrelax.io.images import ImageReader, drop_bad_images, find_bad_images
 from jaxrelax.io.inspect import Inspection, format_inspection, inspect_file
 from jaxrelax.io.mrc import read_map, read_mask, write_map, write_stack
@@ -18,6 +18,7 @@ __all__ = [
     "ImageReader",
     "InputError",
     "Inspection",
+    "LostImagesError",
     "MissingImagesError",
     "OpticsGroup",
     "OutputFolder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +33,7 @@ def atomic_open(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             handle.flush()
             os.fsync(handle.fileno())  # some file systems report a full disk only here
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         # An OSError about another file (an input read inside the block) is not ours to explain.
@@ -51,6 +52,16 @@ def atomic_open(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put renames on the disk in their order, where the file system can: a power cut keeps it."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:

@@ -17,3 +17,7 @@ class UnsupportedError(InputError):
 
 class MissingImagesError(InputError):
     """The table of particles names image files that are not there."""
+
+
+class LostImagesError(InputError):
+    """Images that were there when the run began can no longer be read."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from jaxrelax.io.errors import InputError, MissingImagesError
+from jaxrelax.io.errors import InputError, LostImagesError, MissingImagesError
 from jaxrelax.io.mrc_header import MrcHeader, read_header
 from jaxrelax.io.particles import Particles
 from jaxrelax.io.stacks import missing_images_message
@@ -19,17 +20,20 @@ PIXEL_SIZE_TOLERANCE = 1e-3  # relative; headers hold float32 quotients
 
 
 class ImageReader:
-    """Reads images of a `Particles` table, opening each stack by memory map when first needed.
+    """Reads images of a `Particles` table, opening each stack when first needed.
 
     Only the slices asked for are read. At most ``max_open`` stacks are held open. One thread
     at a time may call `read`.
+
+    Stacks are read, not memory-mapped: mapped pages count as memory of the process, as much as it
+    has ever read, and a file that is cut short while it is mapped kills the process.
     """
 
     def __init__(self, particles: Particles, max_open: int = 64):
+        self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors
+        self._headers: dict[int, MrcHeader] = {}
         self.particles = particles
         self.max_open = max_open
-        self._headers: dict[int, MrcHeader] = {}
-        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -115,6 +119,7 @@ class ImageReader:
 
         Raises:
             InputError: as `header` and `box`, or an image lies outside its stack.
+            LostImagesError: a stack that was whole when it was first used is not any more.
             IndexError: a row is not in the table.
         """
         rows = np.asarray(rows, dtype=np.int64).reshape(-1)
@@ -129,7 +134,7 @@ class ImageReader:
         signs = self.particles.image_sign[rows]
         # By stack, and forwards inside it: this is how disks and page caches like it.
         for i in np.lexsort((slices, stacks)):
-            out[i] = self._map(int(stacks[i]))[slices[i]]
+            out[i] = self._slice(int(stacks[i]), int(slices[i]), int(rows[i]))
         negative = signs < 0
         if negative.any():
             out[negative] *= -1.0
@@ -141,8 +146,12 @@ class ImageReader:
         return f"{table.image_index[row] + 1}@{table.image_names[table.stack_index[row]]}"
 
     def close(self) -> None:
-        """Let go of all memory maps; a later `read` opens them again."""
-        self._maps.clear()
+        """Close all stacks; a later `read` opens them again."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> ImageReader:
         return self
@@ -150,14 +159,36 @@ class ImageReader:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _map(self, stack: int) -> np.ndarray:
-        if stack in self._maps:
-            self._maps.move_to_end(stack)
+    def _slice(self, stack: int, index: int, row: int) -> np.ndarray:
+        header = self.header(stack)
+        size = header.bytes_per_slice
+        start = header.data_offset + index * size
+        try:
+            data = os.pread(self._file(stack), size, start)
+            while len(data) < size and (
+                more := os.pread(self._file(stack), size - len(data), start + len(data))
+            ):
+                data += more
+        except OSError as error:
+            raise self._lost(stack, row, error.strerror or str(error)) from error
+        if len(data) < size:
+            raise self._lost(stack, row, "the file has become shorter")
+        return np.frombuffer(data, header.dtype).reshape(header.shape[1:])
+
+    def _file(self, stack: int) -> int:
+        if stack in self._open:
+            self._open.move_to_end(stack)
         else:
-            while len(self._maps) >= self.max_open:
-                self._maps.popitem(last=False)
-            self._maps[stack] = self.header(stack).memory_map()
-        return self._maps[stack]
+            while len(self._open) >= self.max_open:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[stack] = os.open(self.header(stack).path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._open[stack]
+
+    def _lost(self, stack: int, row: int, why: str) -> LostImagesError:
+        return LostImagesError(
+            f"{self.particles.stack_paths[stack]}: image '{self.image_name(row)}' (row {row + 1} "
+            f"of {self.particles.source}) can no longer be read: {why}. Restore the file."
+        )
 
     def _require_indices(self, rows: Int[np.ndarray, " rows"]) -> None:
         table = self.particles

@@ -49,7 +49,10 @@ class MrcHeader:
             )
 
     def memory_map(self) -> np.ndarray:
-        """The data as a read-only memory map, (nz, ny, nx), in the file's own type."""
+        """The data as a read-only memory map, (nz, ny, nx), in the file's own type.
+
+        For maps that are read at once; a file that shrinks while it is mapped kills the process.
+        """
         return np.memmap(
             self.path, dtype=self.dtype, mode="r", offset=self.data_offset, shape=self.shape
         )

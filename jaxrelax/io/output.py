@@ -102,6 +102,12 @@ class OutputFolder:
         if checkpoint.is_dir() and not any(checkpoint.iterdir()):
             checkpoint.rmdir()
 
+    def remove_temporaries(self) -> None:
+        """Remove what a killed run had half-written."""
+        for path in self.results():
+            if path.name.endswith(TEMPORARY_SUFFIX):
+                path.unlink()
+
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Write bytes to ``name`` (which may be in a subfolder); returns the path."""
         return self._write(name, lambda path: atomic_write_bytes(path, data))

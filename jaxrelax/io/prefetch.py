@@ -20,38 +20,33 @@ class _Failure:
 
 
 def prefetch(
-    reader: ImageReader, batches: Iterable[np.ndarray], depth: int = 2
+    reader: ImageReader, batches: Iterable[np.ndarray], depth: int = 1
 ) -> Iterator[tuple[np.ndarray, Float32[np.ndarray, "rows y x"]]]:
     """Yield (rows, images) for each batch of rows, read ahead by a thread.
 
     Args:
         reader: used by the thread alone while this runs.
         batches: arrays of rows.
-        depth: how many batches may wait, read, in memory.
+        depth: how many batches besides the one that was yielded last are in memory at most, the
+            one being read included.
 
     Raises:
         InputError: whatever `ImageReader.read` raises, at the batch it belongs to.
     """
-    ready: queue.Queue = queue.Queue(maxsize=depth)
+    ready: queue.SimpleQueue = queue.SimpleQueue()
+    room = threading.Semaphore(depth)
     stop = threading.Event()
-
-    def offer(item) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
 
     def work() -> None:
         try:
             for rows in batches:
-                if not offer((rows, reader.read(rows))):
+                room.acquire()
+                if stop.is_set():
                     return
-            offer(None)
+                ready.put((rows, reader.read(rows)))
+            ready.put(None)
         except BaseException as error:
-            offer(_Failure(error))
+            ready.put(_Failure(error))
 
     thread = threading.Thread(target=work, name="jaxrelax-reader", daemon=True)
     thread.start()
@@ -59,7 +54,12 @@ def prefetch(
         while (item := ready.get()) is not None:
             if isinstance(item, _Failure):
                 raise item.error
-            yield item
+            room.release()
+            # Handed over without keeping it: what is yielded lives as long as the consumer wants.
+            handed = [item]
+            del item
+            yield handed.pop()
     finally:
         stop.set()
+        room.release()
         thread.join()

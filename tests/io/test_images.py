@@ -1,7 +1,9 @@
 """Images by slices: the right ones, only those, and clear words when a stack is not as named."""
 
+import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from jaxrelax.io import (
     ImageReader,
     InputError,
+    LostImagesError,
     MissingImagesError,
     drop_bad_images,
     find_bad_images,
@@ -39,9 +42,9 @@ def test_many_stacks_are_read_with_few_open(particle_set):
     particle_set.columns["rlnImageName"] = [f"1@s{i}.mrcs" for i in range(6)]
     with ImageReader(read_particles(particle_set.write()), max_open=2) as reader:
         np.testing.assert_array_equal(reader.read(np.arange(6)), images)
-        assert len(reader._maps) == 2
+        assert len(reader._open) == 2
         np.testing.assert_array_equal(reader.read([0, 5]), images[[0, 5]])
-    assert len(reader._maps) == 0
+    assert len(reader._open) == 0
 
 
 def test_float16_stacks_and_cryosparc_sign(particle_set):
@@ -95,6 +98,31 @@ def test_a_truncated_stack_is_named_with_its_size(particle_set):
     stack.write_bytes(stack.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"stack.mrcs: truncated: 7164 bytes.*promises 7168"):
         ImageReader(read_particles(particle_set.write())).validate()
+
+
+def test_a_stack_cut_short_while_it_is_read_is_named_with_the_row(particle_set):
+    stack = particle_set.write_stack()
+    reader = ImageReader(read_particles(particle_set.write()))
+    reader.validate()
+    reader.read([5])
+    os.truncate(stack, stack.stat().st_size - 4)
+    message = r"stack.mrcs: image '6@stack.mrcs' \(row 6 of .*\) can no longer be read: .*shorter"
+    with pytest.raises(LostImagesError, match=message):
+        reader.read([0, 5])
+    np.testing.assert_array_equal(reader.read([4]), particle_set.images[[4]])
+
+
+def test_a_stack_that_vanishes_is_named_with_the_row(particle_set):
+    for i in range(6):
+        write_stack(particle_set.folder / f"s{i}.mrcs", particle_set.images[[i]], 1.5)
+    particle_set.columns["rlnImageName"] = [f"1@s{i}.mrcs" for i in range(6)]
+    reader = ImageReader(read_particles(particle_set.write()), max_open=2)
+    reader.validate()
+    reader.read([3])
+    reader.read([0, 1])
+    (particle_set.folder / "s3.mrcs").unlink()
+    with pytest.raises(LostImagesError, match=r"s3.mrcs: image .* \(row 4 of .*No such file"):
+        reader.read([3])
 
 
 def test_a_stack_of_another_box_is_refused(particle_set):
@@ -193,6 +221,28 @@ def test_prefetch_reads_no_further_ahead_than_asked(reader):
     assert len(taken) <= 3  # one with us, one waiting, one in the thread's hands
     stream.close()
     assert reader_threads() == []
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_prefetch_holds_as_much_for_few_batches_as_for_many(reader, monkeypatch, count):
+    alive, counts, read = set(), [], reader.read
+
+    def watched(rows):
+        images = read(rows)
+        number = len(counts)
+        alive.add(number)
+        weakref.finalize(images, alive.discard, number)
+        counts.append(len(alive))
+        return images
+
+    monkeypatch.setattr(reader, "read", watched)
+    for i, _ in enumerate(prefetch(reader, [np.arange(3)] * count)):
+        if i < 5:
+            time.sleep(0.02)  # time to read on, if it would
+    assert len(counts) == count
+    # The one in use and the next one; a third for the moment in which one is exchanged.
+    assert 2 <= max(counts) <= 3
+    assert counts[3] == 2
 
 
 def test_prefetch_hands_on_errors_and_ends_its_thread(reader):
