@@ -5,7 +5,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Float32, Int32
+from jaxtyping import Array, Bool, Complex, Float, Float32, Int, Int32
 
 from jaxrelax.imaging.ctf import CTFParameters, ctf
 from jaxrelax.imaging.half_spectrum import HalfSpectrum
@@ -31,12 +31,28 @@ class ImageGeometry(eqx.Module):
         """Pixels of the inner (scored) band; they come first."""
         return self.packing.n_inner
 
+    @property
+    def scale(self) -> float:
+        """Fourier pixels of the map per Fourier pixel of the images: the ratio of box edges."""
+        widest = int(np.argmax(self.packing.wavevectors_px[:, 0]))
+        return float(self.slice_wavevectors[widest, 0] / self.packing.wavevectors_px[widest, 0])
+
+    @property
+    def pixel_size_angstrom(self) -> float:
+        """Of the images."""
+        widest = int(np.argmax(self.packing.wavevectors_px[:, 0]))
+        per_box = self.packing.wavevectors_px[widest, 0] / self.packing.box
+        return float(per_box / self.frequencies[widest, 0])
+
     def inner(self) -> ImageGeometry:
         """The same for the inner band alone."""
-        n = self.n_inner
+        return self.select(slice(self.n_inner))
+
+    def select(self, rows: slice | Int[np.ndarray, " some"]) -> ImageGeometry:
+        """The same for some of the pixels, all of them its inner band."""
         return ImageGeometry(
-            self.packing.inner(), self.slice_wavevectors[:n], self.slice_shell[:n],
-            self.frequencies[:n], self.amplitude,
+            self.packing.select(rows), self.slice_wavevectors[rows], self.slice_shell[rows],
+            self.frequencies[rows], self.amplitude,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Float32, Int32
+from jaxtyping import Array, Complex, Float, Float32, Int, Int32
 
 
 class HalfSpectrum(eqx.Module):
@@ -36,11 +36,14 @@ class HalfSpectrum(eqx.Module):
 
     def inner(self) -> HalfSpectrum:
         """The packing of the inner band alone (a prefix of this one)."""
-        n = self.n_inner
-        inner_max = int(self.shell[:n].max()) if n else 0
+        return self.select(slice(self.n_inner))
+
+    def select(self, rows: slice | Int[np.ndarray, " some"]) -> HalfSpectrum:
+        """The packing of some of the pixels, all of them its inner band."""
+        shell = self.shell[rows]
         return HalfSpectrum(
-            self.wavevectors_px[:n], self.shell[:n], self.multiplicity[:n], self.flat_index[:n],
-            self.box, inner_max, n,
+            self.wavevectors_px[rows], shell, self.multiplicity[rows], self.flat_index[rows],
+            self.box, int(shell.max(initial=0)), len(shell),
         )  # fmt: skip
 
     def frequencies(self, pixel_size_angstrom: float) -> Float32[np.ndarray, "freq 2"]:

@@ -30,11 +30,22 @@ def gridding_correction(n: int) -> Float32[np.ndarray, "n n n"]:
     Interpolating a transform with a tent multiplies the map by the tent's transform; dividing the
     map by it beforehand (or afterwards, for the adjoint) undoes this.
     """
+    x, y, z = _gridding_profiles(n)
+    return x * y * z
+
+
+def _gridding_profiles(n: int) -> list[Float32[np.ndarray, "_ _ _"]]:
+    """The gridding correction along each axis; their product is that of the volume."""
     x = (np.arange(n) - n // 2) / (OVERSAMPLING * n)
-    profile = np.sinc(x) ** 2
-    return (profile[:, None, None] * profile[None, :, None] * profile[None, None, :]).astype(
-        np.float32
-    )
+    profile = (np.sinc(x) ** 2).astype(np.float32)
+    return [np.expand_dims(profile, axes) for axes in ((1, 2), (0, 2), (0, 1))]
+
+
+def _corrected(map_: Float[Array, "n n n"]) -> Float[Array, "n n n"]:
+    """A map over its gridding correction, axis by axis: a program holds no constant of its size."""
+    for profile in _gridding_profiles(map_.shape[0]):
+        map_ = map_ / profile
+    return map_
 
 
 def _centring(indices: Int[np.ndarray, " k"]) -> Complex64[np.ndarray, " k"]:
@@ -63,7 +74,7 @@ def fourier_volume(
 
     def transform(one):
         # Axis by axis, each padded only when its turn comes: half the work of a padded 3-D FFT.
-        part = jnp.fft.rfft(one / gridding_correction(n), n=padded, axis=2)[..., : radius + 1]
+        part = jnp.fft.rfft(_corrected(one), n=padded, axis=2)[..., : radius + 1]
         part = part * (_centring(index[radius:]) * scale)[None, None, :]
         part = jnp.fft.fft(part, n=padded, axis=1)[:, index % padded] * phase[None, :, None]
         return jnp.fft.fft(part, n=padded, axis=0)[index % padded] * phase[:, None, None]
@@ -114,7 +125,7 @@ def map_from_half_transform(
     part = inverse(inverse(part, 0), 1) * _centring(-index[keep:])[None, None, :]
     real = jnp.fft.irfft(part, n=padded, axis=2)[..., :box]
     scale = image_box / (image_box / box) ** 3
-    return real / gridding_correction(box) * np.float32(scale)
+    return _corrected(real) * np.float32(scale)
 
 
 def half_grid_frequencies(radius: int) -> Float64[np.ndarray, "z y x"]:

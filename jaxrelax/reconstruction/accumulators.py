@@ -12,7 +12,6 @@ from functools import lru_cache, partial
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int64
 
@@ -26,6 +25,10 @@ from jaxrelax.imaging import (
     shift_phases,
     volume_radius,
 )
+from jaxrelax.imaging.chunks import equal_part, fitting
+
+# Temporaries of the insertion, for each pixel of each candidate.
+POINT_BYTES = 64
 
 
 class Accumulator(eqx.Module):
@@ -51,7 +54,9 @@ def _completed(values, radius):
 
 def empty_accumulator(radius: int) -> Accumulator:
     """An accumulator with nothing in it."""
-    return Accumulator(jnp.zeros((int(np.prod(half_shape(radius))), 4), jnp.float32), radius)
+    # Not ``jnp.zeros``: that compiles for every size.
+    nothing = np.zeros((int(np.prod(half_shape(radius))), 4), np.float32)
+    return Accumulator(jax.device_put(nothing), radius)
 
 
 class Candidates(eqx.Module):
@@ -69,7 +74,23 @@ def accumulate(
     geometry: ImageGeometry,
     candidates: Candidates,
 ) -> Accumulator:
-    """Add a batch at the candidates' poses. ``batch.weights`` decide the band and the noise."""
+    """Add a batch at the candidates' poses. ``batch.weights`` decide the band and the noise.
+
+    Candidates are gone through in chunks whose temporaries fit the cache: on CPU that is almost
+    three times as fast, and memory does not depend on their number.
+    """
+    size = equal_part(len(candidates.row), fitting(POINT_BYTES * geometry.packing.n_pixels))
+    chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), candidates)
+
+    def add(sums, chunk):
+        return _accumulated(sums, batch, geometry, chunk), None
+
+    return jax.lax.scan(add, accumulator, chunks)[0]
+
+
+def _accumulated(
+    accumulator: Accumulator, batch: ImageBatch, geometry: ImageGeometry, candidates: Candidates
+) -> Accumulator:
     row = candidates.row
     # Half the multiplicity: a pixel and its mate are each inserted once (the origin counts half).
     scale = candidates.weight[:, None] * (0.5 * batch.weights)[None, :]
@@ -109,7 +130,7 @@ class ShellSums:
         radius = volume_radius(self.max_shell)
         values = np.zeros((int(np.prod(half_shape(radius))), 3), np.float32)
         values[_kept(self.max_shell, radius)] = self.values
-        return Accumulator(jnp.asarray(values), radius)
+        return Accumulator(jax.device_put(values), radius)
 
     def resized(self, max_shell: int) -> ShellSums:
         """Up to another shell; nothing is known beyond the last one."""

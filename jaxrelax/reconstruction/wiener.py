@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32, Int16
 
 from jaxrelax.imaging import (
-    half_grid_frequencies,
     half_grid_shells,
     half_shape,
     map_from_half_transform,
 )
+from jaxrelax.imaging.slices import OVERSAMPLING
 from jaxrelax.reconstruction.accumulators import Accumulator
 
 # Of the shell's mean weight: keeps voxels that no image reached from dividing zero by zero.
 RIDGE = 1e-3
 
 
-@partial(jax.jit, static_argnames=("radius", "n_shells"))
-def _shell_means(weight, radius: int, n_shells: int):
-    shells = np.minimum(half_grid_shells(radius), n_shells).reshape(-1)
-    count = np.bincount(shells, minlength=n_shells + 1)
-    sums = jax.ops.segment_sum(weight, jnp.asarray(shells), num_segments=n_shells + 1)
-    return sums[:n_shells] / np.maximum(count, 1)[:n_shells].astype(np.float32)
+# An argument of the programs below and not a constant in them: a constant of this size is copied
+# many times while a program is compiled, which made that the peak of a run's memory.
+@lru_cache(maxsize=2)
+def _shells(radius: int) -> Int16[np.ndarray, " voxels"]:
+    return half_grid_shells(radius).reshape(-1).astype(np.int16)
+
+
+@lru_cache(maxsize=64)
+def _counts(radius: int, n_shells: int) -> Float32[np.ndarray, " shells"]:
+    count = np.zeros(2 * radius, np.int64)  # no voxel is beyond these shells
+    for plane in _shells(radius).reshape(2 * radius + 1, -1):
+        count += np.bincount(plane, minlength=len(count))
+    return np.maximum(count[:n_shells], 1).astype(np.float32)
+
+
+@jax.jit
+def _shell_means(values, shells, counts):
+    n = counts.shape[0]
+    shells = jnp.minimum(shells, n).astype(jnp.int32)
+    return jax.ops.segment_sum(values[:, 2], shells, num_segments=n + 1)[:n] / counts
 
 
 def mean_weight(accumulator: Accumulator, n_shells: int) -> Float[Array, " shells"]:
     """Mean denominator of each shell: the inverse noise variance of the map's coefficients."""
-    return _shell_means(accumulator.values[:, 2], accumulator.radius, n_shells)
+    radius = accumulator.radius
+    return _shell_means(accumulator.values, _shells(radius), _counts(radius, n_shells))
 
 
-@partial(jax.jit, static_argnames=("box", "image_box", "margin"))
 def wiener_map(
     accumulator: Accumulator,
-    inverse_tau2: Float[Array, " shells"],
+    inverse_tau2: Float[Array, " shells"] | Float[np.ndarray, " shells"],
     *,
     box: int,
     image_box: int,
@@ -55,21 +69,33 @@ def wiener_map(
             the symmetry of the grid; turned maps of a symmetric particle then differ at it.
     """
     radius = accumulator.radius
-    n_shells = inverse_tau2.shape[0]
-    shells = half_grid_shells(radius).reshape(-1)
-    inside = jnp.asarray(shells < n_shells)
-    lookup = np.minimum(shells, n_shells - 1)
-    prior = jnp.maximum(inverse_tau2, RIDGE * mean_weight(accumulator, n_shells) + 1e-30)[lookup]
-    numerator = jax.lax.complex(accumulator.values[:, 0], accumulator.values[:, 1])
-    transform = jnp.where(inside, numerator / (accumulator.values[:, 2] + prior), 0.0)
-    if margin:
-        # 1 up to the end of the last shell before the margin.
-        beyond = half_grid_frequencies(radius).reshape(-1) - (n_shells - 0.5 - margin)
-        fall = 0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / margin, 0.0, 1.0))
-        transform = transform * fall.astype(np.float32)
-    return map_from_half_transform(
-        transform.reshape(half_shape(radius)), box=box, image_box=image_box
+    axes = [
+        (np.arange(size) - centre).astype(np.float32) / OVERSAMPLING
+        for size, centre in zip(half_shape(radius), (radius, radius, 0), strict=True)
+    ]
+    counts = _counts(radius, inverse_tau2.shape[0])
+    return _wiener_map(
+        accumulator, inverse_tau2, _shells(radius), counts, axes, box, image_box, margin
     )
+
+
+@partial(jax.jit, static_argnames=("box", "image_box", "margin"))
+def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box, margin):
+    shape = half_shape(accumulator.radius)
+    n_shells = inverse_tau2.shape[0]
+    means = _shell_means(accumulator.values, shells, counts)
+    shells = shells.astype(jnp.int32)
+    prior = jnp.maximum(inverse_tau2, RIDGE * means + 1e-30)[jnp.minimum(shells, n_shells - 1)]
+    numerator = jax.lax.complex(accumulator.values[:, 0], accumulator.values[:, 1])
+    transform = numerator / (accumulator.values[:, 2] + prior)
+    transform = jnp.where(shells < n_shells, transform, 0.0).reshape(shape)
+    if margin:
+        z, y, x = (axis**2 for axis in axes)
+        frequency = jnp.sqrt(z[:, None, None] + y[None, :, None] + x[None, None, :])
+        # 1 up to the end of the last shell before the margin.
+        beyond = frequency - (n_shells - 0.5 - margin)
+        transform *= 0.5 + 0.5 * jnp.cos(jnp.pi * jnp.clip(beyond / margin, 0.0, 1.0))
+    return map_from_half_transform(transform, box=box, image_box=image_box)
 
 
 def inverse_tau2(

@@ -22,6 +22,7 @@ from jaxrelax.reconstruction import (
     Candidates,
     ShellSums,
     accumulate,
+    accumulators,
     completed,
     empty_accumulator,
     fsc,
@@ -96,6 +97,28 @@ def test_leaving_a_fold_out_is_not_adding_it(add):
     rest = add(rest, np.arange(320, 400))
     close(everything - folds[2], rest)
     close(completed(everything - folds[2]), completed(rest))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_chunks_add_up_to_the_whole(images, add, monkeypatch, at_once):
+    batch, geometry, rotations, origins = images
+    rows = np.arange(84)
+    chosen = Candidates(
+        jnp.asarray(rows, jnp.int32), rotations[rows], origins[rows],
+        jnp.linspace(0.5, 1.5, 84, dtype=jnp.float32),
+    )  # fmt: skip
+    chunks = []
+    monkeypatch.setattr(accumulators, "fitting", lambda bytes_each: at_once)
+    one = accumulators._accumulated
+
+    def counted(sums, batch, geometry, chunk):
+        chunks.append(len(chunk.row))
+        return one(sums, batch, geometry, chunk)
+
+    monkeypatch.setattr(accumulators, "_accumulated", counted)
+    found = accumulate(empty_accumulator(RADIUS), batch, geometry, chosen)
+    assert set(chunks) == {min(at_once, 84)}
+    close(found, one(empty_accumulator(RADIUS), batch, geometry, chosen))
 
 
 def test_weights_of_candidates_add_up(add):
