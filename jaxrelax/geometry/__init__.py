@@ -12,6 +12,7 @@ from .cosets import RightCosets, register_mates, right_cosets
 from .directions import (
     asymmetric_unit,
     direction_neighbours,
+    directions_in_tilt_range,
     healpix_directions,
     healpix_spacing_deg,
     poses_of_directions,
@@ -46,6 +47,7 @@ __all__ = [
     "conjugate_subgroups",
     "cryosparc_pose_to_matrix",
     "direction_neighbours",
+    "directions_in_tilt_range",
     "euler_to_matrix",
     "exp_so3",
     "group_from_operators",

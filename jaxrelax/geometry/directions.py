@@ -54,12 +54,22 @@ def healpix_spacing_deg(order: int) -> float:
 
 
 def direction_neighbours(
-    directions: Float64[np.ndarray, "directions 3"],
+    directions: Float64[np.ndarray, "directions 3"], spacing_deg: float
 ) -> Int[np.ndarray, "directions neighbours"]:
-    """The nearest other directions of each, eight where there are so many."""
+    """The nearest other directions of each, eight where there are so many.
+
+    At the border of an asymmetric unit there are fewer: what lies farther than two steps of the
+    grid is no neighbour, and the direction itself stands in its place.
+
+    Args:
+        directions: unit vectors of a HEALPix grid, or of a part of one.
+        spacing_deg: of the grid.
+    """
     count = min(N_NEIGHBOURS + 1, len(directions))
-    _, nearest = KDTree(directions).query(directions, k=count)
-    return np.asarray(nearest).reshape(len(directions), count)[:, 1:]
+    distance, nearest = KDTree(directions).query(directions, k=count)
+    nearest = np.asarray(nearest).reshape(len(directions), count)
+    far = np.asarray(distance).reshape(len(directions), count) > np.deg2rad(2.0 * spacing_deg)
+    return np.where(far, np.arange(len(directions))[:, None], nearest)[:, 1:]
 
 
 def asymmetric_unit(
@@ -74,6 +84,29 @@ def asymmetric_unit(
     own = _GENERIC @ directions.T
     # A hair of tolerance: a direction on the border belongs to all units that meet there.
     return np.asarray(own >= cosines.max(axis=1) - 1e-9)
+
+
+def directions_in_tilt_range(
+    directions: Float64[np.ndarray, "directions 3"],
+    group: PointGroup,
+    tilt_range_deg: tuple[float, float],
+) -> Float64[np.ndarray, "some 3"]:
+    """Of every direction a mate whose tilt, its angle to the z axis, is in a range.
+
+    Args:
+        directions: unit vectors, one of each orbit.
+        group: of the orbits.
+        tilt_range_deg: least and greatest tilt, 0 to 180.
+
+    Returns:
+        The directions themselves where they are in the range; those without such a mate are left
+        out.
+    """
+    mates = np.einsum("gij,dj->dgi", group.operators, directions)
+    tilt = np.rad2deg(np.arccos(np.clip(mates[..., 2], -1.0, 1.0)))
+    inside = (tilt >= tilt_range_deg[0]) & (tilt <= tilt_range_deg[1])
+    found = inside.any(axis=1)
+    return mates[np.arange(len(directions)), inside.argmax(axis=1)][found]
 
 
 def poses_of_directions(

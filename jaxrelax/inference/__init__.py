@@ -26,7 +26,14 @@ from jaxrelax.inference.orientation_test import (
     permutation_test,
 )
 from jaxrelax.inference.pose_grid import PoseGrid
-from jaxrelax.inference.pose_search import FixedPoses, PosePosterior, PosePrior, Poses, PoseSearch
+from jaxrelax.inference.pose_search import (
+    FixedPoses,
+    PosePosterior,
+    PosePrior,
+    Poses,
+    PoseSearch,
+    draw_poses,
+)
 from jaxrelax.inference.posterior import (
     entropy,
     gain_over_mixture,
@@ -52,6 +59,7 @@ __all__ = [
     "accuracy_with_estimate",
     "combined_log10_p",
     "derangements",
+    "draw_poses",
     "entropy",
     "expected_accuracy",
     "finest_resolution_angstrom",

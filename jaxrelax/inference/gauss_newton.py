@@ -28,6 +28,7 @@ from jaxrelax.inference.pose_search import (
     PosePrior,
     Poses,
     PoseSearch,
+    posterior_spread,
 )
 
 
@@ -200,5 +201,6 @@ class GaussNewton(PoseSearch):
             origins_px=origins[:, None] + scaled[..., 3:],
             offset=offset[:, None] + step,
             covariance=covariance,
+            spread=posterior_spread(covariance, prior),
             residual_power=equations.residual_power,
         )

@@ -14,17 +14,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int
+from jaxtyping import Array, Float, Float32, Float64, Int
 
 from jaxrelax.geometry import (
     PointGroup,
     asymmetric_unit,
     direction_neighbours,
+    directions_in_tilt_range,
     healpix_directions,
     healpix_spacing_deg,
     poses_of_directions,
 )
-from jaxrelax.imaging import FourierVolume, HalfSpectrum, ImageBatch, ImageGeometry, shift_phases
+from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, shift_phases
 from jaxrelax.imaging.polar import RINGS_BEYOND, PolarGrid, polar_grid
 from jaxrelax.inference.gauss_newton import GaussNewton
 from jaxrelax.inference.orientation_grid import (
@@ -36,7 +37,7 @@ from jaxrelax.inference.orientation_grid import (
 from jaxrelax.inference.pose_search import PosePosterior, PosePrior, Poses, PoseSearch
 
 # The edge of a particle may move by this share of the finest resolved distance over half a step of
-# the grid. RELION's coarse images have about the same (``keepsafe`` of 1.2).
+# the grid: peaks of the likelihood are about as wide.
 EDGE_SHARE = 0.6
 SHIFT_SHARE = 1.0 / 3.0  # of the resolution, from one shift to the next
 # Shifts within this many steps of the current origin: 21.
@@ -62,7 +63,6 @@ class GridTarget(eqx.Module):
     neighbours: Int[Array, "directions neighbours"]
     shifts_px: Float[Array, "shifts 2"]
     grid: PolarGrid
-    low: Int[np.ndarray | Array, " low"]  # packed pixels in the band of the grid
 
 
 class GlobalSearch(PoseSearch):
@@ -70,26 +70,45 @@ class GlobalSearch(PoseSearch):
 
     Attributes:
         directions: viewing directions of the grid.
+        operators: of the symmetry of the map: a pose and its mates are the same.
         spacing_deg: of directions and in-plane angles.
         diameter_angstrom: of the particle.
         resolution_angstrom: the grid sees frequencies up to this.
         n_candidates: local maxima that are climbed in the band of the grid.
         n_modes: of these, the best, which are climbed in wider and wider bands up to everything.
+        n_draws: draws of its posterior at which an image goes into the map; 0: at its peaks.
         polish: how; its prior is as wide as the grid is coarse, and narrows as the band widens.
     """
 
     directions: Float64[np.ndarray, "directions 3"]
+    operators: Float32[np.ndarray, "operators 3 3"]
     spacing_deg: float
     diameter_angstrom: float
     resolution_angstrom: float
     n_candidates: int = 8
     n_modes: int = 4
-    polish: GaussNewton = GaussNewton(n_steps=0)
+    n_draws: int = 4
+    polish: GaussNewton = GaussNewton(n_steps=2)
+
+    def __check_init__(self):
+        if self.n_draws % 2:
+            raise ValueError(f"draws come in pairs; got n_draws={self.n_draws}")
+        if not 1 <= self.n_modes <= self.n_candidates <= len(self.directions):
+            raise ValueError(
+                "modes are chosen among candidates and candidates among directions; got "
+                f"n_modes={self.n_modes}, n_candidates={self.n_candidates}, "
+                f"{len(self.directions)} directions"
+            )
 
     @property
     def is_global(self) -> bool:
         """It needs no pose to start from."""
         return True
+
+    @property
+    def draws(self) -> int:
+        """Peaks of weak images follow the map that they are compared with, and it follows them."""
+        return self.n_draws
 
     @property
     def modes(self) -> int:
@@ -104,30 +123,22 @@ class GlobalSearch(PoseSearch):
     def prepare(self, volume: FourierVolume, geometry: ImageGeometry) -> GridTarget:
         """Projections of the volume's last channel along all directions."""
         packing = geometry.inner().packing
-        frequency = np.hypot(*geometry.inner().frequencies.T)
-        low = np.flatnonzero(frequency <= 1.0 / self.resolution_angstrom)
-        low = low if len(low) else np.arange(packing.n_pixels)
-        band = _band(packing, low)
-        pixel = _pixel_size(geometry)
+        band = packing.select(self._low(geometry.inner()))
+        pixel, scale = geometry.pixel_size_angstrom, geometry.scale
         # The map ends with its band: there is nothing on the last rings beyond it.
-        scale = _scale(geometry)
         last = min(band.max_shell + RINGS_BEYOND, int((volume.radius // 2 - 1) / scale))
         diameter = min(self.diameter_angstrom / pixel, WIDEST * packing.box)
         grid = polar_grid(band, diameter, last)
-        symmetric = FourierVolume(
-            volume.values[:, [volume.channels - 1, 2 * volume.channels - 1]], volume.radius
-        )
-        poses = jnp.asarray(poses_of_directions(self.directions).astype(np.float32))
+        poses = jax.device_put(poses_of_directions(self.directions).astype(np.float32))
         step = SHIFT_SHARE * self.resolution_angstrom / pixel
-        grid = jax.tree.map(jnp.asarray, grid)
+        grid = jax.device_put(grid)
         return GridTarget(
             volume=volume,
-            references=_references(symmetric, poses, grid, jnp.float32(scale)),
+            references=_references(volume, poses, grid, np.float32(scale)),
             poses=poses,
-            neighbours=jnp.asarray(direction_neighbours(self.directions)),
-            shifts_px=jnp.asarray((step * shift_grid()).astype(np.float32)),
+            neighbours=jax.device_put(direction_neighbours(self.directions, self.spacing_deg)),
+            shifts_px=jax.device_put((step * shift_grid()).astype(np.float32)),
             grid=grid,
-            low=low,
         )
 
     def __call__(
@@ -141,68 +152,110 @@ class GlobalSearch(PoseSearch):
     ) -> PosePosterior:
         """Evidence and pose of every register near every mode.
 
-        Current poses count only as the centre of the shifts; the prior not at all.
+        The current pose is one of the candidates, and the centre of the shifts; the prior does not
+        count.
         """
-        rotations, shifts = self._candidates(target, batch, geometry, poses)
-        starts = (rotations, poses.origins_px[:, None] + shifts)
+        starts = self._candidates(target, batch, geometry, poses)
+        current = (poses.rotations, poses.origins_px)
         weights, widths = (jnp.asarray(part) for part in self._levels(geometry))
-        shift_step = target.shifts_px.max() / SHIFT_RADIUS
+        turn = np.float32(np.deg2rad(self.spacing_deg))
+        move = target.shifts_px.max() / SHIFT_RADIUS
 
-        def climb(start, level):
+        def climb(band: ImageBatch, pixels: ImageGeometry, start, width):
             """Posterior of one mode of every image in one band."""
-            share, width = level
+            flat = PosePrior(width * turn, width * move)
+            return self.polish(target.volume, band, pixels, Poses(*start, *start), flat, n_shells)
+
+        # In the band of the grid first, where there are few pixels and many candidates.
+        low = self._low(geometry)
+        low_batch = ImageBatch(
+            batch.data[:, low], batch.ctf[:, low], batch.weights[low], batch.valid
+        )
+        low_geometry = geometry.select(low)
+        found = jax.lax.map(
+            lambda start: climb(low_batch, low_geometry, start, jnp.ones(())), starts
+        )
+        # The grid or the climb may miss what was found before: that is at its peak already, and is
+        # judged in the last band beside the others.
+        last = np.arange(len(weights)) == len(weights) - 1
+        levels = (weights, widths, jnp.asarray(self.n_modes + last), jnp.asarray(last))
+        one = jnp.ones(())
+        found = self._best_first(found, np.ones(self.n_candidates, bool), turn * one, move)
+        found = jax.tree.map(lambda x: jnp.pad(x, ((0, 1), *[(0, 0)] * (x.ndim - 1))), found)
+        found = jax.tree.map(lambda x: x[: self.n_modes + 1], found)
+
+        # One loop over all levels and modes, so that the climb is compiled once.
+        def one_level(found, level):
+            share, width, climbing, is_last = level
             narrowed = ImageBatch(batch.data, batch.ctf, batch.weights * share, batch.valid)
-            flat = PosePrior(width * np.float32(np.deg2rad(self.spacing_deg)), width * shift_step)
-            return self.polish(
-                target.volume, narrowed, geometry, Poses(*start, *start), flat, n_shells
-            )
+            starts = jax.tree.map(
+                lambda x, one: jnp.where(is_last, x.at[self.n_modes].set(one), x),
+                jax.vmap(_best_pose)(found), current,
+            )  # fmt: skip
 
-        def first(start):
-            found = climb(start, (weights[0], widths[0]))
-            return _best_pose(found), _evidence(found)
+            def one_mode(mode, found):
+                start = jax.tree.map(lambda x: x[mode], starts)
+                new = climb(narrowed, geometry, start, width)
+                return jax.tree.map(lambda x, y: x.at[mode].set(y), found, new)
 
-        modes_first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), starts)
-        (rotations, origins), evidence = jax.lax.map(first, modes_first)
-        _, kept = jax.lax.top_k(evidence.T, min(self.n_modes, self.n_candidates))
-        image = jnp.arange(len(batch.data))
-        kept = kept.T  # modes, batch
-        kept_modes = (rotations[kept, image[None]], origins[kept, image[None]])
+            found = jax.lax.fori_loop(0, climbing, one_mode, found)
+            climbed = jnp.arange(self.n_modes + 1) < climbing
+            return self._best_first(found, climbed, width * turn, width * move), None
 
-        def rest(start):
-            def one(start, level):
-                found = climb(start, level)
-                return _best_pose(found), found
-
-            _, levels = jax.lax.scan(one, start, (weights[1:], widths[1:]))
-            return jax.tree.map(lambda x: x[-1], levels)
-
-        found = jax.lax.map(rest, kept_modes)
+        found, _ = jax.lax.scan(one_level, found, levels)
         # (modes, batch, channels, …) to (batch, modes · channels, …)
         return jax.tree.map(
-            lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), found
+            lambda x: jnp.moveaxis(x[: self.n_modes], 0, 1).reshape(x.shape[1], -1, *x.shape[3:]),
+            found,
         )
+
+    def _best_first(self, found: PosePosterior, climbed, turn, move) -> PosePosterior:
+        """Modes of every image in the order of their evidence; those that were not climbed go last.
+
+        Two that are closer than ``turn`` (rad) and ``move`` (px), or are mates of such, have
+        climbed the same peak. It must count once: the worse of them gets no evidence.
+        """
+        found = _ordered(found, jnp.where(climbed[:, None], jax.vmap(_evidence)(found), -jnp.inf))
+        rotations, origins = jax.vmap(_best_pose)(found)
+        between = jnp.einsum("ibxy,jbxz->ijbyz", rotations, rotations)
+        traces = jnp.einsum("ijbyz,gzy->ijbg", between, self.operators).max(axis=-1)
+        apart = jnp.linalg.norm(origins[:, None] - origins[None], axis=-1)
+        near = (traces > 1.0 + 2.0 * jnp.cos(turn)) & (apart < move)
+        distinct = [jnp.ones(near.shape[-1], bool)]
+        for i in range(1, len(near)):
+            again = [near[i, j] & distinct[j] for j in range(i)]
+            distinct.append(~jnp.any(jnp.stack(again), axis=0))
+        kept = (jnp.stack(distinct) & climbed[:, None])[..., None]
+        found = eqx.tree_at(
+            lambda f: f.log_evidence, found, jnp.where(kept, found.log_evidence, -jnp.inf)
+        )
+        return _ordered(found, jax.vmap(_evidence)(found))
+
+    def _low(self, geometry: ImageGeometry) -> Int[np.ndarray, " low"]:
+        """Pixels in the band of the grid."""
+        low = np.flatnonzero(np.hypot(*geometry.frequencies.T) <= 1.0 / self.resolution_angstrom)
+        return low if len(low) else np.arange(len(geometry.frequencies))
 
     def _levels(self, geometry: ImageGeometry):
         """Bands of the climb as weights of pixels, and the widths of its priors in grid steps.
 
-        From the band of the grid on, each an octave wider: a pose that is best in one lies within
-        reach of the peak of the next. The last one is everything, the first is not.
+        Beyond the band of the grid, each an octave wider: a pose that is best in one lies within
+        reach of the peak of the next. The last one is everything.
         """
         frequency = np.hypot(*geometry.frequencies.T)
         octaves = max(np.log2(frequency.max() * self.resolution_angstrom), 0.0)
-        levels = int(np.ceil(octaves)) + 2
-        exponents = np.minimum(np.arange(levels - 1), octaves)
-        exponents = np.append(exponents, octaves)
+        exponents = np.minimum(np.arange(1, max(np.ceil(octaves), 1) + 1), octaves)
         limits = 2.0**exponents / self.resolution_angstrom
         weights = frequency[None] <= limits[:, None] * (1.0 + 1e-6)
         return weights.astype(np.float32), (2.0**-exponents).astype(np.float32)
 
     def _candidates(self, target: GridTarget, batch: ImageBatch, geometry, poses: Poses):
-        """Rotations (batch, modes, 3, 3) and shifts (batch, modes, 2) of the best maxima."""
-        n, n_low = len(batch.data), len(target.low)
+        """Rotations (modes, batch, 3, 3) and origins (modes, batch, 2) of the best maxima."""
+        low = self._low(geometry)
+        n, n_low = len(batch.data), len(low)
         packing = geometry.packing
         centred = batch.data * shift_phases(poses.origins_px, packing)
-        weights = batch.weights[target.low]
+        weights = batch.weights[low]
         per_image = 4 * len(target.shifts_px) * len(target.poses) * _sums(target, self.quarter)
         size = int(2 ** np.clip(np.floor(np.log2(GRID_BYTES / per_image)), 0, 9))
         size = min(size, n)
@@ -218,9 +271,12 @@ class GlobalSearch(PoseSearch):
             best = best_candidates(scores, target.neighbours, target.shifts_px, self.n_candidates)
             return best.rotations(target.poses), best.shifts_px
 
-        images = (centred[:, target.low], batch.ctf[:, target.low])
+        images = (centred[:, low], batch.ctf[:, low])
         found = jax.lax.map(some, jax.tree.map(lambda x: x.reshape(-1, size, n_low), images))
-        return jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), found)
+        rotations, shifts = jax.tree.map(
+            lambda x: jnp.swapaxes(x.reshape(n, *x.shape[2:]), 0, 1), found
+        )
+        return rotations, poses.origins_px[None] + shifts
 
 
 def global_search(
@@ -232,6 +288,7 @@ def global_search(
     finest_order: int,
     n_candidates: int,
     n_modes: int,
+    tilt_range_deg: tuple[float, float] = (0.0, 180.0),
 ) -> GlobalSearch:
     """The search whose grid is as fine as a resolution needs, within limits.
 
@@ -241,7 +298,13 @@ def global_search(
         group: symmetry of the reference: one direction of every orbit is searched.
         coarsest_order, finest_order: HEALPix orders. Beyond what the finest one samples, images
             are compared up to that resolution only.
-        n_candidates, n_modes: see :class:`GlobalSearch`.
+        n_candidates, n_modes: see :class:`GlobalSearch`; at most as many as there are directions:
+            large groups leave few.
+        tilt_range_deg: only directions are searched that have a mate whose angle to the z axis is
+            in this range.
+
+    Raises:
+        ValueError: no direction of the grid is in the range.
     """
     order = coarsest_order
     while order < finest_order and (
@@ -249,15 +312,20 @@ def global_search(
     ):
         order += 1
     directions = healpix_directions(order)
+    directions = directions[asymmetric_unit(directions, group)]
+    directions = directions_in_tilt_range(directions, group, tilt_range_deg)
+    if len(directions) == 0:
+        raise ValueError(f"no direction has a tilt in {tilt_range_deg} degrees")
     return GlobalSearch(
-        directions=directions[asymmetric_unit(directions, group)],
+        directions=directions,
+        operators=group.operators.astype(np.float32),
         spacing_deg=healpix_spacing_deg(order),
         diameter_angstrom=diameter_angstrom,
         resolution_angstrom=max(
             resolution_angstrom, finest_resolution_angstrom(order, diameter_angstrom)
         ),
-        n_candidates=n_candidates,
-        n_modes=n_modes,
+        n_candidates=min(n_candidates, len(directions)),
+        n_modes=min(n_modes, len(directions)),
     )
 
 
@@ -268,7 +336,13 @@ def shift_grid() -> Float64[np.ndarray, "shifts 2"]:
     return np.stack([x[inside], y[inside]], axis=1).astype(np.float64)
 
 
-_references = jax.jit(references)
+@jax.jit
+def _references(volume: FourierVolume, poses, grid: PolarGrid, scale):
+    """References of the last channel."""
+    last = FourierVolume(
+        volume.values[:, [volume.channels - 1, 2 * volume.channels - 1]], volume.radius
+    )
+    return references(last, poses, grid, scale)
 
 
 def _evidence(found: PosePosterior) -> Float[Array, " batch"]:
@@ -283,29 +357,18 @@ def _best_pose(found: PosePosterior):
     return found.rotations[image, best], found.origins_px[image, best]
 
 
+def _ordered(found: PosePosterior, worth: Float[Array, "modes batch"]) -> PosePosterior:
+    """Modes of every image from the best to the worst."""
+    order = jnp.argsort(-worth, axis=0, stable=True)
+    return jax.tree.map(lambda x: _reordered(x, order), found)
+
+
+def _reordered(x: Array, order: Int[Array, "modes batch"]) -> Array:
+    """Modes of every image in another order."""
+    return x[order, jnp.arange(order.shape[1])[None]]
+
+
 def _sums(target: GridTarget, quarter: int) -> int:
     """Numbers per image, shift and direction that are alive at once."""
     orders = target.grid.even.shape[1] // 2 + target.grid.odd.shape[1] // 2
     return 2 * orders + 8 * quarter
-
-
-def _band(packing: HalfSpectrum, chosen: Int[np.ndarray, " low"]) -> HalfSpectrum:
-    shells = packing.shell[chosen]
-    return HalfSpectrum(
-        packing.wavevectors_px[chosen], shells, packing.multiplicity[chosen],
-        packing.flat_index[chosen], packing.box, int(shells.max()), len(chosen),
-    )  # fmt: skip
-
-
-def _scale(geometry: ImageGeometry) -> float:
-    """Fourier pixels of the map per Fourier pixel of the images."""
-    largest = int(np.argmax(np.abs(geometry.packing.wavevectors_px[:, 0])))
-    return float(
-        geometry.slice_wavevectors[largest, 0] / geometry.packing.wavevectors_px[largest, 0]
-    )
-
-
-def _pixel_size(geometry: ImageGeometry) -> float:
-    largest = int(np.argmax(np.abs(geometry.packing.wavevectors_px[:, 0])))
-    frequency = geometry.frequencies[largest, 0]
-    return float(geometry.packing.wavevectors_px[largest, 0] / (geometry.packing.box * frequency))

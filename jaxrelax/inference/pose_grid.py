@@ -17,7 +17,13 @@ from jaxrelax.geometry import exp_so3
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
 from jaxrelax.inference.gauss_newton import small_rotation_vector
 from jaxrelax.inference.likelihood import log_likelihood, residual_power
-from jaxrelax.inference.pose_search import PosePosterior, PosePrior, Poses, PoseSearch
+from jaxrelax.inference.pose_search import (
+    PosePosterior,
+    PosePrior,
+    Poses,
+    PoseSearch,
+    posterior_spread,
+)
 
 
 class PoseGrid(PoseSearch):
@@ -94,11 +100,13 @@ class PoseGrid(PoseSearch):
             rotations @ jnp.swapaxes(poses.prior_rotations, -1, -2)[:, None]
         )
         offset = jnp.concatenate([turn / scales[None, None, :3], mean[..., 3:]], axis=-1)
+        covariance = second - mean[..., :, None] * mean[..., None, :]
         return PosePosterior(
             log_evidence=evidence,
             rotations=rotations,
             origins_px=origins,
             offset=offset,
-            covariance=second - mean[..., :, None] * mean[..., None, :],
+            covariance=covariance,
+            spread=posterior_spread(covariance, prior),
             residual_power=jnp.stack(power, axis=1),
         )

@@ -12,9 +12,11 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
 
+from jaxrelax.geometry import exp_so3
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
 from jaxrelax.inference.likelihood import log_likelihood, residual_power
 
@@ -45,17 +47,74 @@ class PosePrior(eqx.Module):
 class PosePosterior(eqx.Module):
     """Result of a pose search for every image and hypothesis: channel (register), at one pose.
 
-    Where a search returns several modes, the channels of the first come first.
+    Where a search returns several modes, the channels of the first come first; the loop splits
+    this axis into modes and registers.
 
     ``offset`` and ``covariance`` are relative to the prior, in units of its standard deviations.
+    ``spread`` is a root of the covariance in radians and image pixels.
     """
 
-    log_evidence: Float[Array, "batch hypotheses"]
-    rotations: Float[Array, "batch hypotheses 3 3"]
-    origins_px: Float[Array, "batch hypotheses 2"]
-    offset: Float[Array, "batch hypotheses 5"]
-    covariance: Float[Array, "batch hypotheses 5 5"]
-    residual_power: Float[Array, "batch hypotheses shells"]
+    log_evidence: Float[Array, "batch *hypotheses"]
+    rotations: Float[Array, "batch *hypotheses 3 3"]
+    origins_px: Float[Array, "batch *hypotheses 2"]
+    offset: Float[Array, "batch *hypotheses 5"]
+    covariance: Float[Array, "batch *hypotheses 5 5"]
+    spread: Float[Array, "batch *hypotheses 5 5"]
+    residual_power: Float[Array, "batch *hypotheses shells"]
+
+
+def posterior_spread(
+    covariance: Float[Array, "batch hypotheses 5 5"], prior: PosePrior
+) -> Float[Array, "batch hypotheses 5 5"]:
+    """Lower Cholesky root of a covariance in prior units, in radians and image pixels."""
+    # A grid of one point along an axis has no variance there.
+    floor = 1e-6 * jnp.eye(N_OFFSETS, dtype=covariance.dtype)
+    return jnp.linalg.cholesky(covariance + floor[None, None]) * prior.scales()[None, None, :, None]
+
+
+def draw_poses(
+    found: PosePosterior,
+    modes: Float[Array, "batch modes registers"],
+    key: Key[Array, ""],
+    images: Int[Array, " batch"],
+    draws: int,
+) -> tuple[Float[Array, "batch draws registers 3 3"], Float[Array, "batch draws registers 2"]]:
+    """Poses of every register drawn from its posterior, a mixture of Gaussians: rotations, origins.
+
+    Draws are spread over the modes as evenly as their probabilities allow (systematic resampling,
+    Kitagawa, J. Comput. Graph. Stat. 5 (1996) 1), and every other one is the mirror of the one
+    before if both are of one mode, so that their mean is its peak.
+
+    Args:
+        found: result of a search, its hypotheses split into modes and registers.
+        modes: probability of each, given the register.
+        key: of this pass over the images.
+        images: numbers of the images, so that a draw does not depend on the batch that it is in.
+        draws: how many; even.
+    """
+    registers = modes.shape[2]
+
+    def random(image):
+        one, other = jax.random.split(jax.random.fold_in(key, image))
+        normal = jax.random.normal(other, (draws // 2, 1, registers, N_OFFSETS))
+        mirrored = jnp.concatenate([normal, -normal], axis=1).reshape(draws, registers, N_OFFSETS)
+        return jax.random.uniform(one, (1, registers)), mirrored
+
+    begin, normal = jax.vmap(random)(images)
+    places = (jnp.arange(draws)[None, :, None] + begin) / draws
+    below = jnp.cumsum(modes, axis=1)[:, None] < places[:, :, None]
+    # Rounding may leave the sum of the probabilities below the last place.
+    mode = jnp.minimum(below.sum(axis=2), modes.shape[1] - 1)
+
+    def chosen(values):
+        index = mode.reshape(*mode.shape, *(1,) * (values.ndim - 3))
+        return jnp.take_along_axis(values, index, axis=1)
+
+    offset = jnp.einsum("bdrac,bdrc->bdra", chosen(found.spread), normal)
+    return (
+        exp_so3(offset[..., :3]) @ chosen(found.rotations),
+        chosen(found.origins_px) + offset[..., 3:],
+    )
 
 
 class PoseSearch(eqx.Module):
@@ -69,6 +128,16 @@ class PoseSearch(eqx.Module):
     def is_global(self) -> bool:
         """Whether it finds poses without one to start from."""
         return False
+
+    @property
+    def holds_poses(self) -> bool:
+        """Whether poses stay where they are."""
+        return False
+
+    @property
+    def draws(self) -> int:
+        """At how many draws of its posterior an image goes into the map; 0: at its peaks."""
+        return 0
 
     @property
     def modes(self) -> int:
@@ -104,6 +173,11 @@ class PoseSearch(eqx.Module):
 class FixedPoses(PoseSearch):
     """Registers only: the pose stays exactly where it is."""
 
+    @property
+    def holds_poses(self) -> bool:
+        """They do."""
+        return True
+
     def __call__(
         self,
         target: FourierVolume,
@@ -122,5 +196,6 @@ class FixedPoses(PoseSearch):
             origins_px=jnp.broadcast_to(poses.origins_px[:, None], (n, registers, 2)),
             offset=jnp.zeros((n, registers, N_OFFSETS), scores.dtype),
             covariance=jnp.zeros((n, registers, N_OFFSETS, N_OFFSETS), scores.dtype),
+            spread=jnp.zeros((n, registers, N_OFFSETS, N_OFFSETS), scores.dtype),
             residual_power=residual_power(power, geometry, n_shells),
         )

@@ -7,11 +7,31 @@ from scipy.spatial import KDTree
 from jaxrelax.geometry import (
     asymmetric_unit,
     direction_neighbours,
+    directions_in_tilt_range,
     healpix_directions,
     healpix_spacing_deg,
     point_group,
     poses_of_directions,
 )
+
+
+@pytest.mark.parametrize("group", ["C1", "C4", "D2"])
+def test_directions_in_a_tilt_range_are_mates_of_all_that_have_one(group):
+    group = point_group(group)
+    everywhere = healpix_directions(2)
+    unit = everywhere[asymmetric_unit(everywhere, group)]
+    found = directions_in_tilt_range(unit, group, (70.0, 100.0))
+    tilt = np.rad2deg(np.arccos(found[:, 2]))
+    assert tilt.min() >= 70.0
+    assert tilt.max() <= 100.0
+    mates = np.einsum("gij,dj->dgi", group.operators, unit)
+    tilts = np.rad2deg(np.arccos(np.clip(mates[..., 2], -1.0, 1.0)))
+    having = ((tilts >= 70.0) & (tilts <= 100.0)).any(axis=1)
+    assert len(found) == having.sum() > 0
+    # Each is a mate of its own direction.
+    cosines = np.einsum("dgi,di->dg", mates[having], found)
+    assert np.allclose(cosines.max(axis=1), 1.0)
+    assert np.array_equal(directions_in_tilt_range(unit, group, (0.0, 180.0)), unit)
 
 
 @pytest.mark.parametrize("order", range(5))
@@ -45,7 +65,7 @@ def test_negative_orders_are_refused():
 
 def test_neighbours_are_mutual_nearly_everywhere_and_near():
     directions = healpix_directions(3)
-    neighbours = direction_neighbours(directions)
+    neighbours = direction_neighbours(directions, healpix_spacing_deg(3))
     cosines = np.einsum("dnx,dx->dn", directions[neighbours], directions)
     assert np.rad2deg(np.arccos(cosines)).max() < 2.0 * healpix_spacing_deg(3)
     mutual = (neighbours[neighbours] == np.arange(len(directions))[:, None, None]).any(axis=2)
@@ -70,3 +90,12 @@ def test_poses_look_along_their_directions():
     poses = poses_of_directions(directions)
     assert np.allclose(poses[:, 2], directions)
     assert np.allclose(poses @ poses.mT, np.eye(3))
+
+
+def test_a_small_part_of_a_grid_has_no_far_neighbours():
+    directions = healpix_directions(2)
+    unit = directions[asymmetric_unit(directions, point_group("O"))]
+    neighbours = direction_neighbours(unit, healpix_spacing_deg(2))
+    cosines = np.einsum("dnx,dx->dn", unit[neighbours], unit)
+    assert np.rad2deg(np.arccos(np.clip(cosines, -1, 1))).max() < 2.1 * healpix_spacing_deg(2)
+    assert (neighbours == np.arange(len(unit))[:, None]).any()

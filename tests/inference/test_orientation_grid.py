@@ -7,6 +7,7 @@ import pytest
 from jaxrelax.geometry import (
     direction_neighbours,
     healpix_directions,
+    healpix_spacing_deg,
     poses_of_directions,
     random_rotations,
     rotation_angle,
@@ -125,7 +126,7 @@ def test_the_largest_of_each_direction_needs_no_unfolding(blobs):
 
 def test_candidates_are_the_local_maxima_with_their_best_angle_and_shift(blobs):
     directions = healpix_directions(1)
-    neighbours = direction_neighbours(directions)
+    neighbours = direction_neighbours(directions, healpix_spacing_deg(1))
     got = grid_scores(blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), QUARTER)
     found = best_candidates(got, neighbours, jnp.asarray(SHIFTS), 3)
     unfolded = np.asarray(got.unfolded())
@@ -146,7 +147,7 @@ def test_the_best_candidate_is_near_the_true_pose():
     blobs = Blobs(0.5, healpix_directions(2))
     shifts = np.stack(np.meshgrid([-1.5, 0.0, 1.5], [-1.5, 0.0, 1.5]), -1).reshape(-1, 2)
     shifts = jnp.asarray(shifts, jnp.float32)
-    neighbours = direction_neighbours(healpix_directions(2))
+    neighbours = direction_neighbours(healpix_directions(2), healpix_spacing_deg(2))
     got = grid_scores(blobs.batch(), blobs.references, blobs.grid, shifts, QUARTER)
     found = best_candidates(got, neighbours, shifts, 2)
     rotations = np.asarray(found.rotations(jnp.asarray(blobs.poses)))[:, 0]
