@@ -102,6 +102,7 @@ def report_html(result: Result) -> str:
         settings=flattened(result.settings),
         duration=duration(result.seconds),
         memory=f"{result.peak_memory_gib:.2f} GiB",
+        compiled=f"{result.compiled_programs} programs in {duration(result.compile_seconds)}",
         versions=versions(),
     )
 

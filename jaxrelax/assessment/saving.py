@@ -36,6 +36,8 @@ def save(result: Result, folder: OutputFolder) -> None:
     Raises:
         InputError: the disk is full or the folder cannot be written to.
     """
+    # That of an earlier, shorter run would say that these files are all there.
+    (folder / "result.json").unlink(missing_ok=True)
     write_star(result.particles, folder / "particles.star")
     if result.particles.source.suffix == ".cs":
         write_cs(result.particles, folder / "particles.cs")
@@ -203,6 +205,8 @@ def summary(result: Result) -> dict[str, Any]:
     content |= {
         "seconds": result.seconds,
         "peak_memory_gib": result.peak_memory_gib,
+        "compiled_programs": result.compiled_programs,
+        "compile_seconds": result.compile_seconds,
         "input": str(particles.source),
         "settings": result.settings,
         "versions": versions(),

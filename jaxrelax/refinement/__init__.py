@@ -14,6 +14,7 @@ from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.refine import Map, Setup, done, iterate, prepare, refine
 from jaxrelax.refinement.result import AsymmetryEvidence, Result, SubgroupTest
 from jaxrelax.refinement.state import State, StepInfo
+from jaxrelax.refinement.workers import WorkerLost, Workers, available_workers
 
 __all__ = [
     "AsymmetryEvidence",
@@ -34,6 +35,9 @@ __all__ = [
     "State",
     "StepInfo",
     "SubgroupTest",
+    "WorkerLost",
+    "Workers",
+    "available_workers",
     "done",
     "finish",
     "init",

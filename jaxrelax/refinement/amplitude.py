@@ -71,6 +71,8 @@ def cross_scores(
 ) -> CrossScores:
     """Score each half-set's images by the other half-set's map, poses held.
 
+    Processes share the images, and all get the whole result.
+
     Args:
         problem, state: inputs, poses, noise and band.
         maps: of half-sets 1 and 2, each in its own frame.
@@ -78,7 +80,10 @@ def cross_scores(
     """
     rng = np.random.default_rng((problem.seed, 8))
     rung = problem.rung(state.score_shell)
-    seen, registers, symmetric, junk = [], [], [], []
+    n = len(problem.particles)
+    registers = np.zeros((n, problem.n_registers), np.float32)
+    symmetric = np.zeros(n, np.float32)
+    seen = []
     for half, parts in enumerate(reversed(maps)):
         asymmetric = np.float32(amplitude) * parts.asymmetric
         volume = register_volume(problem, parts.symmetric, asymmetric, rung)
@@ -88,15 +93,17 @@ def cross_scores(
             some = rows
             if share < 1.0:
                 some = np.sort(rng.permutation(rows)[: max(1, round(share * len(rows)))])
+            seen.append(some)
             geometry = problem.geometry(group, rung, rung)
             for batch in scored_batches(
-                problem, state, volume, group, some, geometry, FixedPoses()
+                problem, state, volume, group, problem.mine(some), geometry, FixedPoses()
             ):
-                seen.append(batch.rows)
-                registers.append(batch.log_evidence)
-                symmetric.append(batch.symmetric_evidence)
-                junk.append(state.junk_probability[batch.rows])
-    return CrossScores(*(np.concatenate(x) for x in (seen, registers, symmetric, junk)))
+                registers[batch.rows] = batch.log_evidence
+                symmetric[batch.rows] = batch.symmetric_evidence
+    rows = np.concatenate(seen)
+    found = (registers[rows], symmetric[rows])
+    found = problem.workers.rows(found, problem.own[rows])
+    return CrossScores(rows, *found, state.junk_probability[rows])
 
 
 def calibrate(

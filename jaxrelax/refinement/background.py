@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 import numpy as np
 from jaxtyping import Float64
 
@@ -24,14 +27,19 @@ def background_spectrum(
     rng = np.random.default_rng((problem.seed, 1))
     for group in range(len(problem.particles.optics)):
         rows = np.flatnonzero(problem.particles.optics_group == group)
-        rows = np.sort(rng.permutation(rows)[:at_most])
+        rows = problem.mine(np.sort(rng.permutation(rows)[:at_most]))
         geometry = problem.geometry(group, problem.last_shell, problem.last_shell)
         radius = problem.images.particle_radius_px[group]
         power, count = np.zeros(geometry.packing.n_pixels), 0
-        for _, images in problem.images.raw(np.array_split(rows, max(len(rows) // 100, 1))):
+        measured = jax.jit(
+            partial(background_power, packing=geometry.packing, particle_radius_px=radius)
+        )
+        batches = np.array_split(rows, max(len(rows) // 100, 1)) if len(rows) else []
+        for _, images in problem.images.raw(batches):
             prepared = problem.images.normalised(images, group)
-            power += np.asarray(background_power(prepared, geometry.packing, radius)).sum(axis=0)
+            power += np.asarray(measured(prepared)).sum(axis=0)
             count += len(images)
+        power, count = problem.workers.total((power, count))
         shells = np.minimum(geometry.slice_shell, problem.n_shells - 1)
         weight = geometry.packing.multiplicity
         seen = np.bincount(shells, weight, minlength=problem.n_shells)

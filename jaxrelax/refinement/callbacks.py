@@ -7,13 +7,16 @@ from jaxrelax.refinement.state import State, StepInfo
 
 
 class Callback:
-    """Base of callbacks; override what is needed. They see the state and must not change it."""
+    """Base of callbacks; override what is needed. They see the state and must not change it.
+
+    Of several processes each calls its own.
+    """
 
     def on_start(self, problem: Problem, state: State) -> None:
         """Before the first iteration (or the first after a resume)."""
 
     def on_batch(self, images: int) -> None:
-        """After each batch of images of an iteration."""
+        """After each batch of images of an iteration, of this process if there are several."""
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """After each iteration."""

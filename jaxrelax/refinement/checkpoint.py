@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement.state import State
 
-FORMAT = 5
+FORMAT = 8
 HEADER = "checkpoint/checkpoint.json"
 
 
@@ -34,11 +35,16 @@ def save_checkpoint(folder: OutputFolder, state: State, identity: dict[str, Any]
     for field in dataclasses.fields(state):
         value = getattr(state, field.name)
         (arrays if isinstance(value, np.ndarray) else scalars)[field.name] = value
-    name = f"checkpoint/state_{state.iteration:03d}.npz"
+    name = f"checkpoint/state_{state.iterations_done:03d}.npz"
     folder.write_npz(name, arrays, compress=False)
-    folder.write_json(
-        HEADER, {"format": FORMAT, "arrays": name, "scalars": scalars, "identity": identity}
-    )
+    header = {"format": FORMAT, "arrays": name, "scalars": scalars, "identity": identity}
+    # Not the folder's JSON, which has null for infinities and NaN: a state comes back as it was.
+    folder.write_text(HEADER, json.dumps(header, indent=2) + "\n")
+    _remove_others(folder, name)
+
+
+def _remove_others(folder: OutputFolder, name: str) -> None:
+    """Remove all arrays but those that the header names."""
     for old in (folder.path / "checkpoint").glob("state_*.npz"):
         if old.name != Path(name).name:
             old.unlink()
@@ -47,10 +53,13 @@ def save_checkpoint(folder: OutputFolder, state: State, identity: dict[str, Any]
 def load_checkpoint(folder: OutputFolder, identity: dict[str, Any]) -> State | None:
     """The last state, or None if the folder has none.
 
+    What a killed run may have left half-written is removed.
+
     Raises:
         InputError: the checkpoint is of another format, of other inputs or settings (named), or
             damaged.
     """
+    folder.remove_temporaries()
     path = folder.path / HEADER
     if not path.is_file():
         return None
@@ -62,15 +71,18 @@ def load_checkpoint(folder: OutputFolder, identity: dict[str, Any]) -> State | N
                 "start anew with --overwrite"
             )
         _require_same(path, header["identity"], json.loads(json.dumps(identity)))
-        with np.load(folder.path / header["arrays"]) as stored:
+        with open(folder.path / header["arrays"], "rb") as stream, np.load(stream) as stored:
             arrays = {key: stored[key] for key in stored.files}
         scalars = header["scalars"]
-        scalars["history"] = tuple(scalars["history"])
-        return State(**arrays, **scalars)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        for rows in ("history", "history_before"):
+            scalars[rows] = tuple(scalars[rows])
+        state = State(**arrays, **scalars)
+    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: the checkpoint cannot be read ({error}); start anew with --overwrite"
         ) from error
+    _remove_others(folder, header["arrays"])
+    return state
 
 
 def _require_same(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 
-from jaxrelax.geometry import PointGroup
+from jaxrelax.geometry import PointGroup, healpix_spacing_deg
 from jaxrelax.inference import (
     FixedPoses,
     GaussNewton,
@@ -56,6 +56,19 @@ class Mode(eqx.Module):
     def ini_high_angstrom(self) -> float:
         """Resolution in Å to which a reference is used if nobody says otherwise."""
         return 12.0
+
+    @property
+    def relaxed(self) -> Mode | None:
+        """Mode of the relaxation that follows a symmetric stage in this one; None: no such stage.
+
+        Without one, registers are inferred from the first iteration on.
+        """
+        return None
+
+    @property
+    def settles_before_relaxing(self) -> bool:
+        """Whether a symmetric stage goes on, once its poses are settled, until it has converged."""
+        return False
 
     @property
     @abc.abstractmethod
@@ -141,6 +154,12 @@ class Homogeneous(Mode):
         finest_order: of the last; what it cannot sample, only the climb from its best points uses.
         n_candidates: local maxima of the grid that are climbed for every image.
         n_modes: of these, what is kept as possible poses.
+        tilt_range_deg: directions are searched whose tilt, the angle to the z axis, is in this
+            range for one of their symmetry mates; as of filaments and membrane proteins seen from
+            the side. Poses may leave it by what a local search moves them.
+        relax_from: with relaxation, when it begins. The group is imposed until then. ``"local"``:
+            with the local search; ``"end"``: when that has converged; ``"start"``: at once, so that
+            registers are inferred while poses are searched globally.
         local: the local search. Its prior is wide and stays so: it lies around what these very
             images said, and would narrow to nothing if it were learned.
     """
@@ -149,6 +168,8 @@ class Homogeneous(Mode):
     finest_order: int = 3
     n_candidates: int = 8
     n_modes: int = 4
+    tilt_range_deg: tuple[float, float] = (0.0, 180.0)
+    relax_from: str = "local"
     local: Local = Local(sigma_rotation_deg=4.0, sigma_shift_angstrom=3.0, learn_prior=False)
 
     def __check_init__(self):
@@ -162,6 +183,16 @@ class Homogeneous(Mode):
                 "at least one candidate must be kept, and not more than there are; got n_modes="
                 f"{self.n_modes} of n_candidates={self.n_candidates}"
             )
+        low, high = self.tilt_range_deg
+        # Closer than a step of the grid there may be no direction at all.
+        step = healpix_spacing_deg(self.coarsest_order)
+        if not (0 <= low < high <= 180 and high - low >= step):
+            raise ValueError(
+                f"tilts lie between 0 and 180 degrees, and the range must hold a step of the grid "
+                f"({step:.1f}°); got {low:g} to {high:g}"
+            )
+        if self.relax_from not in ("start", "local", "end"):
+            raise ValueError(f'relax_from is "start", "local" or "end", not {self.relax_from!r}')
 
     def search(
         self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
@@ -173,6 +204,7 @@ class Homogeneous(Mode):
             resolution_angstrom, specimen.diameter_angstrom, specimen.group,
             coarsest_order=self.coarsest_order, finest_order=self.finest_order,
             n_candidates=self.n_candidates, n_modes=self.n_modes,
+            tilt_range_deg=self.tilt_range_deg,
         )  # fmt: skip
 
     @property
@@ -184,6 +216,16 @@ class Homogeneous(Mode):
     def ini_high_angstrom(self) -> float:
         """What the reference says beyond is not to decide the poses."""
         return 30.0
+
+    @property
+    def relaxed(self) -> Mode | None:
+        """The local search, unless registers are to be inferred from the start."""
+        return None if self.relax_from == "start" else self.local
+
+    @property
+    def settles_before_relaxing(self) -> bool:
+        """As asked for."""
+        return self.relax_from == "end"
 
     @property
     def learns_prior(self) -> bool:
@@ -214,6 +256,9 @@ class Relax(eqx.Module):
             kept. Withdrawn when the asymmetric FSC stands without it. Only for the isotypic prior.
         junk: how surely every image shows the particle is inferred too; images that show none of
             it, or another object, count by the probability that they do.
+        inner_iterations: after every search of poses, registers and maps are iterated at these
+            poses until registers stand still, so many times at the most. 0: every iteration
+            searches poses and registers together.
         start: ``"symmetric"`` from the symmetrised reference, ``"reference"`` from the reference
             as it is, ``"poses"`` from the registers of the input poses.
     """
@@ -227,9 +272,12 @@ class Relax(eqx.Module):
     prior: str = "isotypic"
     optimism: float = 6.0
     junk: bool = True
+    inner_iterations: int = 0
     start: str = "symmetric"
 
     def __check_init__(self):
+        if self.inner_iterations < 0:
+            raise ValueError(f"inner_iterations cannot be negative; got {self.inner_iterations}")
         if self.register not in ("soft", "hard"):
             raise ValueError(f'register is "soft" or "hard", not {self.register!r}')
         if self.prior not in ("isotypic", "plain"):

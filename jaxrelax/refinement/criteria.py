@@ -68,7 +68,7 @@ class MaxIterations(Criterion):
     """A fixed number of iterations.
 
     Attributes:
-        iterations: how many.
+        iterations: how many; in each stage, where a relaxation follows a symmetric refinement.
     """
 
     iterations: int = 40

@@ -101,9 +101,10 @@ def asymmetry_evidence(
             rejected and not larger than O.
         permutations: foreign orientations per image.
     """
-    maps = [own_half_map(problem, folds, max_shell) for folds in accumulators]
+    agreed = problem.workers.agreed
+    maps = agreed([own_half_map(problem, folds, max_shell) for folds in accumulators])
     candidates = candidate_subgroups(problem.group, problem.subgroup)
-    correlations = [group_correlation(m.asymmetric, problem.group) for m in maps]
+    correlations = agreed([group_correlation(m.asymmetric, problem.group) for m in maps])
 
     def test(number: int):
         chosen = [most_preserved(candidates[number], c, problem.group) for c in correlations]
@@ -111,7 +112,9 @@ def asymmetry_evidence(
         found = list(scores(problem, state, splits[::-1], permutations))
         rng = np.random.default_rng((problem.seed, 9, number))
         # Half-set 1 is the frame of the results.
-        return found, subgroup_test(candidates[number].name, chosen[0].operators, found, rng)
+        return found, agreed(
+            subgroup_test(candidates[number].name, chosen[0].operators, found, rng)
+        )
 
     found, whole = test(0)
     rows = [whole]

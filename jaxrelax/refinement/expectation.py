@@ -9,12 +9,12 @@ Learning in Graphical Models, 1998, 355). A pass then moves as far as two that u
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Float32, Float64
 
@@ -78,10 +78,17 @@ def expectation(
             are still cross-fitted, only the sums are not kept apart (nor used before the end).
         weights_override: register weights to accumulate with instead of the posterior (for the
             first iteration, before any map tells registers apart).
-        on_batch: called with the number of images done.
+        on_batch: called with the number of images done by this process.
+
+    Returns:
+        the whole result, in every process: each goes through its own images.
+
+    Raises:
+        WorkerLost: another process has ended.
     """
     n, registers = len(problem.particles), problem.n_registers
     keep_folds = problem.n_folds if n_folds is None else n_folds
+    workers = problem.workers
     radius = volume_radius(accumulate_shell)
     search = state.search(problem)
     score_rung = problem.rung(state.score_shell)
@@ -104,8 +111,9 @@ def expectation(
         volume = register_volume(problem, parts.symmetric, parts.asymmetric, score_rung)
         mixture = _mixture(problem, state, parts)
         if keep_folds > 1 or fold == 0:
-            accumulator = empty_accumulator(radius)
-        for group, rows in groups:
+            accumulator = workers.one_each(empty_accumulator(radius))
+        for group, all_rows in groups:
+            rows = problem.mine(all_rows)
             geometry = problem.geometry(group, accumulate_shell, score_rung)
             insert = accumulate_program(problem, group, accumulate_shell, score_rung)
             for batch in scored_batches(
@@ -114,19 +122,43 @@ def expectation(
                 kept = batch.kept
                 if weights_override is not None:
                     kept = weights_override[batch.rows]
-                accumulator = insert(accumulator, batch.images, _candidates(problem, kept, batch))
+                for candidates in _candidates(problem, kept, batch):
+                    accumulator = insert(accumulator, batch.images, candidates)
                 _record(problem, state, group, geometry, batch, result)
                 if on_batch is not None:
                     on_batch(len(batch.rows))
         if keep_folds > 1 or fold == problem.n_folds - 1:
-            done = ShellSums.of(completed(accumulator), accumulate_shell)
+            own = ShellSums.of(completed(workers.summed(accumulator)), accumulate_shell)
+            done = ShellSums(workers.total(own.values), accumulate_shell)
             result.sums[half].append(done)
             if keep_folds > 1 and latest:
                 latest[half][fold] = done.resized(latest[half][fold].max_shell)
+    _put_together(problem, result)
     result.rotation_moment_rad2 /= 3 * max(result.counted, 1.0)
     result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
     result.nats /= n
     return result
+
+
+def _put_together(problem: Problem, result: Expectation):
+    """Per-image results and sums of all processes, in place; the sums by fold have been added."""
+    workers = problem.workers
+    for names, joined in (
+        (
+            ("rotations", "origins_angstrom", "registers", "symmetric", "junk", "log_gain"),
+            lambda array: workers.rows(array, problem.own),
+        ),
+        (
+            (
+                *("residual", "count", "counted", "nats"),
+                *("rotation_moment_rad2", "shift_moment_angstrom2"),
+            ),
+            workers.total,
+        ),
+        (("power",), workers.agreed),
+    ):
+        for name in names:
+            setattr(result, name, joined(getattr(result, name)))
 
 
 def total(folds: list[ShellSums]) -> ShellSums:
@@ -159,9 +191,9 @@ def _map_without(
 
 def _mixture(problem: Problem, state: State, parts: IsotypicParts) -> Mixture:
     return Mixture(
-        jnp.asarray(np.float32(state.symmetric_fraction)),
-        jnp.asarray(np.float32(state.junk_fraction)),
-        jnp.asarray(
+        jax.device_put(np.float32(state.symmetric_fraction)),
+        jax.device_put(np.float32(state.junk_fraction)),
+        jax.device_put(
             slice_power(
                 parts.symmetric + parts.asymmetric, problem.map_box, problem.n_shells
             ).astype(np.float32)
@@ -199,23 +231,32 @@ def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expecta
     result.shift_moment_angstrom2 += shift * state.sigma_shift_angstrom**2
 
 
-def _candidates(problem: Problem, weights, batch: ScoredBatch) -> Candidates:
-    """Significant poses of a batch, padded to a power of two times the batch size."""
-    shares = weights[:, None] * batch.modes
+def _candidates(problem: Problem, weights, batch: ScoredBatch) -> Iterator[Candidates]:
+    """Significant poses of a batch, as many at a time as it has images, so that one program does.
+
+    Every device has those of its own images, and rows count from the first of them.
+    """
+    shares = weights[:, None] * batch.shares
     rows, hypotheses, kept = significant(shares.reshape(len(shares), -1))
-    modes, registers = np.divmod(hypotheses, problem.n_registers)
-    capacity = batch.size
-    while capacity < len(rows):
-        capacity *= 2
-    pad = capacity - len(rows)
-    rows, modes, registers = (
-        np.pad(a, (0, pad)).astype(np.int32) for a in (rows, modes, registers)
-    )
+    part = batch.size // len(problem.workers.devices)
+    own = itertools.pairwise(np.searchsorted(rows, np.arange(0, batch.size + 1, part)))
+    own = [np.arange(first, end) for first, end in own]
+    place, registers = np.divmod(hypotheses, problem.n_registers)
     mates = problem.registers.representatives.astype(np.float32).transpose(0, 2, 1)
-    rotations = batch.rotations[rows, modes, registers] @ mates[registers]
-    return Candidates(
-        row=jnp.asarray(rows),
-        rotations=jnp.asarray(rotations),
-        origins_px=jnp.asarray(batch.origins_px[rows, modes, registers]),
-        weight=jnp.asarray(np.pad(kept, (0, pad)).astype(np.float32)),
+    everything = (
+        (rows % part).astype(np.int32),
+        batch.placed_rotations[rows, place, registers] @ mates[registers],
+        batch.placed_origins_px[rows, place, registers],
+        kept.astype(np.float32),
     )
+    for begin in range(0, max(len(places) for places in own), part):
+        some = [places[begin : begin + part] for places in own]
+        yield Candidates(*(problem.workers.split(_laid_out(x, some, part)) for x in everything))
+
+
+def _laid_out(values: np.ndarray, places: list[np.ndarray], size: int) -> np.ndarray:
+    """The values at each device's places one after another, each padded to one size with zeros."""
+    laid = np.zeros((len(places), size, *values.shape[1:]), values.dtype)
+    for device, own in enumerate(places):
+        laid[device, : len(own)] = values[own]
+    return laid.reshape(-1, *values.shape[1:])

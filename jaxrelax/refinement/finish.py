@@ -87,7 +87,7 @@ def finish(
     if evidence is None or evidence.found:
         solved = maximisation(
             problem, banded.sums, accumulated, optimism=state.optimism,
-            score_shell=state.score_shell, seeking=False,
+            score_shell=state.score_shell, stage="settle",
         )  # fmt: skip
         maps = joined_maps(problem, banded.sums, solved, state.amplitude)
         state = state.replace(
@@ -135,7 +135,7 @@ def finish(
         evidence=evidence,
         discriminability=predicted,
         noise_power=state.noise_power,
-        history=[dict(row) for row in state.history],
+        history=[dict(row) for row in (*state.history_before, *state.history)],
         reason=reason,
         settings=settings,
         seconds=seconds,

@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
 from jaxrelax.imaging import resample_map, working_box
@@ -26,8 +26,8 @@ HELD_NATS = 0.1
 # Share of an image's weight that a random register gets in the first iteration of a symmetric
 # start: enough that the half-maps' asymmetric parts rise above rounding, too little to decide.
 SYMMETRY_BREAKING = 0.5
-# While asymmetry is still being sought every image counts in every register: the band is widened
-# by this factor only.
+# Until the strength is calibrated every image may count in every register: the band is widened by
+# this factor only.
 WIDENED = 1.5
 # Shells whose half-maps agree less add little to a score and much to its cost.
 SCORE_ABOVE = 0.3
@@ -52,12 +52,44 @@ def init(
         reference: map on the problem's box, on the absolute scale of the images.
         ini_high_angstrom: the reference is used up to this resolution (RELION's ``ini_high``).
     """
-    shell = problem.shell(ini_high_angstrom)
+    return _start(
+        problem, reference[None], problem.shell(ini_high_angstrom), starting_noise(problem)
+    )
+
+
+def init_relaxation(problem: Problem, symmetric: State) -> State:
+    """State before the first iteration of a relaxation, from where a symmetric stage ended.
+
+    Args:
+        problem: of the relaxation; its particles have the poses that were found.
+        symmetric: the last state of the symmetric stage. Its half-maps are used up to the
+            resolution in which asymmetry is sought, each for its own half-set.
+    """
+    shell = min(problem.shell(problem.mode.ini_high_angstrom), symmetric.score_shell)
+    state = _start(problem, symmetric.symmetric, shell, symmetric.noise_power)
+    return state.replace(history_before=(*symmetric.history_before, *symmetric.history))
+
+
+def _start(
+    problem: Problem,
+    references: Float32[np.ndarray, "m b b b"],
+    shell: int,
+    noise_power: Float64[np.ndarray, "groups shells"],
+) -> State:
+    """Nothing is known but poses, noise, and one map or one for each half-set, up to a shell."""
+    shell = min(shell, problem.last_score_shell)
     box = working_box(problem.rung(shell))
-    low = resample_map(reference, box) * problem.sphere(box)
     start = problem.relax.start if problem.relax is not None else "symmetric"
-    parts = isotypic_parts(low, problem.group, problem.subgroup)
-    asymmetric = parts.asymmetric if start == "reference" else np.zeros_like(parts.asymmetric)
+    parts = [
+        isotypic_parts(
+            resample_map(one, box) * problem.sphere(box), problem.group, problem.subgroup
+        )
+        for one in references
+    ]
+    symmetric = np.stack([p.symmetric for p in parts])
+    asymmetric = np.stack([p.asymmetric for p in parts])
+    if start != "reference":
+        asymmetric = np.zeros_like(asymmetric)
     n = len(problem.particles)
     rotation, shift = problem.mode.prior_widths()
     nothing = np.zeros(shell + 1)
@@ -70,11 +102,11 @@ def init(
         prior_origins_angstrom=problem.particles.origins_angstrom.copy(),
         registers=np.full((n, problem.n_registers), 1.0 / problem.n_registers, np.float32),
         log_gain=np.zeros(n, np.float32),
-        noise_power=starting_noise(problem),
+        noise_power=noise_power,
         sigma_rotation_deg=rotation,
         sigma_shift_angstrom=shift,
-        symmetric=parts.symmetric[None],
-        asymmetric=asymmetric[None],
+        symmetric=symmetric,
+        asymmetric=asymmetric,
         fsc=nothing,
         fsc_symmetric=nothing,
         fsc_asymmetric=nothing,
@@ -126,15 +158,27 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     solved = maximisation(
         problem, found.sums, accumulate_shell,
         optimism=state.optimism, score_shell=state.score_shell,
-        seeking=state.stage in ("seek", "widen"),
+        stage=state.stage,
     )  # fmt: skip
     maps = half_maps(problem, solved)
     info = _report(problem, state, found, solved, maps)
-    searched_globally = state.search(problem).is_global
+    # Sums are the same bits in all processes, what follows from them may be rounded differently.
+    solved = solved._replace(halves=[], raw=[])
+    solved, maps, info = problem.workers.agreed((solved, maps, info))
+    search = state.search(problem)
+    searched_globally = search.is_global
     row = info.row() | {
         "score_shell": float(state.score_shell),
         "widened": float(state.stage != "seek"),
-        "settled": float(state.stage == "settle" and not searched_globally),
+        "amplified": float(state.stage == "amplify"),
+        # Between two searches nothing is seen of what poses still do.
+        "settled": float(
+            state.stage == "settle"
+            and not searched_globally
+            and search.holds_poses == problem.mode.holds_poses
+        ),
+        "held_poses": float(search.holds_poses),
+        "relaxed": float(problem.relax is not None),
         "searched_globally": float(searched_globally),
     }
     history = (*state.history, row)
@@ -169,12 +213,12 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         weight=solved.prior.weight,
         gain=solved.prior.gain,
         density=solved.prior.density,
-        held_nats=-1.0 if _plain(problem) else HELD_NATS,
+        held_nats=-1.0 if _plain(problem) or stage == "amplify" else HELD_NATS,
         nats_per_power=found.nats_per_power or state.nats_per_power,
         junk_fraction=_next_junk(problem, state, found),
         symmetric_probability=found.symmetric,
         junk_probability=found.junk,
-        sought=found.registers if stage != "settle" else state.sought,
+        sought=found.registers if stage in ("seek", "widen") else state.sought,
         history=history,
     )
     if stage == "settle" and problem.n_registers > 1 and not _plain(problem):
@@ -197,9 +241,11 @@ def _report(
     best, before = found.registers.argmax(axis=1), state.registers.argmax(axis=1)
     rms = [np.sqrt(np.mean(p.symmetric**2)) for p in maps]
     rms_asymmetric = [np.sqrt(np.mean(p.asymmetric**2)) for p in maps]
+    # Without relaxation that of the masked maps: the solvent's noise makes the other one jump.
+    curve = solved.fsc if problem.n_registers > 1 else solved.fsc_symmetric
     return StepInfo(
-        iteration=state.iteration + 1,
-        resolution_angstrom=problem.resolution(resolution_shell(solved.fsc)),
+        iteration=state.iterations_done + 1,
+        resolution_angstrom=problem.resolution(resolution_shell(curve)),
         score_resolution_angstrom=problem.resolution(state.score_shell),
         mean_max_posterior=float(found.registers.max(axis=1).mean()),
         register_change=float(np.mean(best != before)),
@@ -242,10 +288,12 @@ def _next_band(
     # Poses rest on the symmetric part, which has |G| times the images behind each voxel; the
     # gains keep what is noise in either part from scoring.
     reach = resolution_shell(solved.fsc_symmetric, SCORE_ABOVE)
-    if stage == "widen":
+    if stage != "settle":
         reach = min(reach, int(WIDENED * lowest))
-    last = max(problem.whole(accumulate_shell), lowest)
-    return int(np.clip(reach, lowest, last)), reach >= last
+    last = min(max(problem.whole(accumulate_shell), lowest), problem.last_score_shell)
+    # Where no more is asked for there is no need to look beyond, either.
+    growing = reach >= last and last < problem.last_score_shell
+    return int(np.clip(reach, min(lowest, last), last)), growing
 
 
 def _next_junk(problem: Problem, state: State, found: Expectation) -> float:
@@ -264,8 +312,10 @@ def _calibrated(problem: Problem, state: State, maps, held_nats: float) -> State
     """
     amplitude = state.amplitude
     scores = cross_scores(problem, state, maps, amplitude)
-    found = calibrate(
-        scores.registers, scores.symmetric, 1.0 - scores.junk, with_symmetric=_junk(problem)
+    found = problem.workers.agreed(
+        calibrate(
+            scores.registers, scores.symmetric, 1.0 - scores.junk, with_symmetric=_junk(problem)
+        )
     )
     most = LARGEST_RISE * held_nats if held_nats > 0 else np.inf
     nats = min(found.nats, most)
@@ -283,7 +333,8 @@ def _junk(problem: Problem) -> bool:
 
 def _prior_widths(problem: Problem, state: State, found) -> tuple[float, float]:
     """Empirical-Bayes widths of the pose prior: the posterior's mean squared offset."""
-    if not problem.mode.learns_prior or state.search(problem).is_global:
+    search = state.search(problem)
+    if not problem.mode.learns_prior or search.is_global or search.holds_poses:
         return state.sigma_rotation_deg, state.sigma_shift_angstrom
     rotation = float(np.rad2deg(np.sqrt(found.rotation_moment_rad2)))
     shift = float(np.sqrt(found.shift_moment_angstrom2))

@@ -36,6 +36,7 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.refinement.expectation import total
 from jaxrelax.refinement.problem import MARGIN, Problem
+from jaxrelax.refinement.schedule import Stage
 from jaxrelax.refinement.score_maps import (
     MapPrior,
     kept_share,
@@ -71,7 +72,7 @@ def maximisation(
     *,
     optimism: float,
     score_shell: int,
-    seeking: bool,
+    stage: Stage,
 ) -> Maximisation:
     """The prior of the next pass, from the sums of the last.
 
@@ -81,8 +82,8 @@ def maximisation(
         max_shell: last shell accumulated.
         optimism: standard errors added to the asymmetric FSC.
         score_shell: band over which the mean asymmetric FSC is taken.
-        seeking: asymmetry is still sought: its density may be nowhere but, faint, in the symmetric
-            part, and its components are not told apart.
+        stage: before settling the density of the asymmetry may be nowhere but, faint, in the
+            symmetric part, and its components are not told apart.
     """
     box = working_box(max_shell)
     sphere = problem.sphere(box)
@@ -109,7 +110,7 @@ def maximisation(
     turned = rotate_map(raw[1], turn)
     curve = fsc(maps[0], turned * sphere)[:n_shells]
     density = problem.density_mask(
-        raw[0], turned, faintest=faintest_partner(problem) if seeking else 1.0
+        raw[0], turned, faintest=faintest_partner(problem) if stage != "settle" else 1.0
     )
     # The gains are those of the masked maps: inside the mask there is less noise per signal than
     # in the sphere. What the mask itself correlates is measured with random phases and removed.
@@ -122,12 +123,13 @@ def maximisation(
         inner = align_parts(problem, inside, max_shell, score_shell, density)
         fsc_asymmetric = inner.fsc[:n_shells]
         counts = coefficients(problem, density)[:n_shells]
-        # While seeking all components are alike: what is known of them is noise.
+        # While seeking all components are alike: what is known of them is noise. Amplified, they
+        # all count in full: what they come to is not known before.
         curves = np.broadcast_to(fsc_asymmetric, gain.shape)
-        if not (seeking or plain):
+        if stage == "settle" and not plain:
             curves = component_curves(problem, inside, inner, density)[:, :n_shells]
         gain = np.clip(curves + optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
-        if plain:
+        if plain or stage == "amplify":
             gain = np.ones_like(gain)
         gain[:, np.arange(n_shells) > register_limit(problem, problem.whole(max_shell))] = 0.0
     weight = np.stack([np.asarray(mean_weight(h.accumulator(), n_shells)) for h in halves])

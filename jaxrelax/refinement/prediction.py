@@ -45,6 +45,7 @@ from jaxrelax.refinement.maximisation import align_parts, register_limit
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.score_maps import region, split_parts
 from jaxrelax.refinement.state import State
+from jaxrelax.refinement.workers import ALL, EACH
 
 # Shells in which the half-maps' asymmetric parts agree less add more noise than they tell.
 TRUSTED_FSC = 0.143
@@ -92,6 +93,7 @@ def discriminability(
         share = np.zeros((n, 2))
         for group, prior in enumerate(priors):
             _stream(*common, group, rows, prior, _pose_program, (body,), (share,))
+        share = problem.workers.rows(share, problem.own)
         left = tuple(np.array(pose_prior) * np.sqrt(share[rows].mean(axis=0)))
     views = [
         _registers(problem, part, left[0], rung)
@@ -100,11 +102,12 @@ def discriminability(
     ]
     distance, accuracy = np.zeros(n), np.zeros(n)
     for group, prior in enumerate(priors):
-        shift = jnp.asarray(np.float32(left[1] / particles.optics[group].pixel_size_angstrom))
+        shift = jax.device_put(np.float32(left[1] / particles.optics[group].pixel_size_angstrom))
         _stream(
             *common, group, np.arange(n), prior, _register_program, (views, body, shift),
             (distance, accuracy),
         )  # fmt: skip
+    distance, accuracy = problem.workers.rows((distance, accuracy), problem.own)
     along_z = np.clip(np.abs(particles.rotations[:, 2, 2]), 0.0, 1.0)
     return Discriminability(
         squared_distance=distance,
@@ -143,7 +146,7 @@ def discriminability_of_halves(
     aligned = align_parts(problem, inside, last, rung, density)
     turned = rotate_map(inside[1].asymmetric, problem.group.operators[aligned.index])
     limit = first_below(aligned.fsc[: last + 1], TRUSTED_FSC) - 1
-    limit = min(limit, register_limit(problem, state.score_shell))
+    limit = problem.workers.agreed(min(limit, register_limit(problem, state.score_shell)))
     widths = (state.sigma_rotation_deg, state.sigma_shift_angstrom)
     return discriminability(
         problem,
@@ -159,8 +162,8 @@ def discriminability_of_halves(
 
 def _prior(widths: tuple[float, float], pixel_size_angstrom: float) -> PosePrior:
     return PosePrior(
-        jnp.asarray(np.float32(np.deg2rad(widths[0]))),
-        jnp.asarray(np.float32(widths[1] / pixel_size_angstrom)),
+        jax.device_put(np.float32(np.deg2rad(widths[0]))),
+        jax.device_put(np.float32(widths[1] / pixel_size_angstrom)),
     )
 
 
@@ -178,26 +181,31 @@ def _registers(problem: Problem, asymmetric, width_deg: float, rung: int) -> Fou
 def _volume(problem: Problem, maps, rung: int) -> FourierVolume:
     box = working_box(rung)
     low = np.stack([resample_map(m, box) for m in maps])
-    return fourier_volume(jnp.asarray(low), radius=volume_radius(rung), image_box=problem.map_box)
+    return fourier_volume(
+        jax.device_put(low), radius=volume_radius(rung), image_box=problem.map_box
+    )
 
 
 def _stream(problem, noise_power, max_shell, group, rows, prior, build, arguments, results):
-    """Run a program over the given rows of one optics group, into arrays over all particles."""
-    particles = problem.particles
-    rows = rows[particles.optics_group[rows] == group]
+    """Run a program over the given rows of one optics group, into arrays over all particles.
+
+    Each process does its own rows.
+    """
+    particles, workers = problem.particles, problem.workers
+    rows = problem.mine(rows[particles.optics_group[rows] == group])
     rung = problem.rung(max_shell)
     geometry = problem.geometry(group, rung, rung)
-    weights = pixel_weights(
-        jnp.asarray(noise_power[group].astype(np.float32)),
-        geometry.packing, geometry.slice_shell, max_shell,
-    )  # fmt: skip
+    weights = jax.jit(
+        lambda power: pixel_weights(power, geometry.packing, geometry.slice_shell, max_shell)
+    )(noise_power[group].astype(np.float32))
     program = _chunked(problem, group, geometry, build)
+    arguments, weights, prior = workers.everywhere((arguments, weights, prior))
     size = problem.batch_size(geometry.packing.n_pixels)
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         padded = np.concatenate([chosen, np.full(size - len(chosen), chosen[0])])
-        rotations = jnp.asarray(particles.rotations[padded].astype(np.float32))
-        found = program(arguments, problem.ctf_parameters(padded), rotations, weights, prior)
+        rotations = workers.split(particles.rotations[padded].astype(np.float32))
+        found = program(arguments, weights, prior, problem.ctf_parameters(padded), rotations)
         for result, values in zip(results, found, strict=True):
             result[chosen] = np.asarray(values)[: len(chosen)]
 
@@ -207,8 +215,7 @@ def _chunked(problem: Problem, group: int, geometry: ImageGeometry, build: Calla
     optics = problem.particles.optics[group]
     chunk = problem.chunk_size(geometry.packing.n_pixels)
 
-    @jax.jit
-    def program(arguments, parameters: CTFParameters, rotations, weights, prior):
+    def program(arguments, weights, prior, parameters: CTFParameters, rotations):
         def one_chunk(part):
             some, poses = part
             ctf = batch_ctf(some, geometry, optics.phase_flipped)
@@ -223,7 +230,7 @@ def _chunked(problem: Problem, group: int, geometry: ImageGeometry, build: Calla
         found = jax.lax.map(one_chunk, jax.tree.map(split, (parameters, rotations)))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
-    return program
+    return problem.workers.program(program, (ALL, ALL, ALL, EACH, EACH), EACH)
 
 
 def _pose_program(body, ctf, weights, geometry, rotations, prior):

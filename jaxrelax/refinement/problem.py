@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int, Int8
+from jaxtyping import Bool, Float32, Int, Int8
 
 from jaxrelax.geometry import (
     PointGroup,
@@ -25,11 +24,13 @@ from jaxrelax.imaging import (
     image_geometry,
     resample_map,
 )
+from jaxrelax.imaging.chunks import equal_part, fitting
 from jaxrelax.inference import PoseSearch
 from jaxrelax.io import InputError, Particles
 from jaxrelax.reconstruction import density_mask, independent_fraction, soft_sphere
 from jaxrelax.refinement.components import Mode, Relax, Specimen
 from jaxrelax.refinement.image_source import ImageSource
+from jaxrelax.refinement.workers import Workers, alone
 
 # Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
 LADDER = (6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 70, 79,
@@ -40,8 +41,7 @@ HEADROOM = 1.25
 SCORED_SHARE = 0.9
 # Shells beyond the band over which maps fall smoothly to nothing.
 MARGIN = 2
-# Temporaries of the pose search: about a core's cache, or enough to fill an accelerator.
-CHUNK_BYTES = {"cpu": 3 * 2**20, "accelerator": 2**29}
+BATCH_STEP, MOST_IMAGES = 32, 512
 
 
 class Problem:
@@ -64,6 +64,8 @@ class Problem:
         normalise: bool,
         seed: int,
         cache_bytes: int,
+        max_alignment_resolution_angstrom: float | None = None,
+        workers: Workers | None = None,
     ):
         self.particles = particles
         self.mode = mode
@@ -76,6 +78,8 @@ class Problem:
         self.half_set = half_set
         self.fold = fold
         self.seed = seed
+        self.max_alignment_resolution_angstrom = max_alignment_resolution_angstrom
+        self.workers = alone() if workers is None else workers
         # At least two, so that a half-set can be judged from within.
         self.n_folds = max(int(fold.max()) + 1, 2)
         self.cross_fitted = relax is None or relax.cross_fit > 1
@@ -86,6 +90,8 @@ class Problem:
             [0.5 * particle_diameter_angstrom / g.pixel_size_angstrom for g in particles.optics],
             normalise,
             cache_bytes,
+            self.own,
+            self.workers,
         )
         self._geometries: dict[tuple[int, int, int], ImageGeometry] = {}
 
@@ -122,6 +128,13 @@ class Problem:
     def shell(self, resolution_angstrom: float) -> int:
         """Last shell at or below a resolution, between 1 and the last one used."""
         return int(np.clip(self.box_edge_angstrom / resolution_angstrom, 1, self.last_shell))
+
+    @property
+    def last_score_shell(self) -> int:
+        """The last shell that may score images."""
+        if self.max_alignment_resolution_angstrom is None:
+            return self.last_shell
+        return self.shell(self.max_alignment_resolution_angstrom)
 
     def rung(self, shell: int | float) -> int:
         """The ladder's first rung at or beyond ``shell``; the last shell used at most."""
@@ -162,12 +175,12 @@ class Problem:
         return self._geometries[key]
 
     def ctf_parameters(self, rows: Int[np.ndarray, " batch"]) -> CTFParameters:
-        """CTF parameters of some particles, on the device."""
+        """CTF parameters of some particles, on the devices."""
         p = self.particles
         optics = [p.optics[g] for g in p.optics_group[rows]]
 
         def column(values):
-            return jnp.asarray(np.asarray(values, np.float32))
+            return self.workers.split(np.asarray(values, np.float32))
 
         return CTFParameters(
             defocus_u_angstrom=column(p.defocus_u_angstrom[rows]),
@@ -181,14 +194,54 @@ class Problem:
         )
 
     def batch_size(self, n_pixels: int) -> int:
-        """Images per batch: what one transfer and one program call handle."""
-        return max(64, self.chunk_size(n_pixels))
+        """Images per batch: what one transfer and one program call handle.
+
+        Folds are cut into equal parts, so that hardly any of the work is padding.
+        """
+        devices = len(self.workers.devices)
+        step = math.lcm(BATCH_STEP, devices)
+        most = devices * max(64, self._fitting(n_pixels))
+        parts = -(-self._largest_fold // most)
+        return step * -(-self._largest_fold // (step * parts))
 
     def chunk_size(self, n_pixels: int) -> int:
-        """Images worked on at once, from the size of the pose search's normal equations."""
+        """Images that a device works on at once, so that temporaries fit the cache.
+
+        It divides the part of a batch that a device has.
+        """
+        part = self.batch_size(n_pixels) // len(self.workers.devices)
+        return equal_part(part, self._fitting(n_pixels))
+
+    def _fitting(self, n_pixels: int) -> int:
+        # From the size of the pose search's normal equations.
         per_image = 4 * 12 * n_pixels * (self.n_registers + 1)
-        budget = CHUNK_BYTES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-        return int(2 ** np.clip(int(np.log2(max(budget / per_image, 1))), 0, 9))
+        return min(fitting(per_image), MOST_IMAGES)
+
+    @cached_property
+    def _largest_fold(self) -> int:
+        """Most images of one half-set, fold and optics group that a process has."""
+        largest = int(np.bincount(self._groupings).max())
+        return -(-largest // self.workers.count)
+
+    @cached_property
+    def _groupings(self) -> Int[np.ndarray, " n"]:
+        """Number of the half-set, fold and optics group of every image."""
+        keys = np.stack([self.half_set, self.fold, self.particles.optics_group], axis=1)
+        return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+
+    @cached_property
+    def own(self) -> Bool[np.ndarray, " n"]:
+        """Images that this process reads: an equal part of every half-set, fold and optics group.
+
+        Parts are consecutive in the table, so that processes read different parts of the stacks.
+        """
+        own = np.zeros(len(self.particles), bool)
+        for number in range(self._groupings.max() + 1):
+            rows = np.flatnonzero(self._groupings == number)
+            # Who has one more than others differs from group to group.
+            part = (self.workers.index + number) % self.workers.count
+            own[np.array_split(rows, self.workers.count)[part]] = True
+        return own
 
     def batches(self, half: int, fold: int | None) -> list[tuple[int, np.ndarray]]:
         """Rows of a half-set (and fold), by optics group: (group, rows)."""
@@ -200,6 +253,10 @@ class Problem:
             for g in range(len(self.particles.optics))
             if len(rows := np.flatnonzero(chosen & (self.particles.optics_group == g)))
         ]
+
+    def mine(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " mine"]:
+        """Those of some rows that this process reads."""
+        return rows[self.own[rows]]
 
     @cached_property
     def normaliser(self) -> list[int]:

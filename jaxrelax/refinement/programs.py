@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrelax.imaging import (
     ImageBatch,
@@ -23,13 +24,15 @@ from jaxrelax.inference import (
     PosePrior,
     Poses,
     PoseSearch,
+    draw_poses,
     gain_over_mixture,
     harden,
     junk_evidence,
     mixture_posterior,
 )
-from jaxrelax.reconstruction import accumulate
+from jaxrelax.reconstruction import Accumulator, Candidates, accumulate
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.workers import ALL, EACH, Workers
 
 # Far more than one refinement makes; the oldest go first.
 MOST_PROGRAMS = 128
@@ -59,27 +62,45 @@ def search_program(problem: Problem, group: int, geometry: ImageGeometry, search
     hard = problem.relax is not None and problem.relax.register == "hard"
     shape = (problem.n_shells, problem.n_registers, problem.chunk_size(geometry.n_inner), hard)
     return _cached(
-        ("search", _group_key(problem, group), geometry.packing.n_inner, repr(search), shape),
-        lambda: _search_program(search, geometry, *shape),
+        (
+            "search",
+            _group_key(problem, group),
+            geometry.packing.n_inner,
+            _search_key(search),
+            shape,
+        ),
+        lambda: _search_program(search, geometry, problem.workers, *shape),
     )
 
 
 def accumulate_program(problem: Problem, group: int, accumulate_shell: int, score_rung: int):
-    """Compiled accumulation; compiles once per number of candidates, a power of two."""
+    """Compiled accumulation of as many candidates as a batch has images."""
     geometry = problem.geometry(group, accumulate_shell, score_rung)
-
-    def program(accumulator, images, candidates):
-        return accumulate(accumulator, images, geometry, candidates)
-
     return _cached(
         ("accumulate", _group_key(problem, group), accumulate_shell, score_rung),
-        lambda: jax.jit(program, donate_argnums=0),
+        lambda: _accumulate_program(geometry, problem.workers),
     )
+
+
+def _accumulate_program(geometry: ImageGeometry, workers: Workers):
+    def accumulate_images(accumulator, weights, data, ctf, valid, candidates):
+        batch = ImageBatch(data, ctf, weights, valid)
+        return accumulate(accumulator, batch, geometry, candidates)
+
+    program = workers.program(
+        accumulate_images, (EACH, ALL, EACH, EACH, EACH, EACH), EACH, donate_argnums=(0,)
+    )
+
+    def insert(accumulator: Accumulator, batch: ImageBatch, candidates: Candidates) -> Accumulator:
+        return program(accumulator, batch.weights, batch.data, batch.ctf, batch.valid, candidates)
+
+    return insert
 
 
 def _search_program(
     search: PoseSearch,
     geometry: ImageGeometry,
+    workers: Workers,
     n_shells: int,
     registers: int,
     chunk: int,
@@ -87,19 +108,20 @@ def _search_program(
 ):
     """Compiled E-step of one geometry: posterior over registers with the pose integrated out.
 
-    The batch is worked through in chunks whose temporaries fit the cache.
+    Every device works through its part of the batch in chunks whose temporaries fit the cache.
     """
     inner = geometry.inner()
 
-    @jax.jit
-    def program(target, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture):
-        images = (batch.data, batch.ctf, batch.valid)
+    def search_images(
+        target, pixel_weights, prior: PosePrior, mixture: Mixture, key, images, poses, numbers
+    ):
+        batch = ImageBatch(images[0], images[1], pixel_weights, images[2])
         size = min(chunk, batch.data.shape[0])
 
         def one_chunk(part):
             (data, ctf, valid), some = part
             return search(
-                target, ImageBatch(data, ctf, batch.weights, valid), inner, some, prior, n_shells
+                target, ImageBatch(data, ctf, pixel_weights, valid), inner, some, prior, n_shells
             )
 
         def split(x):
@@ -125,10 +147,28 @@ def _search_program(
         second = found.offset**2 + jnp.diagonal(found.covariance, axis1=-2, axis2=-1)
         second = jnp.einsum("bmj,bmja->a", shares, second)
         moments = (residual, jnp.sum(second[:3]), jnp.sum(second[3:]), jnp.sum(counted))
-        where = (found.rotations, found.origins_px, modes)
+        moments = workers.added(moments)
+        peaks = (found.rotations, found.origins_px)
+        placed = (*peaks, modes)
+        if search.draws:
+            share = jnp.full((len(modes), search.draws, registers), 1.0 / search.draws)
+            placed = (*draw_poses(found, modes, key, numbers, search.draws), share)
+        where = (peaks, placed, modes)
         return where, moments, belief, evidence, kept * counted, gain, symmetric
 
-    return program
+    program = workers.program(
+        search_images,
+        (ALL, ALL, ALL, ALL, ALL, EACH, EACH, EACH),
+        (EACH, ALL, EACH, EACH, EACH, EACH, EACH),
+    )
+
+    def search_batch(
+        target, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture, key, numbers
+    ):
+        images = (batch.data, batch.ctf, batch.valid)
+        return program(target, batch.weights, prior, mixture, key, images, poses, numbers)
+
+    return search_batch
 
 
 def _over_modes(evidence):
@@ -138,7 +178,7 @@ def _over_modes(evidence):
 
 def _preparation_program(geometry: ImageGeometry, phase_flipped: bool, premultiplied: bool):
     @jax.jit
-    def program(data, parameters, power, score_shell, valid):
+    def prepare_images(data, parameters, power, score_shell, valid):
         ctf = batch_ctf(parameters, geometry, phase_flipped)
         if premultiplied:
             data, ctf = undo_premultiplication(data, ctf)
@@ -151,7 +191,13 @@ def _preparation_program(geometry: ImageGeometry, phase_flipped: bool, premultip
             ImageBatch(data, ctf, everything, valid),
         )
 
-    return program
+    return prepare_images
+
+
+def _search_key(search: PoseSearch) -> tuple:
+    """What a search is made of; its representation leaves out what its arrays hold."""
+    arrays = (leaf for leaf in jax.tree.leaves(search) if isinstance(leaf, np.ndarray))
+    return repr(search), *(array.tobytes() for array in arrays)
 
 
 def _group_key(problem: Problem, group: int):
@@ -159,4 +205,5 @@ def _group_key(problem: Problem, group: int):
     return (
         problem.map_box, problem.map_pixel_size_angstrom,
         optics.box, optics.pixel_size_angstrom, optics.phase_flipped, optics.ctf_premultiplied,
+        problem.workers,
     )  # fmt: skip

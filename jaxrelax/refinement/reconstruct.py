@@ -127,7 +127,7 @@ def back_project(
                     row=jnp.arange(size),
                     rotations=rotations @ mate,
                     origins_px=origins,
-                    weight=jnp.asarray((np.arange(size) < len(chosen)).astype(np.float32)),
+                    weight=jax.device_put((np.arange(size) < len(chosen)).astype(np.float32)),
                 )
                 accumulator = add(accumulator, images, candidates)
             if on_batch is not None:

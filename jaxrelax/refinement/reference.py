@@ -5,10 +5,20 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
-from jaxrelax.imaging import FourierVolume, fourier_volume, resample_map, volume_radius, working_box
+from jaxrelax.imaging import (
+    FourierVolume,
+    ImageBatch,
+    ImageGeometry,
+    fourier_volume,
+    resample_map,
+    volume_radius,
+    working_box,
+)
 from jaxrelax.inference import log_likelihood
 from jaxrelax.io import InputError, read_map
 from jaxrelax.reconstruction import misaligned_axes
@@ -95,22 +105,16 @@ def matched_scale(
     for group in range(len(problem.particles.optics)):
         rows = np.flatnonzero(problem.particles.optics_group == group)
         rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
+        rows = problem.mine(rows)
         geometry = problem.geometry(group, max_shell, max_shell)
-        for chosen, batch, rotations, origins in batches_at(problem, group, rows, geometry, white):
-            # ‖y − f p‖² at f = 0, 1, 2 gives ‖p‖² and ⟨y, p⟩.
-            none, once, twice = (
-                -2.0 * float(scores[0][: len(chosen)].sum())
-                for scores in (
-                    log_likelihood(
-                        FourierVolume(volume.values * factor, volume.radius),
-                        batch, geometry, rotations, origins,
-                    )
-                    for factor in (0.0, 1.0, 2.0)
-                )
-            )  # fmt: skip
+        misfits = _misfits(geometry)
+        for chosen, *images in batches_at(problem, group, rows, geometry, white):
+            scores = np.asarray(misfits(volume, *images), np.float64)
+            none, once, twice = scores[:, : len(chosen)].sum(axis=1)
             quadratic = 0.5 * (twice - 2 * once + none)
             power += quadratic
             cross += 0.5 * (none + quadratic - once)
+    cross, power = problem.workers.total((cross, power))
     factor = cross / power if power > 0 else 0.0
     if factor <= 0:
         raise InputError(
@@ -119,6 +123,20 @@ def matched_scale(
             "poses belong to this map"
         )
     return _scaled(reference, factor, name)
+
+
+def _misfits(geometry: ImageGeometry):
+    """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
+
+    @jax.jit
+    def misfits(volume: FourierVolume, batch: ImageBatch, rotations, origins_px):
+        def at(factor):
+            scaled = FourierVolume(volume.values * factor, volume.radius)
+            return -2.0 * log_likelihood(scaled, batch, geometry, rotations, origins_px)[0][:, 0]
+
+        return jax.lax.map(at, jnp.arange(3, dtype=volume.values.dtype))
+
+    return misfits
 
 
 def matched_power(
@@ -141,6 +159,7 @@ def matched_power(
     for group in range(len(problem.particles.optics)):
         rows = np.flatnonzero(problem.particles.optics_group == group)
         rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
+        rows = problem.mine(rows)
         geometry = problem.geometry(group, max_shell, max_shell)
         # The zero frequency is what normalisation made of it.
         weight = geometry.packing.multiplicity * (geometry.packing.shell > 0)
@@ -152,6 +171,7 @@ def matched_power(
             seen += float(np.sum(weight * power))
             ctf2 = np.asarray(batch.ctf[:m], np.float64) ** 2
             expected += float(np.sum(weight * ctf2 * views[geometry.slice_shell]))
+    seen, expected = problem.workers.total((seen, expected))
     if seen <= 0 or expected <= 0:
         raise InputError(
             f"{name}: up to {problem.resolution(max_shell):.1f} Å the images have no more power "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float32
 
@@ -18,6 +18,7 @@ from jaxrelax.imaging import NoiseModel, RadialNoise, radii_px
 from jaxrelax.io import (
     ImageReader,
     InputError,
+    LostImagesError,
     OutputFolder,
     Particles,
     read_map,
@@ -28,6 +29,7 @@ from jaxrelax.reconstruction import particle_radius_angstrom
 from jaxrelax.refinement import loop
 from jaxrelax.refinement.callbacks import Callback
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, load_checkpoint, save_checkpoint
+from jaxrelax.refinement.compilation import Compilations
 from jaxrelax.refinement.components import Local, Mode, Relax
 from jaxrelax.refinement.criteria import (
     Criterion,
@@ -40,6 +42,7 @@ from jaxrelax.refinement.problem import Problem, relaxation_groups
 from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.state import State, StepInfo
+from jaxrelax.refinement.workers import available_workers
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -61,12 +64,22 @@ class Map(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A refinement ready to iterate."""
+    """A refinement ready to iterate.
+
+    Attributes:
+        problem: what stays fixed.
+        state: before the first iteration.
+        until: when to stop.
+        identity: settings and hashes of the inputs, see :func:`save_checkpoint`.
+        relaxation: the problem of the relaxation that follows this symmetric stage, for the
+            particles with the poses that it finds; None if nothing follows.
+    """
 
     problem: Problem
     state: State
     until: Criterion
     identity: dict[str, Any]
+    relaxation: Callable[[Particles], Problem] | None = None
 
 
 def prepare(
@@ -79,10 +92,12 @@ def prepare(
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
     ini_high: float | None = None,
+    max_alignment_resolution: float | None = None,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
     seed: int = 0,
-    cache_gib: float = 1.0,
+    cache_gib: float = 0.0,
+    devices: int | Literal["all"] | None = None,
 ) -> Setup:
     """Check the inputs and build the state before the first iteration.
 
@@ -109,14 +124,20 @@ def prepare(
             "Homogeneous finds poses itself"
         )
     if relax is not None and not mode.needs_poses:
+        _require_start(relax, mode)
+    if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
         raise InputError(
-            f"relaxation starts from the poses of a symmetric refinement, and mode "
-            f"{type(mode).__name__} from none: refine with symmetry={relax.group!r} first, and "
-            "relax its particles with mode Local"
+            f"inner iterations lie between searches of poses, and mode {type(mode).__name__} holds "
+            "them; leave Relax.inner_iterations at 0"
         )
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     if ini_high <= 0:
         raise InputError(f"ini_high is a resolution in Å, above 0; got {ini_high}")
+    if max_alignment_resolution is not None and max_alignment_resolution <= 0:
+        raise InputError(
+            "max_alignment_resolution is a resolution in Å, above 0; got "
+            f"{max_alignment_resolution}"
+        )
 
     relaxation_groups(relax, symmetry)  # unknown groups are refused before anything is read
     name = "the reference" if isinstance(reference, Map) else str(reference)
@@ -125,27 +146,41 @@ def prepare(
         values, pixel = np.asarray(reference.values, np.float32), reference.pixel_size_angstrom
     else:
         values, pixel = read_map(reference)
+    # As it was given: what becomes of it below depends on the rounding of a machine.
+    reference_hash = array_hash(values)
     values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
     box, pixel = optics.box, optics.pixel_size_angstrom
     diameter = _diameter(particle_diameter, values, pixel)
+    # As it was given: its scale, fitted to the images, may be rounded differently elsewhere.
+    reference_hash = array_hash(values)
+    workers = available_workers(devices)
     half_set = _half_sets(particles, seed)
     folds = relax.cross_fit if relax is not None else 5
-    problem = Problem(
-        particles,
-        mode=mode,
-        relax=relax,
-        symmetry=symmetry,
+    register_mask = _register_mask(relax, box, pixel)
+    make = partial(
+        Problem,
         noise=noise,
         map_box=box,
         map_pixel_size_angstrom=pixel,
         particle_diameter_angstrom=diameter,
-        register_mask=_register_mask(relax, box, pixel),
         half_set=half_set,
         fold=np.random.default_rng((seed, 0)).integers(max(folds, 2), size=len(particles)),
-        normalise=_normalise(normalise, particles, diameter),
+        normalise=workers.agreed(_normalise(normalise, particles, diameter)),
         seed=seed,
         cache_bytes=int(cache_gib * 2**30),
+        max_alignment_resolution_angstrom=max_alignment_resolution,
+        workers=workers,
     )
+    relaxation = None
+    if relax is not None and mode.relaxed is not None:
+        relaxation = partial(
+            make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask
+        )
+        problem = make(particles, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
+    else:
+        problem = make(
+            particles, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask
+        )
     require_axes(problem, values, name)
     match = matched_scale if mode.needs_poses else matched_power
     values = match(problem, values, problem.rung(problem.shell(ini_high)), name)
@@ -157,17 +192,16 @@ def prepare(
         "symmetry": symmetry,
         "noise": repr(noise),
         "ini_high": ini_high,
+        "max_alignment_resolution": max_alignment_resolution,
         "particle_diameter": diameter,
         "normalise": normalise,
         "seed": seed,
         "particles": file_hash(particles.source) if particles.source.is_file() else "in memory",
         "n_particles": len(particles),
-        "reference": array_hash(values),
-        "register_mask": None
-        if problem.register_mask is None
-        else array_hash(problem.register_mask),
+        "reference": reference_hash,
+        "register_mask": None if register_mask is None else array_hash(register_mask),
     }
-    return Setup(problem, state, until, identity)
+    return Setup(problem, state, until, identity, relaxation)
 
 
 def done(setup: Setup, state: State) -> str | None:
@@ -176,9 +210,61 @@ def done(setup: Setup, state: State) -> str | None:
     While asymmetry is sought, only a fixed number of iterations stops it: at the symmetric saddle
     every other criterion is satisfied. So it is while poses are searched globally.
     """
+    return setup.problem.workers.agreed(_reason(setup, state))
+
+
+def _reason(setup: Setup, state: State) -> str | None:
     if state.stage == "settle" and not state.search(setup.problem).is_global:
+        if setup.relaxation is not None and not setup.problem.mode.settles_before_relaxing:
+            return "poses have settled"
         return setup.until.reason(state)
     return setup.until.limit(state)
+
+
+def relaxed(setup: Setup, state: State) -> Setup:
+    """The relaxation that follows a symmetric stage.
+
+    Args:
+        setup: of the symmetric stage.
+        state: where it ended, or a state of the relaxation itself, to go on from there.
+
+    Raises:
+        ValueError: nothing follows.
+    """
+    if setup.relaxation is None:
+        raise ValueError("no relaxation follows this refinement")
+    begun = _in_relaxation(state)
+    particles = setup.problem.particles.with_updates(
+        rotations=state.prior_rotations if begun else state.rotations,
+        origins_angstrom=state.prior_origins_angstrom if begun else state.origins_angstrom,
+    )
+    problem = setup.relaxation(particles)
+    start = state if begun else loop.init_relaxation(problem, state)
+    return Setup(problem, start, setup.until, setup.identity)
+
+
+def _require_start(relax: Relax, mode: Mode) -> None:
+    """Refuse to start from what a search without poses does not have.
+
+    Raises:
+        InputError: registers of poses that are still to be found, or an asymmetric reference that
+            a symmetric stage has long left.
+    """
+    if relax.start == "poses":
+        raise InputError(
+            f'relaxation with start="poses" takes the registers of the input poses, and mode '
+            f"{type(mode).__name__} finds poses anew; use mode Local"
+        )
+    if relax.start == "reference" and mode.relaxed is not None:
+        raise InputError(
+            'relaxation with start="reference" follows a symmetric stage that the reference\'s '
+            'asymmetry does not outlive; relax from the start (relax_from="start")'
+        )
+
+
+def _in_relaxation(state: State) -> bool:
+    """Whether a state is of a relaxation: only there are registers to choose from."""
+    return state.registers.shape[1] > 1
 
 
 def iterate(
@@ -188,11 +274,13 @@ def iterate(
 
     Takes the arguments of :func:`prepare`.
     """
-    setup = prepare(particles, reference, **options)
-    state = setup.state
-    while state.iteration == 0 or done(setup, state) is None:
-        state, info = loop.step(setup.problem, state)
-        yield state, info
+    setup: Setup | None = prepare(particles, reference, **options)
+    while setup is not None:
+        state = setup.state
+        while state.iteration == 0 or done(setup, state) is None:
+            state, info = loop.step(setup.problem, state)
+            yield state, info
+        setup = relaxed(setup, state) if setup.relaxation is not None else None
 
 
 def refine(
@@ -208,19 +296,26 @@ def refine(
     out: OutputFolder | None = None,
     resume: bool = False,
     ini_high: float | None = None,
+    max_alignment_resolution: float | None = None,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
     seed: int = 0,
-    cache_gib: float = 1.0,
+    cache_gib: float = 0.0,
+    devices: int | Literal["all"] | None = None,
     subgroups: Literal["auto", "all", "none"] = "auto",
 ) -> Result:
     """Refine particles against a reference, with or without symmetry relaxation.
+
+    Where ``jax.distributed`` was initialised all processes call this alike and share the images;
+    only process 0 reads and writes the folder, and its result counts: that of others may be
+    rounded differently.
 
     Args:
         particles: table of particles (or its path) with consensus poses and CTFs.
         reference: map on the absolute scale of the images (or any scale: it is matched).
         mode: which latent variables are free; ``Local()`` by default.
-        relax: what symmetry is relaxed; a group's name stands for ``Relax(name)``.
+        relax: what symmetry is relaxed; a group's name stands for ``Relax(name)``. While a mode
+            searches poses globally the symmetry is imposed, unless it says otherwise.
         symmetry: symmetry imposed on the map when nothing is relaxed.
         noise: noise model; ``RadialNoise()`` by default.
         until: when to stop; resolution stalled and registers settled, at most 50 iterations.
@@ -230,10 +325,17 @@ def refine(
         resume: go on from the folder's checkpoint, if it has one.
         ini_high: resolution in Å to which the reference is used, and in which asymmetry is sought;
             by default 12, and 30 where poses are searched from nothing.
+        max_alignment_resolution: images are scored by frequencies up to this, in Å, for poses and
+            registers alike; None: as far as the half-maps agree. ``Relax.max_resolution`` limits
+            registers alone.
         particle_diameter: of the spherical mask, in Å; by default from the reference.
         normalise: bring image backgrounds to mean 0 and variance 1; ``"auto"`` looks at some.
         seed: of everything random.
-        cache_gib: memory for packed images between iterations; beyond it they are read again.
+        cache_gib: memory for packed images of each process between iterations. By default every
+            pass reads them again, one batch ahead, so that memory does not depend on their number;
+            give some where reading and transforming them holds up the device.
+        devices: how many of the devices of this process work, or ``"all"``; by default one where
+            JAX runs on CPUs, and all accelerators.
         subgroups: with relaxation, which symmetries between ``Relax.to`` and ``Relax.group`` the
             images are asked about: none but the group itself, all, or (``"auto"``) all if the
             group is rejected and has no more than 24 operators.
@@ -243,43 +345,77 @@ def refine(
 
     Raises:
         InputError: bad input, with file, column or row and the way out.
+        WorkerLost: another process has ended; the checkpoint of the last iteration is whole.
+        LostImagesError: images that can no longer be read while it runs; the checkpoint remains.
     """
     began = time.perf_counter()
-    setup = prepare(
-        particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise, until=until,
-        ini_high=ini_high, particle_diameter=particle_diameter, normalise=normalise, seed=seed,
-        cache_gib=cache_gib,
-    )  # fmt: skip
-    problem, state = setup.problem, setup.state
-    if resume:
-        if out is None:
-            raise InputError("resume needs the output folder whose checkpoint to go on from")
-        state = load_checkpoint(out, setup.identity) or state
+    with Compilations() as compiled:
+        setup = prepare(
+            particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
+            until=until, ini_high=ini_high,
+            max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
+            normalise=normalise, seed=seed, cache_gib=cache_gib, devices=devices,
+        )  # fmt: skip
+        if resume:
+            if out is None:
+                raise InputError("resume needs the output folder whose checkpoint to go on from")
+            # Read by process 0 alone: others may not see its folder.
+            workers = setup.problem.workers
+            saved = load_checkpoint(out, setup.identity) if workers.writes else None
+            saved = workers.agreed(saved)
+            if saved is not None and setup.relaxation is not None and _in_relaxation(saved):
+                setup = relaxed(setup, saved)
+            elif saved is not None:
+                setup = dataclasses.replace(setup, state=saved)
 
-    def on_batch(images: int) -> None:
-        for callback in callbacks:
-            callback.on_batch(images)
+        def on_batch(images: int) -> None:
+            for callback in callbacks:
+                callback.on_batch(images)
 
-    for callback in callbacks:
-        callback.on_start(problem, state)
-    while state.iteration == 0 or (reason := done(setup, state)) is None:
-        state, info = loop.step(problem, state, on_batch)
-        LOG.info("%s", _line(info, state))
-        if out is not None:
-            save_checkpoint(out, state, setup.identity)
         for callback in callbacks:
-            callback.on_step(problem, state, info)
-    for callback in callbacks:
-        callback.on_finish(reason)
-    result = finish(
-        problem, state, reason=reason, seconds=0.0,
-        settings=setup.identity | {"until": repr(setup.until), "devices": str(jax.devices())},
-        on_batch=on_batch, subgroups=subgroups,
-    )  # fmt: skip
-    result = dataclasses.replace(result, seconds=time.perf_counter() - began)
+            callback.on_start(setup.problem, setup.state)
+        state = setup.state
+        try:
+            while True:
+                state = setup.state
+                while state.iteration == 0 or (reason := done(setup, state)) is None:
+                    state, info = loop.step(setup.problem, state, on_batch)
+                    LOG.info("%s", _line(info, state))
+                    if out is not None and setup.problem.workers.writes:
+                        save_checkpoint(out, state, setup.identity)
+                    for callback in callbacks:
+                        callback.on_step(setup.problem, state, info)
+                if setup.relaxation is None:
+                    break
+                LOG.info("symmetric stage ended: %s; relaxing it now", reason)
+                setup = relaxed(setup, state)
+            for callback in callbacks:
+                callback.on_finish(reason)
+            settings = {"until": repr(setup.until), "devices": str(setup.problem.workers)}
+            result = finish(
+                setup.problem, state, reason=reason, seconds=0.0,
+                settings=setup.identity | settings, on_batch=on_batch, subgroups=subgroups,
+            )  # fmt: skip
+        except LostImagesError as error:
+            raise LostImagesError(f"{error} {_way_on(out, state)}") from error
+    result = dataclasses.replace(
+        result,
+        seconds=time.perf_counter() - began,
+        compiled_programs=compiled.programs,
+        compile_seconds=compiled.seconds,
+    )
     if result.evidence is not None:
         LOG.info("%s", result.evidence.sentence())
     return result
+
+
+def _way_on(out: OutputFolder | None, state: State) -> str:
+    """How a run goes on that lost its images after some iterations."""
+    if out is None:
+        return "Then start again."
+    done = state.iterations_done
+    kept = f"; {done} iterations are kept in {out.path}" if done else ""
+    return f"Then go on with --resume (resume=True){kept}."
 
 
 def _line(info: StepInfo, state: State) -> str:

@@ -157,6 +157,8 @@ class Result:
         settings: what was asked, JSON-able.
         seconds: wall time of the whole run.
         peak_memory_gib: peak resident memory of the process.
+        compiled_programs: programs compiled, or loaded from JAX's persistent cache.
+        compile_seconds: how long that took.
     """
 
     particles: Particles
@@ -178,6 +180,8 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    compiled_programs: int = 0
+    compile_seconds: float = 0.0
 
     @property
     def poses(self) -> Float64[np.ndarray, "particles 3 3"]:

@@ -1,18 +1,24 @@
-"""The course of a relaxed refinement: seek asymmetry, widen the band, settle.
+"""The course of a relaxed refinement: seek asymmetry, amplify what was found, settle.
 
 At the symmetric saddle nothing that a pose- or register-based criterion watches moves, while the
 asymmetric FSC grows by a factor per iteration underneath. Low resolution decides nearly every
 register, so asymmetry is sought in the starting band, where iterations are also cheap; if nothing
 rises there, once more in the band of the current resolution. While it is sought the asymmetric
-part has a small, held strength; then the strength is calibrated by the other half-set's images,
-and the band follows the FSC.
+part has a small, held strength: images vote in proportion, and no register locks on what the first
+iterations happened to find.
+
+Images that vote in proportion cannot tell apart registers that are nearly alike: a mixture of them
+then looks settled, with a clear asymmetric FSC. So an asymmetry that is clear is amplified, to its
+full strength and in all its components, until it stands still again. Cross-fitting keeps noise from
+growing with it; where there is nothing but noise nothing is amplified. At last the strength is
+calibrated by the other half-set's images, and the band follows the FSC.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-Stage = Literal["seek", "widen", "settle"]
+Stage = Literal["seek", "widen", "amplify", "settle"]
 
 FEWEST_SEEKING = 10  # iterations before a standstill counts
 FEWEST_CLEAR = 5  # the same where there is a clear signal
@@ -40,10 +46,11 @@ def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
     resolution has improved in the last two iterations: images that show little find another pose
     for ever. Once it has, it has.
     """
-    searched = [row for row in history if row.get("searched_globally") == 1.0]
+    moving = [row for row in history if row.get("held_poses") != 1.0]
+    searched = [row for row in moving if row.get("searched_globally") == 1.0]
     if len(searched) < FEWEST_GLOBAL:
         return False
-    if history[-1].get("searched_globally") != 1.0:
+    if moving[-1].get("searched_globally") != 1.0:
         return True
     jumps = [row["pose_jumps"] for row in searched[1:]]  # the first finds all
     if jumps[-1] < FEW_JUMPS:
@@ -54,6 +61,24 @@ def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
     falling = min(jumps[-2:]) < FALLING * min(jumps[:-2])
     sharpening = min(resolutions[-2:]) < BETTER * min(resolutions[:-2])
     return not (falling or sharpening)
+
+
+MOVING_REGISTERS = 0.01  # of the images, while it is worth while to go on at the same poses
+
+
+def inner_due(history: tuple[dict[str, float], ...], at_most: int) -> bool:
+    """Whether registers are inferred once more at held poses before these are searched again.
+
+    Args:
+        history: rows of the iterations so far.
+        at_most: iterations between two searches of poses.
+    """
+    held = 0
+    for row in reversed(history):
+        if row["held_poses"] == 0.0:
+            break
+        held += 1
+    return len(history) > 0 and held < at_most and history[-1]["register_change"] > MOVING_REGISTERS
 
 
 def standstill(curve: list[float], clear: bool = False) -> bool:
@@ -67,11 +92,14 @@ def next_stage(stage: Stage, history: tuple[dict[str, float], ...]) -> Stage:
     """Stage of the next iteration."""
     if stage == "settle":
         return stage
-    curve = [row["asymmetric_fsc"] for row in history if row["widened"] == (stage == "widen")]
+    now = (stage != "seek", stage == "amplify")
+    curve = [row["asymmetric_fsc"] for row in history if (row["widened"], row["amplified"]) == now]
     clear = history[-1]["asymmetric_signal"] > CLEAR_SIGNAL
     if not standstill(curve, clear):
         return stage
-    return "widen" if stage == "seek" and not clear else "settle"
+    if clear and stage != "amplify":
+        return "amplify"
+    return "widen" if stage == "seek" else "settle"
 
 
 def next_optimism(full: float, stage: Stage, optimism: float, signal: float) -> float:

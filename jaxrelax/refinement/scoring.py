@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Array, Float32, Float64, Int, Key
 
 from jaxrelax.imaging import (
     FourierVolume,
@@ -43,7 +42,7 @@ def register_volume(
     if len(copies) > 1:
         copies.append(symmetric)
     return fourier_volume(
-        jnp.asarray(np.stack(copies)), radius=volume_radius(max_shell), image_box=problem.map_box
+        jax.device_put(np.stack(copies)), radius=volume_radius(max_shell), image_box=problem.map_box
     )
 
 
@@ -56,6 +55,10 @@ class ScoredBatch:
     images: ImageBatch  # padded; weights of the whole accumulated band
     rotations: Float32[np.ndarray, "m modes registers 3 3"]
     origins_px: Float32[np.ndarray, "m modes registers 2"]
+    # Where it goes into the map, and with what share of a register's weight.
+    placed_rotations: Float32[np.ndarray, "m placed registers 3 3"]
+    placed_origins_px: Float32[np.ndarray, "m placed registers 2"]
+    shares: Float32[np.ndarray, "m placed registers"]
     modes: Float32[np.ndarray, "m modes registers"]  # probability of each, given the register
     weights: Float32[np.ndarray, "m registers"]
     kept: Float32[np.ndarray, "m registers"]  # what the image contributes to each register
@@ -89,17 +92,18 @@ def prepared_batches(
 ) -> Iterator[PreparedBatch]:
     """Stream images of one optics group, corrected and weighted for scoring."""
     prepare = preparation(problem, group, geometry)
-    power = jnp.asarray(noise_power.astype(np.float32))
-    shell = jnp.asarray(score_shell)
+    workers = problem.workers
+    power = workers.everywhere(noise_power.astype(np.float32))
+    shell = workers.everywhere(score_shell)
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    for chosen, packed in problem.images.packed(batches, group, geometry.packing):
+    for chosen, packed in problem.images.packed(batches, group, geometry.packing, size):
         m = len(chosen)
         padded = np.concatenate([chosen, np.full(size - m, chosen[0])])
         data = np.zeros((size, packed.shape[1]), np.complex64)
         data[:m] = packed
         scored, images = prepare(
-            jnp.asarray(data), problem.ctf_parameters(padded), power, shell,
-            jnp.asarray(np.arange(size) < m),
+            workers.split(data), problem.ctf_parameters(padded), power, shell,
+            workers.split(np.arange(size) < m),
         )  # fmt: skip
         yield PreparedBatch(chosen, padded, scored, images)
 
@@ -120,22 +124,25 @@ def scored_batches(
     """
     pixel = problem.particles.optics[group].pixel_size_angstrom
     score = search_program(problem, group, geometry, search)
-    target = search.prepare(volume, geometry)
+    target = problem.workers.everywhere(search.prepare(volume, geometry))
     size = problem.batch_size(geometry.n_inner)
+    everywhere = problem.workers.everywhere
     prior = PosePrior(
-        jnp.asarray(np.float32(np.deg2rad(state.sigma_rotation_deg))),
-        jnp.asarray(np.float32(state.sigma_shift_angstrom / pixel)),
+        everywhere(np.float32(np.deg2rad(state.sigma_rotation_deg))),
+        everywhere(np.float32(state.sigma_shift_angstrom / pixel)),
     )
-    if mixture is None:
-        mixture = registers_alone(problem)
+    mixture = everywhere(registers_alone(problem) if mixture is None else mixture)
+    # Of this pass: another one draws other poses, a resumed run the same.
+    key = everywhere(_key(problem.seed, state.iterations_done))
     for batch in prepared_batches(
         problem, group, rows, geometry, state.noise_power[group], state.score_shell, size
     ):
         chosen, m = batch.rows, len(batch.rows)
-        poses = _poses(state, batch.padded, pixel)
-        found, sums, belief, evidence, kept, gain, symmetric = score(
-            target, batch.scored, poses, prior, mixture
-        )
+        poses = _poses(problem, state, batch.padded, pixel)
+        (peaks, placed, modes), sums, belief, evidence, kept, gain, symmetric = score(
+            target, batch.scored, poses, prior, mixture, key,
+            problem.workers.split(batch.padded.astype(np.int32)),
+        )  # fmt: skip
         lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
         if len(lost):
             raise InputError(
@@ -147,9 +154,12 @@ def scored_batches(
             rows=chosen,
             size=size,
             images=batch.images,
-            rotations=np.asarray(found[0])[:m],
-            origins_px=np.asarray(found[1])[:m],
-            modes=np.asarray(found[2])[:m],
+            rotations=np.asarray(peaks[0])[:m],
+            origins_px=np.asarray(peaks[1])[:m],
+            placed_rotations=np.asarray(placed[0])[:m],
+            placed_origins_px=np.asarray(placed[1])[:m],
+            shares=np.asarray(placed[2])[:m],
+            modes=np.asarray(modes)[:m],
             weights=np.asarray(belief.registers)[:m],
             kept=np.asarray(kept)[:m],
             log_evidence=np.asarray(evidence)[:m],
@@ -163,10 +173,15 @@ def scored_batches(
         )
 
 
+@jax.jit
+def _key(seed, iteration) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.key(seed), iteration)
+
+
 def registers_alone(problem: Problem) -> Mixture:
     """The mixture in which neither the symmetric state nor junk occurs."""
-    nothing = jnp.zeros((), jnp.float32)
-    return Mixture(nothing, nothing, jnp.zeros(problem.n_shells, jnp.float32))
+    nothing = jax.device_put(np.float32(0.0))
+    return Mixture(nothing, nothing, jax.device_put(np.zeros(problem.n_shells, np.float32)))
 
 
 def batches_at(
@@ -181,7 +196,7 @@ def batches_at(
     Yields:
         rows, images (padded with repeats to one size, marked invalid), rotations, origins in px.
     """
-    particles = problem.particles
+    particles, split = problem.particles, problem.workers.split
     pixel = particles.optics[group].pixel_size_angstrom
     size = problem.batch_size(geometry.packing.n_pixels)
     for batch in prepared_batches(
@@ -190,14 +205,14 @@ def batches_at(
         yield (
             batch.rows,
             batch.images,
-            jnp.asarray(particles.rotations[batch.padded].astype(np.float32)),
-            jnp.asarray((particles.origins_angstrom[batch.padded] / pixel).astype(np.float32)),
+            split(particles.rotations[batch.padded].astype(np.float32)),
+            split((particles.origins_angstrom[batch.padded] / pixel).astype(np.float32)),
         )
 
 
-def _poses(state: State, rows, pixel: float) -> Poses:
+def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:
     def single(values):
-        return jnp.asarray(values.astype(np.float32))
+        return problem.workers.split(values.astype(np.float32))
 
     return Poses(
         rotations=single(state.rotations[rows]),

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from jaxrelax.inference import PoseSearch
+from jaxrelax.inference import FixedPoses, PoseSearch
 from jaxrelax.reconstruction import ShellSums
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.schedule import Stage, poses_settled
+from jaxrelax.refinement.schedule import Stage, inner_due, poses_settled
 from jaxrelax.refinement.score_maps import MapPrior
 
 
@@ -75,15 +75,35 @@ class State:
     junk_probability: Float32[np.ndarray, " n"] = field(
         default_factory=lambda: np.zeros(0, np.float32)
     )
-    # Register weights at the end of seeking: what the held-out test judges if they came to nothing.
+    # Register weights from before they were amplified or calibrated: what the held-out test judges
+    # if they came to nothing.
     sought: Float32[np.ndarray, "rows registers"] = field(
         default_factory=lambda: np.zeros((0, 1), np.float32)
     )
     history: tuple[dict[str, float], ...] = field(default=())
+    # The same of a symmetric stage before a relaxation.
+    history_before: tuple[dict[str, float], ...] = field(default=())
+
+    @property
+    def iterations_done(self) -> int:
+        """Iterations so far, those of a symmetric stage before a relaxation included."""
+        return len(self.history_before) + self.iteration
+
+    def __post_init__(self):
+        # Scalars of NumPy raise the precision of arrays that they meet; those of Python, which a
+        # checkpoint gives back, do not. A resumed run would differ in rounding.
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, one.name, value.item())
 
     def search(self, problem: Problem) -> PoseSearch:
         """How the next pass over the images searches poses."""
-        return problem.search(self.score_shell, poses_settled(self.history))
+        if problem.relax is not None and inner_due(self.history, problem.relax.inner_iterations):
+            return FixedPoses()
+        # While asymmetry is sought the map still changes, and with it what images show best.
+        settled = self.stage == "settle" and poses_settled(self.history)
+        return problem.search(self.score_shell, settled)
 
     def sums(self) -> list[list[ShellSums]]:
         """Sums by half-set and fold, empty where maps are given instead."""

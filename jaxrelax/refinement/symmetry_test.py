@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
@@ -45,6 +44,7 @@ from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import SubgroupTest
 from jaxrelax.refinement.scoring import prepared_batches
 from jaxrelax.refinement.state import State
+from jaxrelax.refinement.workers import ALL, EACH, Workers
 
 PERMUTATIONS = 24
 # Nats per image. An asymmetric part that says less than this is rounding, not even noise.
@@ -156,6 +156,8 @@ def scores(
 ) -> Iterator[Scores]:
     """Every image at its own and at foreign orientations, against the map of the other half-set.
 
+    Processes share the images, and all get the whole result.
+
     Args:
         problem, state: images, poses, noise and band.
         maps: the map that judges half-set 1, and the one that judges half-set 2.
@@ -167,9 +169,16 @@ def scores(
     rung = problem.rung(state.score_shell)
     volumes = [_volumes(problem, map_, rung) for map_ in maps]
     for half, group, rows, others in exchanges(problem, permutations):
-        batches = list(_scored(problem, state, volumes[half - 1], group, rows, others, rung))
-        columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
-        yield Scores(half, rows, *columns)
+        columns = (
+            np.zeros(len(rows), np.float32),
+            np.zeros(others.shape, np.float32),
+            np.zeros(len(rows), int),
+            np.zeros(len(rows), np.float32),
+        )
+        for seen, *found in _scored(problem, state, volumes[half - 1], group, rows, others, rung):
+            for column, values in zip(columns, found, strict=True):
+                column[np.searchsorted(rows, seen)] = values
+        yield Scores(half, rows, *problem.workers.rows(columns, problem.own[rows]))
 
 
 def informative(found: list[Scores]) -> bool:
@@ -227,33 +236,49 @@ def _volumes(problem: Problem, map_: Split, shell: int) -> tuple[FourierVolume, 
         base = base + turned(map_.preserved)
     radius, box = volume_radius(shell), problem.map_box
     return (
-        fourier_volume(jnp.asarray(base), radius=radius, image_box=box),
-        fourier_volume(jnp.asarray(turned(map_.tested)), radius=radius, image_box=box),
+        fourier_volume(jax.device_put(base), radius=radius, image_box=box),
+        fourier_volume(jax.device_put(turned(map_.tested)), radius=radius, image_box=box),
     )
 
 
 def _scored(problem, state, volumes, group, rows, others, rung):
-    """Stream images of one optics group: (own, foreign, best, information) per batch."""
+    """Stream this process's images of one optics group.
+
+    Yields:
+        rows, own, foreign, best, information.
+    """
+    workers = problem.workers
     geometry = problem.geometry(group, rung, rung)
     optics = problem.particles.optics[group]
     pixel = optics.pixel_size_angstrom
     size = problem.batch_size(geometry.n_inner)
     score = _program(
         optics.box, pixel, problem.map_box, problem.map_pixel_size_angstrom,
-        geometry.packing.max_shell, min(problem.chunk_size(geometry.n_inner), size),
+        geometry.packing.max_shell, min(problem.chunk_size(geometry.n_inner), size), workers,
     )  # fmt: skip
+    base, tested = workers.everywhere(volumes)
     for batch in prepared_batches(
-        problem, group, rows, geometry, state.noise_power[group], state.score_shell, size
+        problem,
+        group,
+        problem.mine(rows),
+        geometry,
+        state.noise_power[group],
+        state.score_shell,
+        size,
     ):
         m, padded = len(batch.rows), batch.padded
         foreign = others[np.searchsorted(rows, padded)]
         found = score(
-            *volumes, batch.scored,
-            jnp.asarray(state.rotations[padded].astype(np.float32)),
-            jnp.asarray((state.origins_angstrom[padded] / pixel).astype(np.float32)),
-            jnp.asarray(state.rotations[foreign].astype(np.float32)),
+            base, tested, batch.scored.weights,
+            (
+                batch.scored.data, batch.scored.ctf, batch.scored.valid,
+                workers.split(state.rotations[padded].astype(np.float32)),
+                workers.split((state.origins_angstrom[padded] / pixel).astype(np.float32)),
+                workers.split(state.rotations[foreign].astype(np.float32)),
+            ),
         )  # fmt: skip
         yield (
+            batch.rows,
             np.asarray(found.own)[:m],
             np.asarray(found.foreign)[:m],
             np.asarray(found.log_evidence)[:m].argmax(axis=1),
@@ -262,20 +287,26 @@ def _scored(problem, state, volumes, group, rows, others, rung):
 
 
 @lru_cache(maxsize=16)
-def _program(box: int, pixel: float, map_box: int, map_pixel: float, shell: int, chunk: int):
+def _program(
+    box: int,
+    pixel: float,
+    map_box: int,
+    map_pixel: float,
+    shell: int,
+    chunk: int,
+    workers: Workers,
+):
     """Compiled scores of one geometry, worked through in chunks whose temporaries fit the cache."""
     geometry = image_geometry(half_spectrum(box, shell), pixel, map_box, map_pixel)
 
-    @jax.jit
-    def program(base, tested, batch: ImageBatch, rotations, origins_px, others):
+    def program(base, tested, weights, parts):
         def one_chunk(part):
             data, ctf, valid, *poses = part
-            images = ImageBatch(data, ctf, batch.weights, valid)
+            images = ImageBatch(data, ctf, weights, valid)
             return orientation_scores(base, tested, images, geometry, *poses)
 
-        parts = (batch.data, batch.ctf, batch.valid, rotations, origins_px, others)
         chunked = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), parts)
         found = jax.lax.map(one_chunk, chunked)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
-    return program
+    return workers.program(program, (ALL, ALL, ALL, EACH), EACH)

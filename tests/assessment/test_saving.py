@@ -32,6 +32,21 @@ def test_exactly_the_contract(folder, result):
     assert {path.name for path in folder.results()} == ALWAYS | RELAXED
 
 
+def test_an_older_result_does_not_call_a_half_written_folder_complete(
+    result, tmp_path, monkeypatch
+):
+    output = OutputFolder.create(tmp_path / "out")
+    save(result, output)
+
+    def killed(result):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxrelax.assessment.saving.report_html", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(result, output)
+    assert not (output / "result.json").exists()
+
+
 def test_without_relaxation_nothing_about_registers(plain_result, tmp_path):
     output = OutputFolder.create(tmp_path / "out")
     save(plain_result, output)

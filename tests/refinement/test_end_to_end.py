@@ -54,7 +54,8 @@ def test_both_half_sets_end_in_one_frame(relaxed, one_partner):
         for half in (1, 2)
     ]
     assert per_half[0].index == per_half[1].index
-    assert relaxed.evidence.half_set_agreement > 0.9
+    # One half-set judged by a map of the other's 120 images alone: 0.84 to 0.90 over seeds.
+    assert relaxed.evidence.half_set_agreement > 0.75
 
 
 def test_posterior_is_as_sure_as_it_is_right(relaxed, one_partner):
@@ -172,6 +173,23 @@ def test_compilations_are_bounded(one_partner):
     assert counts[3] == counts[2]
 
 
+def test_a_run_says_what_it_compiled(relaxed):
+    assert relaxed.compiled_programs > 0
+    assert 0.0 < relaxed.compile_seconds < relaxed.seconds
+
+
+@pytest.mark.parametrize("n_pixels", [30, 300, 3000, 30_000])
+def test_hardly_any_of_a_batch_is_padding(one_partner, n_pixels):
+    problem = prepare(one_partner.star, one_partner.reference, relax=Relax("C4")).problem
+    batch, chunk = problem.batch_size(n_pixels), problem.chunk_size(n_pixels)
+    assert batch % chunk == 0
+    largest = max(
+        len(rows) for half in (1, 2) for fold in range(5) for _, rows in problem.batches(half, fold)
+    )
+    parts = -(-largest // batch)
+    assert parts * batch - largest < 32 * parts
+
+
 def stepped(data, relax, iterations):
     setup = prepare(data.star, data.reference, mode=Registers(), relax=relax)
     state = setup.state
@@ -225,8 +243,47 @@ def test_a_step_reports_its_time(one_partner):
     assert [row["seconds"] > 0.0 for row in state.history] == [True, True]
     assert state.history[-1] == info.row() | {
         name: state.history[-1][name]
-        for name in ("score_shell", "widened", "settled", "searched_globally")
+        for name in (
+            "score_shell",
+            "widened",
+            "amplified",
+            "settled",
+            "held_poses",
+            "relaxed",
+            "searched_globally",
+        )
     }
+
+
+def test_poses_are_held_between_two_searches(one_partner):
+    setup = prepare(one_partner.star, one_partner.reference, relax=Relax("C4", inner_iterations=1))
+    state, rotations = setup.state, []
+    for _ in range(4):
+        state, _ = step(setup.problem, state)
+        rotations.append(state.rotations)
+    held = [row["held_poses"] for row in state.history]
+    # At most one in a row, and only while registers move.
+    due = [row["register_change"] > 0.01 for row in state.history]
+    assert held == [0.0] + [float(due[i] and not held[i]) for i in range(3)]
+    assert sum(held) > 0
+    widths = [row["sigma_rotation_deg"] for row in state.history]
+    for i in range(1, 4):
+        moved = np.abs(rotations[i] - rotations[i - 1]).max()
+        assert moved < 1e-6 if held[i] else moved > 1e-3
+        if held[i]:  # the width of the prior is not learned from poses that did not move
+            assert widths[i] == widths[i - 1]
+
+
+def test_images_are_scored_as_far_as_they_may_be(one_partner):
+    setup = prepare(
+        one_partner.star, one_partner.reference, symmetry="C4", ini_high=40.0,
+        max_alignment_resolution=20.0,
+    )  # fmt: skip
+    state = setup.state
+    for _ in range(3):
+        state, info = step(setup.problem, state)
+        assert info.score_resolution_angstrom >= 20.0
+    assert state.score_shell == setup.problem.shell(20.0)
 
 
 def test_keeping_a_subgroup_has_fewer_registers(one_partner):

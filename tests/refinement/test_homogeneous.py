@@ -9,9 +9,10 @@ from jaxrelax.geometry import (
     point_group,
     pose_error_mod_group,
     project_to_so3,
+    register_agreement,
     rotation_angle,
 )
-from jaxrelax.io import InputError, read_map, read_particles
+from jaxrelax.io import InputError, OutputFolder, read_map, read_particles
 from jaxrelax.refinement import (
     Homogeneous,
     Local,
@@ -22,6 +23,7 @@ from jaxrelax.refinement import (
     prepare,
     refine,
 )
+from jaxrelax.refinement.refine import done, relaxed
 from tests.refinement.conftest import TINY, DataSet
 
 C4 = point_group("C4")
@@ -75,6 +77,22 @@ def test_poses_are_found_from_a_low_passed_reference(found, small):
     assert found.resolution_angstrom < 1.1 * local.resolution_angstrom
 
 
+def test_resuming_a_global_search_gives_the_same_result(small, tmp_path):
+    particles = without_poses(small).select(np.arange(80))
+    options = dict(mode=Homogeneous(coarsest_order=1), symmetry="C4", ini_high=30.0)
+    until = MaxIterations(3)
+    whole = refine(particles, small.reference, until=until, **options)
+    folder = OutputFolder.create(tmp_path / "out")
+    refine(particles, small.reference, until=MaxIterations(1), out=folder, **options)
+    resumed = refine(particles, small.reference, until=until, out=folder, resume=True, **options)
+    assert [row["searched_globally"] for row in resumed.history] == [1.0] * 3
+    np.testing.assert_array_equal(resumed.poses, whole.poses)
+    np.testing.assert_array_equal(
+        resumed.particles.origins_angstrom, whole.particles.origins_angstrom
+    )
+    np.testing.assert_array_equal(resumed.map, whole.map)
+
+
 def test_the_search_is_global_first_and_local_at_the_end(found):
     globally = [row["searched_globally"] for row in found.history]
     assert globally[0] == 1.0
@@ -89,12 +107,62 @@ def test_modes_that_start_from_poses_refuse_particles_without(small):
         prepare(lost, small.reference, mode=Local(), symmetry="C4")
 
 
-def test_relaxation_asks_for_a_symmetric_refinement_first(small):
-    with pytest.raises(InputError, match="refine with symmetry='C4' first"):
+@pytest.fixture(scope="module")
+def asymmetric(tmp_path_factory):
+    """One partner on a ring of four, poses off."""
+    changes = TINY | {"pose_error_deg": 4.0, "shift_error_angstrom": 1.0, "snr": 0.3}
+    return DataSet(tmp_path_factory.mktemp("asymmetric"), **changes)
+
+
+@pytest.mark.parametrize("relax_from", ["local", pytest.param("start", marks=pytest.mark.slow)])
+def test_registers_are_found_from_no_poses(asymmetric, relax_from):
+    result = refine(
+        without_poses(asymmetric), asymmetric.reference, mode=Homogeneous(relax_from=relax_from),
+        relax=Relax("C4", junk=False), ini_high=25.0, until=UNTIL, subgroups="none",
+    )  # fmt: skip
+    found = register_agreement(
+        result.particles.rotations, asymmetric.truth.rotations, C4, point_group("C1")
+    )
+    assert found.fraction > 0.9
+    assert result.evidence.found
+    stages = [(row["relaxed"], row["searched_globally"]) for row in result.history]
+    if relax_from == "start":
+        assert all(relaxed for relaxed, _ in stages)
+    else:
+        # The symmetry is imposed while poses are searched, and relaxed afterwards.
+        assert all(relaxed != globally for relaxed, globally in stages)
+        assert stages == sorted(stages)
+    assert [row["iteration"] for row in result.history] == list(range(1, len(stages) + 1))
+
+
+@pytest.mark.parametrize(
+    ("start", "relax_from", "said"),
+    [("poses", "start", "finds poses anew"), ("reference", "local", "relax from the start")],
+)
+def test_relaxation_cannot_start_from_what_there_is_not(asymmetric, start, relax_from, said):
+    with pytest.raises(InputError, match=said):
         prepare(
-            without_poses(small), small.reference, mode=Homogeneous(),
-            relax=Relax("C4"),
+            without_poses(asymmetric), asymmetric.reference, relax=Relax("C4", start=start),
+            mode=Homogeneous(relax_from=relax_from),
         )  # fmt: skip
+
+
+def test_a_symmetric_stage_can_go_on_to_its_end(asymmetric):
+    """With ``relax_from="end"`` there are local iterations before the relaxed ones."""
+    setup = prepare(
+        without_poses(asymmetric), asymmetric.reference, mode=Homogeneous(relax_from="end"),
+        relax=Relax("C4"), until=MaxIterations(3),
+    )  # fmt: skip
+    assert setup.problem.n_registers == 1
+    local = {"searched_globally": 0.0, "settled": 1.0, "pose_jumps": 0.0, "resolution_angstrom": 20}
+    history = ({**local, "searched_globally": 1.0},) * 3 + (local,) * 2
+    state = setup.state.replace(iteration=2, history=history)
+    assert done(setup, state) is None
+    assert done(setup, state.replace(iteration=3)) == "3 iterations done"
+    follows = relaxed(setup, state)
+    assert follows.problem.n_registers == 4
+    assert follows.relaxation is None
+    assert follows.state.iterations_done == len(history)
 
 
 def test_the_scale_of_the_reference_does_not_matter(small):
@@ -115,6 +183,8 @@ def test_the_scale_of_the_reference_does_not_matter(small):
     [
         ({"coarsest_order": 3, "finest_order": 2}, "the coarsest comes first"),
         ({"n_modes": 9}, "not more than there are"),
+        ({"relax_from": "middle"}, "relax_from is"),
+        ({"tilt_range_deg": (80.0, 85.0)}, "must hold a step of the grid"),
     ],
 )
 def test_settings_that_make_no_search_are_refused(wrong, said):

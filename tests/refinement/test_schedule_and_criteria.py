@@ -11,6 +11,7 @@ from jaxrelax.refinement.schedule import (
     FEWEST_CLEAR,
     FEWEST_SEEKING,
     STRONG_SIGNAL,
+    inner_due,
     next_optimism,
     next_stage,
     poses_settled,
@@ -33,10 +34,22 @@ def state_with(history):
     )  # fmt: skip
 
 
-def rows(curve, signal=0.0, widened=0.0):
-    return tuple(
-        {"asymmetric_fsc": f, "asymmetric_signal": signal, "widened": widened} for f in curve
-    )
+def rows(curve, signal=0.0, stage="seek"):
+    where = {"widened": float(stage != "seek"), "amplified": float(stage == "amplify")}
+    return tuple({"asymmetric_fsc": f, "asymmetric_signal": signal} | where for f in curve)
+
+
+def test_registers_go_on_at_held_poses_until_they_stand_still():
+    def rows(*pairs):
+        return tuple({"held_poses": held, "register_change": change} for held, change in pairs)
+
+    assert not inner_due((), 3)
+    assert not inner_due(rows((0.0, 0.5)), 0)
+    assert inner_due(rows((0.0, 0.5)), 3)
+    assert inner_due(rows((0.0, 0.5), (1.0, 0.2), (1.0, 0.1)), 3)
+    assert not inner_due(rows((0.0, 0.5), (1.0, 0.2), (1.0, 0.1), (1.0, 0.1)), 3)
+    assert not inner_due(rows((0.0, 0.5), (1.0, 0.005)), 3)
+    assert not inner_due(rows((0.0, 0.005)), 3)
 
 
 def test_a_rising_curve_is_no_standstill():
@@ -61,12 +74,24 @@ def test_without_signal_the_band_is_widened_before_giving_up():
     assert next_stage("seek", held[:-1]) == "seek"
     assert next_stage("seek", held) == "widen"
     # Only iterations of the wider band count.
-    assert next_stage("widen", held + rows([0.0], widened=1.0)) == "widen"
-    assert next_stage("widen", held + rows([0.0] * FEWEST_SEEKING, widened=1.0)) == "settle"
+    assert next_stage("widen", held + rows([0.0], stage="widen")) == "widen"
+    assert next_stage("widen", held + rows([0.0] * FEWEST_SEEKING, stage="widen")) == "settle"
 
 
-def test_a_clear_signal_settles_at_once():
-    assert next_stage("seek", rows([0.3] * FEWEST_CLEAR, CLEAR_SIGNAL + 1.0)) == "settle"
+@pytest.mark.parametrize("stage", ["seek", "widen"])
+def test_what_was_found_is_amplified_before_it_settles(stage):
+    clear = CLEAR_SIGNAL + 1.0
+    found = rows([0.3] * FEWEST_SEEKING, clear, stage)
+    assert next_stage(stage, found) == "amplify"
+    amplified = found + rows([0.4] * FEWEST_CLEAR, clear, "amplify")
+    assert next_stage("amplify", amplified[:-1]) == "amplify"
+    assert next_stage("amplify", amplified) == "settle"
+    # It settles, too, if it comes to nothing.
+    assert next_stage("amplify", found + rows([0.0] * FEWEST_SEEKING, 0.0, "amplify")) == "settle"
+
+
+def test_a_clear_signal_is_amplified_at_once():
+    assert next_stage("seek", rows([0.3] * FEWEST_CLEAR, CLEAR_SIGNAL + 1.0)) == "amplify"
     assert next_stage("seek", rows([0.3] * FEWEST_CLEAR, CLEAR_SIGNAL - 1.0)) == "seek"
     rising = rows([0.1 * i for i in range(FEWEST_CLEAR)], CLEAR_SIGNAL + 1.0)
     assert next_stage("seek", rising) == "seek"
@@ -74,12 +99,12 @@ def test_a_clear_signal_settles_at_once():
 
 @pytest.mark.parametrize("signal", [0.0, 50.0])
 def test_nothing_is_sought_again_once_settled(signal):
-    assert next_stage("settle", rows([0.1 * i for i in range(8)], signal, 1.0)) == "settle"
+    assert next_stage("settle", rows([0.1 * i for i in range(8)], signal, "settle")) == "settle"
 
 
 def test_optimism_is_withdrawn_while_the_signal_is_strong():
     strong = STRONG_SIGNAL + 1.0
-    for stage in ("seek", "widen"):
+    for stage in ("seek", "widen", "amplify"):
         assert next_optimism(6.0, stage, 6.0, strong) == 6.0
     values = [6.0]
     for _ in range(10):

@@ -1,0 +1,63 @@
+"""Packed images: alike from disk and from the cache, and no more memory for more images."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from jaxrelax.imaging import half_spectrum
+from jaxrelax.refinement.image_source import ImageSource
+from jaxrelax.refinement.workers import alone
+from tests.refinement.conftest import TINY, DataSet
+
+BATCH = 64
+
+
+@pytest.fixture(scope="module")
+def particles(tmp_path_factory):
+    return DataSet(tmp_path_factory.mktemp("images"), **TINY | {"n_images": BATCH}).truth
+
+
+def streamed(source: ImageSource, batches: int):
+    rows = [np.arange(i * BATCH, (i + 1) * BATCH) for i in range(batches)]
+    return source.packed(rows, 0, half_spectrum(32, 12), BATCH)
+
+
+def source(particles, batches: int, cache_bytes: int) -> ImageSource:
+    many = particles.select(np.arange(batches * BATCH) % BATCH)
+    return ImageSource(
+        many, [10.0], normalise=False, cache_bytes=cache_bytes,
+        own=np.ones(len(many), bool), workers=alone(),
+    )  # fmt: skip
+
+
+def peak(particles, batches: int) -> int:
+    """Bytes of arrays and objects that a pass over the images needs at most."""
+    images = source(particles, batches, 0)
+    for _ in streamed(images, 1):  # compiles
+        pass
+    tracemalloc.start()
+    try:
+        seen = sum(len(rows) for rows, _ in streamed(images, batches))
+        assert seen == batches * BATCH
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_a_pass_does_not_grow_with_the_images(particles):
+    few, many = peak(particles, 5), peak(particles, 60)
+    image_bytes = 4 * 32**2 * BATCH
+    # The rows of all batches are in memory; their images are not.
+    assert many < few + 55 * 8 * BATCH + image_bytes
+    assert many < 6 * image_bytes
+
+
+def test_the_cache_gives_what_the_disk_gives(particles):
+    disk, cached = source(particles, 3, 0), source(particles, 3, 2**30)
+    for _ in range(2):
+        for (rows, one), (others, other) in zip(
+            streamed(disk, 3), streamed(cached, 3), strict=True
+        ):
+            np.testing.assert_array_equal(rows, others)
+            np.testing.assert_array_equal(one, other)
