@@ -5,10 +5,16 @@ Only the module of that command is imported, so that help comes up without waiti
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 import importlib.metadata
+import os
+import platform
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 COMMANDS = {
     "refine": "refine particles, with or without symmetry relaxation",
@@ -20,11 +26,14 @@ COMMANDS = {
     "inspect": "say what a file holds, and whether a refinement would take it",
     "demo": "simulate, relax and compare with the truth, to see that everything works",
 }
-BAD_INPUT, INTERRUPTED = 2, 130
+FAULT, BAD_INPUT, LOST, INTERRUPTED = 1, 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for bad input, 130 when interrupted.
+    """Run a command; returns the exit status.
+
+    That is 0, 2 for bad input, 3 when another process of the run was lost, 130 when interrupted.
+    One of several processes that met an error does not return: it ends there.
 
     Args:
         argv: arguments without the program's name; those of the process by default.
@@ -44,20 +53,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     import tyro
 
+    from jaxrelax.cli.processes import guard, leave, together
     from jaxrelax.io.errors import InputError
 
     name, rest = argv[0], argv[1:]
     asked = None
     try:
+        _keep_programs()
         command = importlib.import_module(f"jaxrelax.cli.{name.replace('-', '_')}").Command
         asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
         asked.run()
     except InputError as error:
         _complain(str(error))
-        return BAD_INPUT
+        return leave(BAD_INPUT)
     except KeyboardInterrupt:
         _complain(getattr(asked, "interrupted", "interrupted."))
-        return INTERRUPTED
+        return leave(INTERRUPTED)
+    except Exception as error:
+        from jaxrelax.refinement.workers import WorkerLost
+
+        if isinstance(error, WorkerLost):
+            _complain(f"{error}.")
+            return leave(LOST)
+        if together():
+            traceback.print_exc()
+            leave(FAULT)
+        raise
+    finally:
+        guard.release()
     return 0
 
 
@@ -68,6 +91,29 @@ def overview() -> str:
     lines += [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
     lines += ["", "`jaxrelax COMMAND --help` lists the options of a command."]
     return "\n".join(lines)
+
+
+def _keep_programs() -> None:
+    """Have JAX keep compiled programs for the next run; ``JAX_COMPILATION_CACHE_DIR`` says where.
+
+    By default in the cache folder of the user.
+
+    By processor, because compiled code may use instructions that another one does not have; home
+    folders are shared in a cluster.
+    """
+    import jax
+    import platformdirs
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    processor = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor += next((line for line in lines if line.startswith("flags")), "")
+    name = hashlib.sha256(processor.encode()).hexdigest()[:12]
+    folder = platformdirs.user_cache_path("jaxrelax") / "programs" / name
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _complain(message: str) -> None:

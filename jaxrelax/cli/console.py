@@ -23,6 +23,7 @@ from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import State, StepInfo
 
 LOGGER = logging.getLogger("jaxrelax")
+SILENT = logging.CRITICAL + 1
 MOST_BUFFERED = 10_000  # records; there are a few before the folder is made
 
 
@@ -34,13 +35,16 @@ class RunConsole:
 
     Args:
         quiet: only warnings and errors are shown.
+        silent: nothing is shown, because another process of the run shows it.
     """
 
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, silent: bool = False):
+        self.quiet = quiet = quiet or silent
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
         self.show_bars = self.console.is_terminal and not quiet
         self._screen = _Screen(self.console, quiet)
+        if silent:
+            self._screen.setLevel(SILENT)
         self._buffer = logging.handlers.MemoryHandler(MOST_BUFFERED, flushLevel=100)
         self._buffer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._file: logging.FileHandler | None = None
@@ -131,10 +135,9 @@ class ProgressBars(Callback):
 
     def on_start(self, problem: Problem, state: State) -> None:
         """Start the bar of the first iteration."""
-        self._images = len(problem.particles)
-        self._passes = 2 if problem.n_registers > 1 else 1
+        self._images = int(problem.own.sum())
         self.bar.start()
-        self._task = self.bar.add_task(_name(state.iteration + 1), total=self._images)
+        self._task = self.bar.add_task(_name(state.iterations_done + 1), total=self._images)
 
     def on_batch(self, images: int) -> None:
         """Move on."""
@@ -142,7 +145,8 @@ class ProgressBars(Callback):
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """Start the bar of the next iteration."""
-        self.bar.reset(self._task, description=_name(state.iteration + 1))
+        self._passes = 2 if problem.n_registers > 1 else 1
+        self.bar.reset(self._task, description=_name(state.iterations_done + 1))
 
     def on_finish(self, reason: str) -> None:
         """The final passes: one for the evidence where there is relaxation, one for the maps."""

@@ -7,11 +7,15 @@ field, where there is one, stands above the group's options instead of that of t
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
+import jax
+
+from jaxrelax.cli.options import Switch, checked, default_of, flag, refuse_idle
+from jaxrelax.cli.processes import guard
 from jaxrelax.io import InputError, Particles, drop_bad_images, read_particles
 from jaxrelax.refinement import (
     Homogeneous,
@@ -24,6 +28,7 @@ from jaxrelax.refinement import (
 )
 from jaxrelax.refinement.criteria import Either
 from jaxrelax.refinement.refine import DEFAULT_UNTIL
+from jaxrelax.refinement.workers import WAY_OUT
 
 assert isinstance(DEFAULT_UNTIL, Either)
 SETTLED, LIMIT = DEFAULT_UNTIL.first, DEFAULT_UNTIL.second
@@ -116,6 +121,9 @@ class RelaxationOptions(RegisterOptions):
     junk: bool = default_of(Relax, "junk")
     """Infer which images show no particle, or a symmetric one, and count them by the probability
     that they do not."""
+    inner_iterations: int = default_of(Relax, "inner_iterations")
+    """After every search of poses, iterate registers and maps at these poses until they stand
+    still, so many times at the most."""
     start: Literal["symmetric", "reference", "poses"] = default_of(Relax, "start")
     """Start from the symmetrised reference, the reference as it is, or the registers of the input
     poses."""
@@ -164,6 +172,11 @@ class GlobalSearchOptions:
     """HEALPix order of the first grid of orientations; 2 is 15°, each further one halves it."""
     finest_order: int = default_of(Homogeneous, "finest_order")
     """HEALPix order of the finest grid; from its best points poses are refined without one."""
+    tilt_range_deg: tuple[float, float] = default_of(Homogeneous, "tilt_range_deg")
+    """Search directions between these angles (degrees) to the z axis only."""
+    relax_from: Literal["start", "local", "end"] = default_of(Homogeneous, "relax_from")
+    """With --relax: infer registers from the start, from the local search on, or when the symmetric
+    refinement has converged."""
 
     def component(self) -> Homogeneous:
         """The mode.
@@ -181,16 +194,21 @@ class RefinementOptions:
     ini_high: float | None = default_of(refine, "ini_high")
     """Resolution (Å) to which the reference is used; by default 12, and 30 with --mode
     homogeneous."""
+    max_alignment_resolution: float | None = default_of(refine, "max_alignment_resolution")
+    """Images are compared with maps up to this resolution (Å) only; by default as far as the
+    half-maps agree."""
     particle_diameter: float | None = default_of(refine, "particle_diameter")
     """Diameter of the particle (Å); by default from the reference."""
     normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
     """Normalise the background of every image; auto looks whether it is."""
     max_iterations: int = LIMIT.iterations
-    """Stop after so many iterations at the latest."""
+    """Stop after so many iterations at the latest; where a relaxation follows a symmetric stage,
+    each has as many."""
     seed: int = default_of(refine, "seed")
     """Seed of everything random."""
     cache_gib: float = default_of(refine, "cache_gib")
-    """Memory for images between iterations (GiB)."""
+    """Memory for images between iterations (GiB), where reading them in every pass is slow; used
+    for the images of an optics group if all of them fit."""
 
     def arguments(self) -> dict[str, Any]:
         """These options as arguments of `jaxrelax.refine`.
@@ -205,3 +223,77 @@ class RefinementOptions:
         arguments = dict(vars(self))
         limit = MaxIterations(arguments.pop("max_iterations"))
         return {**arguments, "until": SETTLED | limit}
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Devices and processes that share the images."""
+
+    devices: int | Literal["all"] | None = default_of(refine, "devices")
+    """How many devices of this machine (of each process) work, or all; by default one where there
+    are only CPUs, which uses all cores, and all accelerators."""
+    distributed: Switch = False
+    """Work with the other processes that srun or mpirun started with this command."""
+    coordinator: str | None = None
+    """Without srun and mpirun: address host:port at which process 0 meets the others."""
+    processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which of them this one is, from 0."""
+
+    def check(self) -> None:
+        """Look at the options; start nothing.
+
+        Raises:
+            InputError: a value is out of range, or options do not go together.
+        """
+        if isinstance(self.devices, int) and self.devices < 1:
+            raise InputError(f"--devices is {self.devices}; at least 1 is needed.")
+        if self.coordinator is None:
+            for name in ("processes", "process_id"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"{flag(name)}: can act only with --coordinator.")
+            return
+        if self.distributed:
+            raise InputError(
+                "--distributed takes the processes from srun or mpirun, and --coordinator names "
+                "them; give one of the two."
+            )
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise InputError(f"--coordinator is host:port, not {self.coordinator!r}.")
+        if self.processes is None or self.process_id is None:
+            raise InputError("--coordinator needs --processes and --process-id.")
+        if not 0 <= self.process_id < self.processes:
+            raise InputError(
+                f"--process-id is {self.process_id}; it counts from 0 to --processes less one, "
+                f"{self.processes - 1}."
+            )
+
+    def join(self) -> bool:
+        """Make devices, meet the other processes; before JAX is used for anything else.
+
+        Returns:
+            whether this process writes files and talks.
+
+        Raises:
+            InputError: nothing says which processes there are.
+        """
+        if isinstance(self.devices, int) and self.devices > 1:
+            # Too late where JAX is in use already; if there are too few devices, refine says so.
+            with contextlib.suppress(RuntimeError):
+                jax.config.update("jax_num_cpu_devices", self.devices)
+        if not (self.distributed or self.coordinator):
+            return True
+        guard.watch(
+            "jaxrelax: this process was ended from outside, most likely because another process "
+            f"of the run was lost; {WAY_OUT}."
+        )
+        try:
+            jax.distributed.initialize(self.coordinator, self.processes, self.process_id)
+        except ValueError as error:
+            raise InputError(
+                "--distributed: neither SLURM (srun) nor Open MPI (mpirun) started this process "
+                f"({error}). Use one of them, or give --coordinator, --processes and --process-id."
+            ) from error
+        return jax.process_index() == 0

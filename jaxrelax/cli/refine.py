@@ -17,6 +17,7 @@ from jaxrelax.cli.option_groups import (
     PosePriorOptions,
     RefinementOptions,
     RelaxationOptions,
+    WorkerOptions,
 )
 from jaxrelax.cli.options import Switch, default_of, flag, given_options, refuse_idle
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
@@ -76,6 +77,7 @@ class Command:
     search: tyro.conf.OmitArgPrefixes[GlobalSearchOptions] = GlobalSearchOptions()
     """With --mode homogeneous: how finely all orientations are searched."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
+    workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     @property
@@ -89,8 +91,10 @@ class Command:
         """Refine, save everything, and say what was found."""
         arguments = self.refinement.arguments()
         mode, relax, noise = self.components()
+        self.workers.check()
         _check_folder(self.out, self.resume, self.overwrite)
-        with RunConsole(self.quiet) as console:
+        writes = self.workers.join()
+        with RunConsole(self.quiet, silent=not writes) as console:
             particles = self.table.read(self.particles, require_poses=mode.needs_poses)
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
@@ -102,16 +106,18 @@ class Command:
                     relax=relax,
                     symmetry=self.symmetry,
                     noise=noise,
-                    callbacks=(_MakeFolder(self, console), bars),
+                    callbacks=(_MakeFolder(self, console), bars) if writes else (),
                     out=folder,
                     resume=self.resume,
                     subgroups=self.subgroups,
+                    devices=self.workers.devices,
                     **arguments,
                 )
             finally:
                 bars.stop()
-            save(result, folder)
-            tell(result, folder)
+            if writes:
+                save(result, folder)
+                tell(result, folder)
         return result
 
     def components(self) -> tuple[Mode, Relax | None, NoiseModel]:
@@ -124,7 +130,7 @@ class Command:
         if self.relax is not None:
             relax = self.relaxation.component(self.relax, register=self.register)
         else:
-            idle = [*vars(self.relaxation), "register", "subgroups"]
+            idle = [*vars(self.relaxation), "register", "subgroups", "relax_from"]
             refuse_idle(self, idle, "can act only with --relax")
         if self.mode == "homogeneous":
             refuse_idle(self, vars(self.pose_prior), "can act only with --mode local")
@@ -132,6 +138,8 @@ class Command:
         else:
             refuse_idle(self, vars(self.search), "can act only with --mode homogeneous")
             mode = self.pose_prior.mode("--mode", self.mode)
+        if self.mode == "registers":
+            refuse_idle(self, ["inner_iterations"], "cannot act with --mode registers")
         if self.mode == "registers" and relax is None:
             raise InputError(
                 "--mode registers infers registers, and there are none without --relax. Name "

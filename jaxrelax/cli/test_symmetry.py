@@ -16,6 +16,7 @@ from jaxrelax.cli.option_groups import (
     PosePriorOptions,
     RefinementOptions,
     RelaxationOptions,
+    WorkerOptions,
 )
 from jaxrelax.cli.options import Switch, refuse_idle
 from jaxrelax.io import InputError, OutputFolder
@@ -47,6 +48,7 @@ class Command:
     pose_prior: tyro.conf.OmitArgPrefixes[PosePriorOptions] = PosePriorOptions()
     """With --poses local: how well the poses are known, at first."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
+    workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     def run(self) -> Result:
@@ -56,10 +58,12 @@ class Command:
             InputError: as `jaxrelax.refine`; the folder is not made then.
         """
         arguments = self.refinement.arguments()
+        self.workers.check()
         self._check_out()
         relax = self.relaxation.component(self.group)
         mode = self.pose_prior.mode("--poses", self.poses)
-        with RunConsole(self.quiet) as console:
+        writes = self.workers.join()
+        with RunConsole(self.quiet, silent=not writes) as console:
             particles = self.table.read(self.particles)
             bars = ProgressBars(console)
             try:
@@ -70,11 +74,12 @@ class Command:
                     relax=relax,
                     callbacks=(bars,),
                     subgroups="all",
+                    devices=self.workers.devices,
                     **arguments,
                 )
             finally:
                 bars.stop()
-            if self.out is not None:
+            if self.out is not None and writes:
                 folder = OutputFolder.create(self.out, overwrite=self.overwrite)
                 save(result, folder)
                 folder.write_json("symmetry_test.json", symmetry_summary(result))
@@ -82,8 +87,9 @@ class Command:
             for note in warnings(result):
                 LOGGER.warning("%s", note)
         assert result.evidence is not None  # there is relaxation
-        print(result.evidence.table())
-        print(result.evidence.sentence())
+        if writes:
+            print(result.evidence.table())
+            print(result.evidence.sentence())
         return result
 
     def _check_out(self) -> None:

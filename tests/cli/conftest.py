@@ -1,8 +1,9 @@
 """Small data, and a refinement that takes no time."""
 
+import numpy as np
 import pytest
 
-from jaxrelax.cli import main
+from jaxrelax.cli import commands, main
 from jaxrelax.geometry import parse_group, right_cosets
 from jaxrelax.refinement import Problem, State, StepInfo
 from jaxrelax.simulate import Simulation, simulate
@@ -17,6 +18,12 @@ def data(tmp_path_factory):
         dtype="float32",
     )  # fmt: skip
     return simulate("phantom", tmp_path_factory.mktemp("data"), config)
+
+
+@pytest.fixture(autouse=True)
+def no_kept_programs(monkeypatch):
+    """Commands leave JAX, and the cache of whoever runs the tests, as they are."""
+    monkeypatch.setattr(commands, "_keep_programs", lambda: None)
 
 
 @pytest.fixture
@@ -55,6 +62,7 @@ class FakeRefine:
         problem = bare(
             Problem,
             particles=particles,
+            own=np.ones(len(particles), bool),
             registers=right_cosets(parse_group("C4"), parse_group("C1")),
         )
         state, info = bare(State, iteration=0), bare(StepInfo)

@@ -6,9 +6,11 @@ import sys
 import time
 from dataclasses import fields
 
+import jax
+import platformdirs
 import pytest
 
-from jaxrelax.cli.commands import COMMANDS
+from jaxrelax.cli.commands import COMMANDS, _keep_programs
 from jaxrelax.cli.options import flag
 from jaxrelax.io import read_map
 from jaxrelax.simulate import Simulation
@@ -21,6 +23,22 @@ def test_overview(run):
     status, out, _ = run("--version")
     assert (status, out.split()[0]) == (0, "jaxrelax")
     assert run()[0] == 2
+
+
+def test_compiled_programs_are_kept_for_the_next_run(monkeypatch, tmp_path):
+    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in options}
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    try:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+        _keep_programs()
+        assert {name: jax.config.values[name] for name in options} == before
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        _keep_programs()
+        assert jax.config.values[options[0]].startswith(str(tmp_path / "jaxrelax"))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

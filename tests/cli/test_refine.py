@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrelax.cli import main
-from jaxrelax.cli.option_groups import RefinementOptions
+from jaxrelax.cli.option_groups import RefinementOptions, WorkerOptions
 from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.io import InputError, write_map, write_stack
@@ -24,7 +24,8 @@ def words(data, tmp_path):
 
 def test_every_argument_of_refine_has_an_option():
     options = {field.name for field in dataclasses.fields(Command)}
-    options |= {field.name for field in dataclasses.fields(RefinementOptions)}
+    for group in (RefinementOptions, WorkerOptions):
+        options |= {field.name for field in dataclasses.fields(group)}
     assert set(inspect.signature(refine).parameters) - options == {"until", "callbacks"}
     assert {field.name for field in dataclasses.fields(RadialNoise)} == {"from_images", "fixed"}
     # What the option allows is what the component allows.
@@ -95,9 +96,24 @@ def test_poses_from_nothing(fake_refine, run, words):
     assert fake_refine.asked["ini_high"] is None
 
 
+def test_when_to_relax_and_where_to_search(fake_refine, run, words):
+    more = ("--relax-from", "end", "--tilt-range-deg", "60", "120", "--inner-iterations", "2")
+    assert run(*words, "--mode", "homogeneous", "--relax", "C4", *more)[0] == 0
+    assert fake_refine.asked["mode"] == Homogeneous(relax_from="end", tilt_range_deg=(60.0, 120.0))
+    assert fake_refine.asked["relax"] == Relax("C4", inner_iterations=2)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (
+            ("--mode", "homogeneous", "--relax-from", "end"),
+            "--relax-from: can act only with --relax",
+        ),
+        (
+            ("--relax", "C4", "--mode", "registers", "--inner-iterations", "2"),
+            "--inner-iterations: cannot act with --mode registers",
+        ),
         (
             ("--mode", "homogeneous", "--sigma-rotation-deg", "1"),
             "--sigma-rotation-deg: can act only with --mode local",
