@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Two processes, each with whole files, so that the fixtures of a file are made once.
+PARALLEL := -n 2 --dist loadfile
 
 .PHONY: demo test test-all lint docs bench sweep clean
 
@@ -10,10 +12,10 @@ demo: $(STAMP)
 	$(BIN)/jaxrelax demo --out demo_out --overwrite
 
 test: lint docs
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: lint docs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
