@@ -30,12 +30,20 @@ from jaxrelax.refinement.result import Result
 
 
 class Column(NamedTuple):
-    """A column of the table of iterations: heading, unit, format, whether it is about registers."""
+    """A column of the table of iterations.
+
+    Attributes:
+        heading, unit: above it.
+        format: of its numbers; "%" for a fraction in per cent.
+        relaxed: whether it is about registers.
+        zero: whether it is shown where all of it is zero.
+    """
 
     heading: str
     unit: str
     format: str
     relaxed: bool = False
+    zero: bool = True
 
 
 COLUMNS = {
@@ -51,6 +59,8 @@ COLUMNS = {
     "amplitude": Column("Strength", "", ".2f", True),
     "symmetric_fraction": Column("Symmetric", "%", "%", True),
     "junk_fraction": Column("Junk", "%", "%", True),
+    # Zero throughout where poses are searched around the consensus alone.
+    "pose_jumps": Column("Other pose found", "%", "%", zero=False),
     "rotation_change_deg": Column("Rotation change", "°", ".2f"),
     "shift_change_angstrom": Column("Shift change", "Å", ".2f"),
     "sigma_rotation_deg": Column("Prior rotation", "°", ".2f"),
@@ -138,10 +148,11 @@ def _subgroups(result: Result) -> list[tuple[str, list[str]]]:
 
 def _columns(result: Result, relaxed: bool) -> list[tuple[str, Column]]:
     present = {name for row in result.history for name in row}
+    nonzero = {name for row in result.history for name, value in row.items() if value}
     return [
         (name, column)
         for name, column in COLUMNS.items()
-        if name in present and (relaxed or not column.relaxed)
+        if name in (present if column.zero else nonzero) and (relaxed or not column.relaxed)
     ]
 
 

@@ -80,6 +80,16 @@ def test_table_of_iterations(page, result):
     assert "12.5 18.0" in page.text
 
 
+def test_images_that_find_another_pose_are_shown_where_there_are_some(result):
+    heading = "Other pose found"
+    settled = replace(result, history=[row | {"pose_jumps": 0.0} for row in result.history])
+    assert heading not in Page(report_html(settled)).text
+    first = [settled.history[0] | {"pose_jumps": 0.375}, *settled.history[1:]]
+    page = Page(report_html(replace(settled, history=first)))
+    assert heading in page.text
+    assert "37.5" in page.text
+
+
 def test_junk_and_what_could_be_told_apart(page, result):
     assert "Junk 22 % of the images; 12 % of the particles symmetric" in page.text
     assert result.discriminability.sentence() in page.text
