@@ -86,12 +86,6 @@ class ImageBatch(eqx.Module):
     weights: Float[Array, " freq"]  # multiplicity / noise power, zero outside the scored band
     valid: Bool[Array, " batch"]  # False for padding rows
 
-    def inner(self, n_inner: int) -> ImageBatch:
-        """The scored band alone (a prefix of the packed pixels)."""
-        return ImageBatch(
-            self.data[:, :n_inner], self.ctf[:, :n_inner], self.weights[:n_inner], self.valid
-        )
-
 
 def batch_ctf(
     parameters: CTFParameters, geometry: ImageGeometry, phase_flipped: bool

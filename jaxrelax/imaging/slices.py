@@ -229,15 +229,17 @@ def insert_slices(
     return flat.reshape(accumulator.shape)
 
 
-def fold_friedel(accumulator: Float[Array, "voxels 4"], radius: int) -> Float[Array, "voxels 4"]:
-    """Make the plane x = 0 Hermitian by adding each voxel's Friedel mate to it.
+def fold_friedel(
+    accumulator: Float[np.ndarray, "voxels columns"], radius: int
+) -> Float[np.ndarray, "voxels columns"]:
+    """A copy whose plane x = 0 is Hermitian: each voxel's Friedel mate is added to it.
 
     Slices are inserted on the side x ≥ 0 only; in the plane x = 0 a voxel and its mate describe the
     same number, and trilinear corners from either side land on one of them.
     """
     nz, ny, nx = half_shape(radius)
-    grid = accumulator.reshape(nz, ny, nx, -1)
-    plane = grid[:, :, 0]
-    conjugate = jnp.asarray([1.0, -1.0, 1.0, 1.0], accumulator.dtype)
-    mate = plane[::-1, ::-1] * conjugate[None, None]
-    return grid.at[:, :, 0].set(plane + mate).reshape(accumulator.shape)
+    folded = np.array(accumulator, order="C")
+    plane = folded.reshape(nz, ny, nx, -1)[:, :, 0]
+    conjugate = np.array([1.0, -1.0, 1.0, 1.0], folded.dtype)[: plane.shape[-1]]
+    plane += plane[::-1, ::-1] * conjugate
+    return folded

@@ -8,10 +8,11 @@ leaving a fold out is a subtraction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int64
 
@@ -37,7 +38,7 @@ class Accumulator(eqx.Module):
     While images are inserted a fourth, unused column aligns the rows; :func:`completed` drops it.
     """
 
-    values: Float[Array, "voxels columns"]
+    values: Float[Array | np.ndarray, "voxels columns"]
     radius: int = eqx.field(static=True)
 
     def __add__(self, other: Accumulator) -> Accumulator:
@@ -45,11 +46,6 @@ class Accumulator(eqx.Module):
 
     def __sub__(self, other: Accumulator) -> Accumulator:
         return Accumulator(self.values - other.values, self.radius)
-
-
-@partial(jax.jit, static_argnums=1)
-def _completed(values, radius):
-    return fold_friedel(values, radius)[:, :3]
 
 
 def empty_accumulator(radius: int) -> Accumulator:
@@ -97,15 +93,20 @@ def _accumulated(
     ctf = batch.ctf[row]
     data = batch.data[row] * shift_phases(candidates.origins_px, geometry.packing)
     values = insert_slices(
-        accumulator.values, accumulator.radius, candidates.rotations, geometry.slice_wavevectors,
+        jnp.asarray(accumulator.values), accumulator.radius, candidates.rotations,
+        geometry.slice_wavevectors,
         scale * ctf * data, scale * ctf**2,
     )  # fmt: skip
     return Accumulator(values, accumulator.radius)
 
 
 def completed(accumulator: Accumulator) -> Accumulator:
-    """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions."""
-    return Accumulator(_completed(accumulator.values, accumulator.radius), accumulator.radius)
+    """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions.
+
+    On the host, where sums are kept: a program would be compiled for every band.
+    """
+    values = np.asarray(accumulator.values)[:, :3]
+    return Accumulator(fold_friedel(values, accumulator.radius), accumulator.radius)
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,14 @@ def _shell_means(values, shells, counts):
     return jax.ops.segment_sum(values[:, 2], shells, num_segments=n + 1)[:n] / counts
 
 
-def mean_weight(accumulator: Accumulator, n_shells: int) -> Float[Array, " shells"]:
+def mean_weight(accumulator: Accumulator, n_shells: int) -> Float64[np.ndarray, " shells"]:
     """Mean denominator of each shell: the inverse noise variance of the map's coefficients."""
     radius = accumulator.radius
-    return _shell_means(accumulator.values, _shells(radius), _counts(radius, n_shells))
+    weight = np.asarray(accumulator.values)[:, 2].reshape(2 * radius + 1, -1)
+    total = np.zeros(2 * radius)
+    for shells, plane in zip(_shells(radius).reshape(weight.shape), weight, strict=True):
+        total += np.bincount(shells, plane, minlength=len(total))
+    return total[:n_shells] / _counts(radius, n_shells)
 
 
 def wiener_map(

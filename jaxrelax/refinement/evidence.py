@@ -71,7 +71,7 @@ def own_half_map(problem: Problem, folds: list[ShellSums], max_shell: int) -> Is
     gain[np.arange(len(gain)) > register_limit(problem, max_shell)] = 0.0
     # Where a map ends a symmetric particle has an asymmetric rim, the same in both half-sets.
     gain[problem.whole(max_shell) + 1 :] = 0.0
-    tau = inverse_tau2(np.asarray(mean_weight(whole, max_shell + 1)), symmetric)
+    tau = inverse_tau2(mean_weight(whole, max_shell + 1), symmetric)
     solved = wiener_map(
         whole, tau.astype(np.float32), box=box, image_box=problem.map_box, margin=MARGIN
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Complex, Complex64, Float, Float32
 
 from jaxrelax.imaging import HalfSpectrum, normalise_background, pack
 from jaxrelax.io import ImageReader, Particles, prefetch
@@ -50,7 +50,7 @@ class ImageSource:
             self._place_in_group[rows] = np.arange(len(rows))
         self._cache: dict[tuple[int, int, int], np.ndarray] = {}
         self._filled: dict[tuple[int, int, int], np.ndarray] = {}
-        self._prepare: dict[tuple[int, int, int], Callable] = {}
+        self._pack: dict[tuple[int, int, int], Callable] = {}
 
     def raw(self, batches: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each batch: rows, images (rows, y, x) as they are on disk, read one batch ahead."""
@@ -65,30 +65,59 @@ class ImageSource:
             return _normalised(images_, self.particle_radius_px[group])
         return images_
 
+    def keeps(self, group: int, packing: HalfSpectrum) -> bool:
+        """Whether the packed band of a group is kept between passes."""
+        return self._cache_for((group, packing.max_shell, packing.n_inner), packing) is not None
+
+    def padded(
+        self, batches: list[np.ndarray], size: int
+    ) -> Iterator[tuple[np.ndarray, Float32[np.ndarray, "size y x"]]]:
+        """For each batch: rows, and ``size`` images as they are on disk, the last one repeated.
+
+        ``size`` is that of the largest batch of all calls, so that what is made of the images
+        compiles once.
+        """
+        for rows, images in self.raw(batches):
+            repeats = ((0, size - len(rows)), (0, 0), (0, 0))
+            yield rows, np.pad(images, repeats, mode="edge") if len(rows) < size else images
+
     def packed(
         self, batches: list[np.ndarray], group: int, packing: HalfSpectrum, size: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For each batch of rows of one optics group: rows, packed images (rows, freq).
+    ) -> Iterator[tuple[np.ndarray, Complex64[np.ndarray, "size freq"]]]:
+        """For each batch of rows of one optics group: rows, and ``size`` packed images.
 
-        ``size`` is that of the largest batch of all calls, so that the preparation compiles once.
+        They are kept; see :meth:`keeps`.
         """
         key = (group, packing.max_shell, packing.n_inner)
-        cache = self._cache_for(key, packing)
+        cache, filled = self._cache[key], self._filled[key]
         place = self._place_in_group
-        if cache is not None and all(self._filled[key][place[rows]].all() for rows in batches):
+        if all(filled[place[rows]].all() for rows in batches):
             for rows in batches:
-                yield rows, cache[place[rows]]
+                repeated = np.pad(place[rows], (0, size - len(rows)), mode="edge")
+                yield rows, cache[repeated]
             return
-        prepare = self._preparation(group, packing)
-        for rows, images in self.raw(batches):
-            if len(rows) < size:
-                images = np.pad(images, ((0, size - len(rows)), (0, 0), (0, 0)), mode="edge")
-            packed = np.asarray(prepare(self.workers.split(images)))[: len(rows)]
+        if key not in self._pack:
+            self._pack[key] = self.workers.program(self.packing(group, packing), (EACH,), EACH)
+        for rows, images in self.padded(batches, size):
+            values = np.asarray(self._pack[key](self.workers.split(images)))
             del images  # not held while the batch is worked on
-            if cache is not None:
-                cache[place[rows]] = packed
-                self._filled[key][place[rows]] = True
-            yield rows, packed
+            cache[place[rows]] = values[: len(rows)]
+            filled[place[rows]] = True
+            yield rows, values
+
+    def packing(
+        self, group: int, packing: HalfSpectrum
+    ) -> Callable[[Float[Array, "size y x"]], Complex[Array, "size freq"]]:
+        """What makes packed images of those on disk; to be part of a program."""
+        # Not the source itself: programs outlive it.
+        normalise, radius = self.normalise, self.particle_radius_px[group]
+
+        def packed(images):
+            if normalise:
+                images = normalise_background(images, radius)
+            return pack(images, packing)
+
+        return packed
 
     def _cache_for(self, key, packing):
         if key not in self._cache:
@@ -102,16 +131,3 @@ class ImageSource:
             self._cache[key] = np.empty((n, packing.n_pixels), np.complex64)
             self._filled[key] = np.zeros(n, bool)
         return self._cache[key]
-
-    def _preparation(self, group, packing):
-        key = (group, packing.max_shell, packing.n_inner)
-        if key not in self._prepare:
-            radius = self.particle_radius_px[group]
-
-            def prepare(images):
-                if self.normalise:
-                    images = normalise_background(images, radius)
-                return pack(images, packing)
-
-            self._prepare[key] = self.workers.program(prepare, (EACH,), EACH)
-        return self._prepare[key]

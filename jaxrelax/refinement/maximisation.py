@@ -132,9 +132,9 @@ def maximisation(
         if plain or stage == "amplify":
             gain = np.ones_like(gain)
         gain[:, np.arange(n_shells) > register_limit(problem, problem.whole(max_shell))] = 0.0
-    weight = np.stack([np.asarray(mean_weight(h.accumulator(), n_shells)) for h in halves])
+    weight = np.stack([mean_weight(h.accumulator(), n_shells) for h in halves])
     return Maximisation(
-        prior=MapPrior(weight.astype(np.float64), fsc_symmetric, gain, density),
+        prior=MapPrior(weight, fsc_symmetric, gain, density),
         halves=halves,
         raw=raw,
         fsc=curve,

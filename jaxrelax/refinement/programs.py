@@ -30,6 +30,7 @@ from jaxrelax.inference import (
     junk_evidence,
     mixture_posterior,
 )
+from jaxrelax.io import OpticsGroup
 from jaxrelax.reconstruction import Accumulator, Candidates, accumulate
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.workers import ALL, EACH, Workers
@@ -47,13 +48,19 @@ def _cached(key: tuple, build: Callable[[], Callable]) -> Callable:
     return _PROGRAMS[key]
 
 
-def preparation(problem: Problem, group: int, geometry: ImageGeometry):
-    """Compiled CTF and weights of a batch."""
-    optics = problem.particles.optics[group]
-    packing = geometry.packing
+def preparation(problem: Problem, group: int, geometry: ImageGeometry, packed: bool):
+    """Compiled CTF and weights of a batch, of images as they are on disk or packed before."""
+    source = problem.images
+    shape = (geometry.packing.max_shell, geometry.packing.n_inner, packed)
+    made = (source.normalise, source.particle_radius_px[group])
     return _cached(
-        ("prepare", _group_key(problem, group), packing.max_shell, packing.n_inner),
-        lambda: _preparation_program(geometry, optics.phase_flipped, optics.ctf_premultiplied),
+        ("prepare", _group_key(problem, group), shape, made),
+        lambda: _preparation_program(
+            geometry,
+            problem.workers,
+            None if packed else source.packing(group, geometry.packing),
+            problem.particles.optics[group],
+        ),
     )
 
 
@@ -176,22 +183,30 @@ def _over_modes(evidence):
     return jax.nn.logsumexp(evidence, axis=1) - jnp.log(evidence.shape[1])
 
 
-def _preparation_program(geometry: ImageGeometry, phase_flipped: bool, premultiplied: bool):
-    @jax.jit
-    def prepare_images(data, parameters, power, score_shell, valid):
-        ctf = batch_ctf(parameters, geometry, phase_flipped)
-        if premultiplied:
+def _preparation_program(
+    geometry: ImageGeometry, workers: Workers, pack: Callable | None, optics: OpticsGroup
+):
+    def prepare_images(data, parameters, power, score_shell):
+        if pack is not None:
+            data = pack(data)
+        ctf = batch_ctf(parameters, geometry, optics.phase_flipped)
+        if optics.ctf_premultiplied:
             data, ctf = undo_premultiplication(data, ctf)
         score = pixel_weights(power, geometry.packing, geometry.slice_shell, score_shell)
         everything = pixel_weights(
             power, geometry.packing, geometry.slice_shell, power.shape[0] - 1
         )
-        return (
-            ImageBatch(data, ctf, score, valid).inner(geometry.n_inner),
-            ImageBatch(data, ctf, everything, valid),
-        )
+        inner = slice(geometry.n_inner)  # the scored band alone
+        return (data[:, inner], ctf[:, inner], score[inner]), (data, ctf, everything)
 
-    return prepare_images
+    arrays = (EACH, EACH, ALL)
+    program = workers.program(prepare_images, (EACH, EACH, ALL, ALL), (arrays, arrays))
+
+    def prepare(data, parameters, power, score_shell, valid) -> tuple[ImageBatch, ImageBatch]:
+        scored, whole = program(data, parameters, power, score_shell)
+        return ImageBatch(*scored, valid=valid), ImageBatch(*whole, valid=valid)
+
+    return prepare
 
 
 def _search_key(search: PoseSearch) -> tuple:

@@ -91,20 +91,22 @@ def prepared_batches(
     size: int,
 ) -> Iterator[PreparedBatch]:
     """Stream images of one optics group, corrected and weighted for scoring."""
-    prepare = preparation(problem, group, geometry)
+    source, packing = problem.images, geometry.packing
+    kept = source.keeps(group, packing)
+    prepare = preparation(problem, group, geometry, kept)
     workers = problem.workers
     power = workers.everywhere(noise_power.astype(np.float32))
     shell = workers.everywhere(score_shell)
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    for chosen, packed in problem.images.packed(batches, group, geometry.packing, size):
+    stream = source.packed(batches, group, packing, size) if kept else source.padded(batches, size)
+    for chosen, data in stream:
         m = len(chosen)
         padded = np.concatenate([chosen, np.full(size - m, chosen[0])])
-        data = np.zeros((size, packed.shape[1]), np.complex64)
-        data[:m] = packed
         scored, images = prepare(
             workers.split(data), problem.ctf_parameters(padded), power, shell,
             workers.split(np.arange(size) < m),
         )  # fmt: skip
+        del data  # not held while the batch is worked on
         yield PreparedBatch(chosen, padded, scored, images)
 
 

@@ -128,8 +128,8 @@ def test_whole_chain_from_map_to_slices_is_adjoint_to_back_projection(rotations)
         jnp.zeros((int(np.prod(half_shape(RADIUS))), 4)), RADIUS, jnp.asarray(rotations),
         packing.wavevectors_px, data * half_weights, jnp.zeros(data.shape),
     )  # fmt: skip
-    folded = fold_friedel(accumulator, RADIUS)
-    grid = (folded[:, 0] + 1j * folded[:, 1]).reshape(half_shape(RADIUS))
+    folded = fold_friedel(np.asarray(accumulator), RADIUS)
+    grid = jnp.asarray(folded[:, 0] + 1j * folded[:, 1]).reshape(half_shape(RADIUS))
     # map_from_half_transform inverts the unitary scale; its adjoint multiplies by it instead.
     back = map_from_half_transform(grid, box=n, image_box=BOX)
     scale = (BOX / n) ** 3 / BOX
