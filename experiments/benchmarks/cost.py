@@ -30,6 +30,7 @@ from jaxrelax.simulate import Simulation, simulate
 
 ORDERS = (1, 2, 3, 4, 6, 8, 12)
 ORDER_OF_IMAGES = 4  # the group while the number of images grows
+EDGE_ANGSTROM = 384.0  # of a box that holds the particle
 rcParams["svg.hashsalt"] = "jaxrelax"  # the same numbers give the same file
 
 
@@ -108,8 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         config = Simulation(
-            group="C12", n_images=most, box=asked.box, pixel_size_angstrom=256.0 / asked.box,
-            snr=0.1,
+            group="C12", n_images=most, box=asked.box,
+            pixel_size_angstrom=EDGE_ANGSTROM / asked.box, snr=0.1,
         )  # fmt: skip
         simulate("phantom", data, config)
         everything = read_particles(data / "particles.star")

@@ -20,8 +20,12 @@ from jaxrelax.imaging.slices import OVERSAMPLING, FourierVolume, half_shape
 
 
 def working_box(max_shell: int) -> int:
-    """Smallest even box whose oversampled transform serves slices up to ``max_shell``."""
-    return 2 * (max_shell + 1)
+    """An even box whose oversampled transform serves slices up to ``max_shell``.
+
+    The smallest that has no prime factor above 5: at others a Fourier transform takes up to half as
+    long again.
+    """
+    return 2 * scipy.fft.next_fast_len(max_shell + 1, real=True)
 
 
 def gridding_correction(n: int) -> Float32[np.ndarray, "n n n"]:
@@ -72,24 +76,25 @@ def fourier_volume(
     phase = _centring(index)
     scale = np.float32((image_box / n) ** 3 / image_box)
 
-    def transform(one):
+    def planes(one):
         # Axis by axis, each padded only when its turn comes: half the work of a padded 3-D FFT.
         part = jnp.fft.rfft(_corrected(one), n=padded, axis=2)[..., : radius + 1]
         part = part * (_centring(index[radius:]) * scale)[None, None, :]
-        part = jnp.fft.fft(part, n=padded, axis=1)[:, index % padded] * phase[None, :, None]
-        return jnp.fft.fft(part, n=padded, axis=0)[index % padded] * phase[:, None, None]
+        return jnp.fft.fft(part, n=padded, axis=1)[:, index % padded] * phase[None, :, None]
 
-    channels = maps.shape[0]
+    transformed = jax.vmap(planes)(maps)
 
-    def place(channel, values):
-        # One map at a time, written into its columns: the volume is the largest array of an
-        # iteration, and there must be only one of it.
-        spectrum = transform(maps[channel]).reshape(-1, 1)
-        values = jax.lax.dynamic_update_slice(values, spectrum.real, (0, channel))
-        return jax.lax.dynamic_update_slice(values, spectrum.imag, (0, channels + channel))
+    def place(y, values):
+        # Row by row, all channels at once: the volume is the largest array of an iteration. There
+        # must be only one of it, and every channel written by itself would go through all of it.
+        row = jax.lax.dynamic_index_in_dim(transformed, y, axis=2, keepdims=False)
+        row = jnp.fft.fft(row, n=padded, axis=1)[:, index % padded] * phase[None, :, None]
+        row = jnp.concatenate([row.real, row.imag]).transpose(1, 2, 0)
+        return jax.lax.dynamic_update_slice(values, row[:, None], (0, y, 0, 0))
 
-    empty = jnp.zeros((int(np.prod(half_shape(radius))), 2 * channels), maps.dtype)
-    return FourierVolume(jax.lax.fori_loop(0, channels, place, empty), radius)
+    empty = jnp.zeros((*half_shape(radius), 2 * maps.shape[0]), maps.dtype)
+    values = jax.lax.fori_loop(0, len(index), place, empty)
+    return FourierVolume(values.reshape(-1, values.shape[-1]), radius)
 
 
 def map_from_half_transform(
