@@ -25,7 +25,7 @@ def working_box(max_shell: int) -> int:
     The smallest that has no prime factor above 5: at others a Fourier transform takes up to half as
     long again.
     """
-    return 2 * scipy.fft.next_fast_len(max_shell + 1, real=True)
+    return 2 * int(scipy.fft.next_fast_len(max_shell + 1, real=True))  # pyright: ignore
 
 
 def gridding_correction(n: int) -> Float32[np.ndarray, "n n n"]:

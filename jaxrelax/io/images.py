@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -31,6 +32,7 @@ class ImageReader:
 
     def __init__(self, particles: Particles, max_open: int = 64):
         self._open: OrderedDict[int, int] = OrderedDict()  # file descriptors
+        self._lock = threading.Lock()  # of them
         self._headers: dict[int, MrcHeader] = {}
         self.particles = particles
         self.max_open = max_open
@@ -164,11 +166,13 @@ class ImageReader:
         size = header.bytes_per_slice
         start = header.data_offset + index * size
         try:
-            data = os.pread(self._file(stack), size, start)
-            while len(data) < size and (
-                more := os.pread(self._file(stack), size - len(data), start + len(data))
-            ):
-                data += more
+            # Another thread may close the file, to open one of its own.
+            with self._lock:
+                data = os.pread(self._file(stack), size, start)
+                while len(data) < size and (
+                    more := os.pread(self._file(stack), size - len(data), start + len(data))
+                ):
+                    data += more
         except OSError as error:
             raise self._lost(stack, row, error.strerror or str(error)) from error
         if len(data) < size:

@@ -4,14 +4,16 @@ One implementation for every mode and for the final full-resolution pass. Images
 and fold share the map that leaves their fold out. Folds are gone through one after another, and
 each is scored against the newest sums of the others: *incremental* EM (Neal & Hinton, in Jordan,
 Learning in Graphical Models, 1998, 355). A pass then moves as far as two that use the old sums.
+Half-sets know nothing of each other, so that they are gone through side by side where there is
+room: a processor's cores, or the host and its accelerator, have work for both.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from operator import add
 
 import jax
@@ -19,7 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from jaxrelax.geometry import project_to_so3
-from jaxrelax.imaging import volume_radius
+from jaxrelax.imaging import half_shape, volume_radius
 from jaxrelax.inference import Mixture, significant
 from jaxrelax.reconstruction import (
     Candidates,
@@ -32,7 +34,16 @@ from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.programs import accumulate_program
 from jaxrelax.refinement.score_maps import kept_share, score_map, slice_power
 from jaxrelax.refinement.scoring import ScoredBatch, register_volume, scored_batches
+from jaxrelax.refinement.side_by_side import Side, both
 from jaxrelax.refinement.state import State
+
+# Of an expectation: sums over images, and of what was expected from the maps.
+SUMMED = (
+    "residual", "count", "rotation_moment_rad2", "shift_moment_angstrom2", "counted", "nats",
+    "power",
+)  # fmt: skip
+# Half-sets are gone through side by side where the volume of one is not larger.
+SIDE_BY_SIDE_BYTES = 2**30
 
 
 @dataclass
@@ -87,14 +98,8 @@ def expectation(
         WorkerLost: another process has ended.
     """
     n, registers = len(problem.particles), problem.n_registers
-    keep_folds = problem.n_folds if n_folds is None else n_folds
-    workers = problem.workers
-    radius = volume_radius(accumulate_shell)
-    search = state.search(problem)
-    score_rung = problem.rung(state.score_shell)
-    latest = state.sums()
     result = Expectation(
-        sums=[[], []],
+        sums=[],
         rotations=state.rotations.copy(),
         origins_angstrom=state.origins_angstrom.copy(),
         registers=np.zeros((n, registers), np.float32),
@@ -104,40 +109,100 @@ def expectation(
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
     )
-    for half, fold in itertools.product((0, 1), range(problem.n_folds)):
-        groups = problem.batches(half + 1, fold)
-        parts, power = _map_without(problem, state, latest, half, fold)
-        result.power += power / (2 * problem.n_folds)
-        volume = register_volume(problem, parts.symmetric, parts.asymmetric, score_rung)
-        mixture = _mixture(problem, state, parts)
-        if keep_folds > 1 or fold == 0:
-            accumulator = workers.one_each(empty_accumulator(radius))
-        for group, all_rows in groups:
-            rows = problem.mine(all_rows)
-            geometry = problem.geometry(group, accumulate_shell, score_rung)
-            insert = accumulate_program(problem, group, accumulate_shell, score_rung)
-            for batch in scored_batches(
-                problem, state, volume, group, rows, geometry, search, mixture
-            ):
-                kept = batch.kept
-                if weights_override is not None:
-                    kept = weights_override[batch.rows]
-                for candidates in _candidates(problem, kept, batch):
-                    accumulator = insert(accumulator, batch.images, candidates)
-                _record(problem, state, group, geometry, batch, result)
-                if on_batch is not None:
-                    on_batch(len(batch.rows))
-        if keep_folds > 1 or fold == problem.n_folds - 1:
-            own = ShellSums.of(completed(workers.summed(accumulator)), accumulate_shell)
-            done = ShellSums(workers.total(own.values), accumulate_shell)
-            result.sums[half].append(done)
-            if keep_folds > 1 and latest:
-                latest[half][fold] = done.resized(latest[half][fold].max_shell)
+    latest = state.sums()
+    passes = [
+        _HalfPass(
+            problem, state, half, accumulate_shell,
+            keep_folds=problem.n_folds if n_folds is None else n_folds,
+            weights_override=weights_override,
+            latest=latest[half] if latest else [],
+            # Rows of images are written into the same arrays, sums are each half-set's own.
+            result=replace(
+                result, sums=[[]], residual=np.zeros_like(result.residual),
+                count=np.zeros_like(result.count),
+            ),
+        )
+        for half in (0, 1)
+    ]  # fmt: skip
+    both(
+        *(partial(one.run, on_batch=on_batch) for one in passes), alone=_one_by_one(problem, state)
+    )
+    for one in passes:
+        result.sums += one.result.sums
+        for name in SUMMED:
+            setattr(result, name, getattr(result, name) + getattr(one.result, name))
     _put_together(problem, result)
     result.rotation_moment_rad2 /= 3 * max(result.counted, 1.0)
     result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
     result.nats /= n
     return result
+
+
+def _one_by_one(problem: Problem, state: State) -> bool:
+    """Whether half-sets are gone through one after another.
+
+    Side by side, maps of one are made while images of the other are scored. That takes two
+    volumes at once; and devices and processes that wait for each other need one order of things.
+    """
+    workers = problem.workers
+    voxels = np.prod(half_shape(volume_radius(problem.rung(state.score_shell))))
+    volume_bytes = 8 * int(voxels) * (problem.n_registers + 1)
+    return workers.count > 1 or len(workers.devices) > 1 or volume_bytes > SIDE_BY_SIDE_BYTES
+
+
+@dataclass
+class _HalfPass:
+    """The pass over the images of one half-set, fold by fold."""
+
+    problem: Problem
+    state: State
+    half: int
+    accumulate_shell: int
+    keep_folds: int
+    weights_override: Float32[np.ndarray, "n registers"] | None
+    latest: list[ShellSums]  # newest sums of the folds; empty in the first iteration
+    result: Expectation
+
+    def run(self, side: Side, on_batch: Callable[[int], None] | None) -> None:
+        """Go through the folds, unless the other half-set fails."""
+        problem, state, result = self.problem, self.state, self.result
+        workers, shell = problem.workers, self.accumulate_shell
+        radius = volume_radius(shell)
+        search = state.search(problem)
+        score_rung = problem.rung(state.score_shell)
+        for fold in range(problem.n_folds):
+            groups = problem.batches(self.half + 1, fold)
+            parts, power = _map_without(problem, state, self.latest, self.half, fold)
+            result.power += power / (2 * problem.n_folds)
+            volume = register_volume(problem, parts.symmetric, parts.asymmetric, score_rung)
+            mixture = _mixture(problem, state, parts)
+            if self.keep_folds > 1 or fold == 0:
+                accumulator = workers.one_each(empty_accumulator(radius))
+            for group, all_rows in groups:
+                rows = problem.mine(all_rows)
+                geometry = problem.geometry(group, shell, score_rung)
+                insert = accumulate_program(problem, group, shell, score_rung)
+                for batch in scored_batches(
+                    problem, state, volume, group, rows, geometry, search, mixture
+                ):
+                    kept = batch.kept
+                    if self.weights_override is not None:
+                        kept = self.weights_override[batch.rows]
+                    for candidates in _candidates(problem, kept, batch):
+                        accumulator = insert(accumulator, batch.images, candidates)
+                    _record(problem, state, group, geometry, batch, result)
+                    if on_batch is not None:
+                        side.call(on_batch, len(batch.rows))
+                    if group == groups[-1][0]:
+                        side.go_on()
+                    if side.stopped:
+                        return
+            if self.keep_folds > 1 or fold == problem.n_folds - 1:
+                own = ShellSums.of(completed(workers.summed(accumulator)), shell)
+                done = ShellSums(workers.total(own.values), shell)
+                result.sums[0].append(done)
+                if self.keep_folds > 1 and self.latest:
+                    self.latest[fold] = done.resized(self.latest[fold].max_shell)
 
 
 def _put_together(problem: Problem, result: Expectation):
@@ -148,13 +213,7 @@ def _put_together(problem: Problem, result: Expectation):
             ("rotations", "origins_angstrom", "registers", "symmetric", "junk", "log_gain"),
             lambda array: workers.rows(array, problem.own),
         ),
-        (
-            (
-                *("residual", "count", "counted", "nats"),
-                *("rotation_moment_rad2", "shift_moment_angstrom2"),
-            ),
-            workers.total,
-        ),
+        (tuple(name for name in SUMMED if name != "power"), workers.total),
         (("power",), workers.agreed),
     ):
         for name in names:
@@ -167,14 +226,13 @@ def total(folds: list[ShellSums]) -> ShellSums:
 
 
 def _map_without(
-    problem: Problem, state: State, latest: list[list[ShellSums]], half: int, fold: int
+    problem: Problem, state: State, folds: list[ShellSums], half: int, fold: int
 ) -> tuple[IsotypicParts, float]:
     """The map that scores a fold, and the power by which it tells registers apart."""
-    if not latest:
+    if not folds:
         index = (half * problem.n_folds + fold) * len(state.symmetric) // (2 * problem.n_folds)
         return IsotypicParts(state.symmetric[index], state.asymmetric[index]), 0.0
     prior = state.prior()
-    folds = latest[half]
     if problem.cross_fitted:
         folds = folds[:fold] + folds[fold + 1 :]
     parts = score_map(problem, total(folds), half, prior, kept_share(problem))

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int
 
+from jaxrelax.imaging import resample_map
 from jaxrelax.inference import entropy
 from jaxrelax.io import Particles
 from jaxrelax.reconstruction import (
@@ -102,10 +103,9 @@ def finish(
         # What is said of the registers is said of those that are written.
         expected = float(found.registers.max(axis=1).mean())
         evidence = dataclasses.replace(evidence, expected_accuracy=expected)
-    kept = [
-        symmetrise(unregularised_map(problem, total(folds), problem.last_shell), problem.subgroup)
-        for folds in found.sums
-    ]
+    raw = [unregularised_map(problem, total(folds), problem.last_shell) for folds in found.sums]
+    # A working box may be larger than that of the map.
+    kept = [symmetrise(resample_map(m, problem.map_box), problem.subgroup) for m in raw]
     sphere = problem.sphere(problem.map_box)
     aligned = align_parts(
         problem, [split_parts(problem, m * sphere) for m in kept], problem.last_shell, rung, sphere

@@ -1,0 +1,101 @@
+"""Two pieces of work in two threads: when they begin, and how they stop."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from jaxrelax.refinement import Local, Relax, prepare
+from jaxrelax.refinement import expectation as module
+from jaxrelax.refinement.expectation import expectation
+from jaxrelax.refinement.side_by_side import both
+from tests.refinement.conftest import TINY, DataSet
+
+PATIENCE_S = 20.0
+
+
+def test_the_second_begins_when_the_first_says_so():
+    begun, said = threading.Event(), []
+
+    def first(side):
+        assert not begun.wait(0.1)
+        side.go_on()
+        assert begun.wait(PATIENCE_S)
+        side.call(said.append, "first")
+
+    def second(side):
+        begun.set()
+        side.call(said.append, "second")
+
+    both(first, second)
+    assert sorted(said) == ["first", "second"]
+
+
+def test_the_second_begins_at_the_latest_when_the_first_has_ended():
+    done = []
+    both(lambda _: None, lambda _: done.append(threading.current_thread()))
+    assert done != [threading.main_thread()]
+
+
+def test_alone_they_run_one_after_the_other_in_this_thread():
+    done = []
+    for_each = [lambda _, i=i: done.append((i, threading.current_thread())) for i in range(2)]
+    both(*for_each, alone=True)
+    assert done == [(0, threading.main_thread()), (1, threading.main_thread())]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_raises_the_other_stops(failing):
+    begun, stopped = threading.Event(), []
+
+    def fails(side):
+        side.go_on()
+        assert begun.wait(PATIENCE_S)
+        raise OSError("a disk is gone")
+
+    def works(side):
+        side.go_on()
+        begun.set()
+        for _ in range(int(100 * PATIENCE_S)):
+            if side.stopped:
+                stopped.append(True)
+                return
+            threading.Event().wait(0.01)
+
+    with pytest.raises(OSError, match="a disk is gone"):
+        both(*((fails, works) if failing == 0 else (works, fails)))
+    assert stopped == [True]
+
+
+def test_the_second_does_not_begin_where_the_first_failed():
+    begun = []
+
+    def fails(_):
+        raise OSError("a disk is gone")
+
+    with pytest.raises(OSError, match="a disk is gone"):
+        both(fails, lambda _: begun.append(True))
+    assert begun == []
+
+
+def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path, monkeypatch):
+    data = DataSet(tmp_path, **TINY)
+    setup = prepare(data.star, data.reference, mode=Local(), relax=Relax("C4"))
+    shell = setup.problem.accumulated(setup.state.score_shell, grow=False)
+    threads = set()
+
+    def counted(images):
+        threads.add(threading.current_thread())
+        counted.images += images
+
+    counted.images = 0
+    together = expectation(setup.problem, setup.state, shell, on_batch=counted)
+    assert counted.images == len(setup.problem.particles)
+    assert len(threads) == 2
+    monkeypatch.setattr(module, "SIDE_BY_SIDE_BYTES", 0)
+    apart = expectation(setup.problem, setup.state, shell)
+    for name in ("rotations", "origins_angstrom", "registers", "residual", "nats", "counted"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(apart, name), err_msg=name)
+    for one, other in zip(together.sums, apart.sums, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a.values, b.values)
