@@ -16,7 +16,10 @@ class Callback:
         """Before the first iteration (or the first after a resume)."""
 
     def on_batch(self, images: int) -> None:
-        """After each batch of images of an iteration, of this process if there are several."""
+        """After each batch of images of an iteration, of this process if there are several.
+
+        Half-sets may be in threads of their own: any of the two may call, never both at once.
+        """
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """After each iteration."""

@@ -89,7 +89,8 @@ def expectation(
             are still cross-fitted, only the sums are not kept apart (nor used before the end).
         weights_override: register weights to accumulate with instead of the posterior (for the
             first iteration, before any map tells registers apart).
-        on_batch: called with the number of images done by this process.
+        on_batch: called with the number of images done by this process, from either half-set's
+            thread but never from both at once.
 
     Returns:
         the whole result, in every process: each goes through its own images.
@@ -124,9 +125,8 @@ def expectation(
         )
         for half in (0, 1)
     ]  # fmt: skip
-    both(
-        *(partial(one.run, on_batch=on_batch) for one in passes), alone=_one_by_one(problem, state)
-    )
+    first, second = (partial(one.run, on_batch=on_batch) for one in passes)
+    both(first, second, alone=_one_by_one(problem, state))
     for one in passes:
         result.sums += one.result.sums
         for name in SUMMED:
