@@ -43,8 +43,8 @@ class Relion:
         Args:
             data: folder with ``particles.star``.
             numbers: of images; table ``first_N.star`` has N of them.
-            poses: keep orientations and origins; ``first_N_blind.star`` is without them, too,
-                where not.
+            poses: without, ``first_N_blind.star`` is written too, which has no orientations,
+                origins and half-sets.
         """
         n = max(numbers)
         particles = read_particles(data / "particles.star").select(np.arange(n))

@@ -22,8 +22,7 @@ from jaxrelax.imaging.slices import OVERSAMPLING, FourierVolume, half_shape
 def working_box(max_shell: int) -> int:
     """An even box whose oversampled transform serves slices up to ``max_shell``.
 
-    The smallest that has no prime factor above 5: at others a Fourier transform takes up to half as
-    long again.
+    The smallest without a prime factor above 5: Fourier transforms of others are slower.
     """
     return 2 * int(scipy.fft.next_fast_len(max_shell + 1, real=True))  # pyright: ignore
 

@@ -72,8 +72,8 @@ def accumulate(
 ) -> Accumulator:
     """Add a batch at the candidates' poses. ``batch.weights`` decide the band and the noise.
 
-    Candidates are gone through in chunks whose temporaries fit the cache: on CPU that is almost
-    three times as fast, and memory does not depend on their number.
+    Candidates are gone through in chunks whose temporaries fit the cache: that is faster on CPU,
+    and memory does not depend on their number.
     """
     size = equal_part(len(candidates.row), fitting(POINT_BYTES * geometry.packing.n_pixels))
     chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), candidates)

@@ -151,8 +151,6 @@ def prepare(
     values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
     box, pixel = optics.box, optics.pixel_size_angstrom
     diameter = _diameter(particle_diameter, values, pixel)
-    # As it was given: its scale, fitted to the images, may be rounded differently elsewhere.
-    reference_hash = array_hash(values)
     workers = available_workers(devices)
     half_set = _half_sets(particles, seed)
     folds = relax.cross_fit if relax is not None else 5
