@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -114,15 +115,15 @@ class Relion:
             "--auto_local_healpix_order", "4", "--offset_range", str(SHIFT_RANGE_PX),
             "--offset_step", str(SHIFT_STEP_PX), "--j", str(each),
         ]  # fmt: skip
-        began = time.perf_counter()
+        began, processor = time.perf_counter(), _processor_seconds()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._call(command, limit_seconds)
-        seconds = time.perf_counter() - began
+        seconds, processor = time.perf_counter() - began, _processor_seconds() - processor
         refined = self.folder / "refined"
         converged = (refined / "run_class001.mrc").is_file()
         if converged:
             return AutoRefined(
-                seconds, len(list(refined.glob("run_it*_data.star"))) - 1, True,
+                seconds, processor, len(list(refined.glob("run_it*_data.star"))) - 1, True,
                 self._in_order(refined / "run_data.star"),
                 tuple(_map(refined / f"run_half{h}_class001_unfil.mrc") for h in (1, 2)),
             )  # fmt: skip
@@ -134,7 +135,8 @@ class Relion:
         if last < 1:
             raise SystemExit(f"RELION made less than two iterations in {limit_seconds:.0f} s")
         return AutoRefined(
-            seconds, last, False, self._in_order(refined / f"run_it{last:03d}_data.star"),
+            seconds, processor, last, False,
+            self._in_order(refined / f"run_it{last:03d}_data.star"),
             tuple(_map(refined / f"run_it{last:03d}_half{h}_class001.mrc") for h in (1, 2)),
         )  # fmt: skip
 
@@ -189,7 +191,8 @@ class Relion:
 class AutoRefined:
     """An auto-refinement, converged or stopped."""
 
-    seconds: float
+    seconds: float  # of wall time
+    processor_seconds: float  # of all its processes
     iterations: int
     converged: bool
     particles: Particles  # in the order of the stack
@@ -201,6 +204,12 @@ def require(*programs: str):
     for program in programs:
         if shutil.which(program) is None:
             raise SystemExit(f"{program} is not on the PATH")
+
+
+def _processor_seconds() -> float:
+    """Of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _map(path: Path) -> Float32[np.ndarray, "n n n"]:
