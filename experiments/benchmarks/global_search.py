@@ -50,6 +50,7 @@ from jaxrelax.refinement.scoring import prepared_batches
 
 BOX, PIXEL, DIAMETER = 128, 2.6, 216.0
 GEMM = 2048
+ANYWHERE_PX = 1e3
 NEAR_DEG = 20.0  # of the grid point nearest to the truth, in the worst case
 
 
@@ -70,10 +71,17 @@ def start(n: int) -> Poses:
     return Poses(*nothing, *nothing)
 
 
-def candidates(search: GlobalSearch, geometry, n: int):
+def prior_of(sigma_px: float) -> PosePrior:
+    """Of origins alone; the search knows nothing of orientations."""
+    return PosePrior(jnp.float32(1.0), jnp.float32(sigma_px))
+
+
+def candidates(search: GlobalSearch, geometry, n: int, sigma_px: float):
     """The compiled first half of the search."""
     return jax.jit(
-        lambda target, batch: search._candidates(target, batch, geometry.inner(), start(n))
+        lambda target, batch: search._candidates(
+            target, batch, geometry.inner(), start(n), prior_of(sigma_px)
+        )
     )
 
 
@@ -105,12 +113,12 @@ def rates(order: int, images: int) -> None:
     product = jax.jit(lambda a: a @ a)
     flops = 2 * GEMM**3 / fastest(lambda: product(square))
 
-    first = candidates(search, geometry, images)
+    first = candidates(search, geometry, images, ANYWHERE_PX)
     grid_time = fastest(lambda: first(target, batch)) / images
     whole = jax.jit(
         lambda target, batch: search(
             target, batch, geometry.inner(), start(images),
-            PosePrior(jnp.float32(1.0), jnp.float32(1.0)), shell + 1,
+            prior_of(ANYWHERE_PX), shell + 1,
         ).log_evidence
     )  # fmt: skip
     whole_time = fastest(lambda: whole(target, batch), 3) / images
@@ -161,9 +169,10 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
         jnp.asarray(low[None]), radius=volume_radius(rung), image_box=problem.map_box
     )
     geometry = problem.geometry(0, rung, rung)
+    sigma = float(np.sqrt(np.mean(truth.origins_angstrom**2)))
     search = global_search(
         resolution, diameter, symmetry, coarsest_order=order, finest_order=order,
-        n_candidates=16, n_modes=4,
+        n_candidates=16, n_modes=4, sigma_offset_angstrom=sigma,
     )  # fmt: skip
     target = search.prepare(volume, geometry)
     batch = next(
@@ -171,7 +180,8 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
             prepared_batches(problem, 0, rows, geometry, setup.state.noise_power[0], shell, images)
         )
     ).scored
-    rotations, _ = candidates(search, geometry, images)(target, batch)
+    sigma_px = sigma / geometry.pixel_size_angstrom
+    rotations, _ = candidates(search, geometry, images, sigma_px)(target, batch)
     flat = np.asarray(rotations, np.float64).reshape(-1, 3, 3)
     error = np.rad2deg(
         pose_error_mod_group(flat, np.repeat(truth.rotations, 16, axis=0), symmetry)
@@ -188,12 +198,13 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
 def score_error(search: GlobalSearch, target, volume, geometry, batch) -> tuple[float, float]:
     """Standard deviation over the grid, against exact sums over pixels, and of the exact ones."""
     some = 4
-    inner, low = geometry.inner(), np.asarray(target.low)
+    inner = geometry.inner()
+    low = search._low(inner)
     batch = ImageBatch(
         batch.data[:some, low], batch.ctf[:some, low], batch.weights[low], batch.valid[:some]
     )
     unmoved = jnp.zeros((1, 2))
-    got = grid_scores(batch, target.references, target.grid, unmoved, search.quarter)
+    got = grid_scores(batch, target.references, target.grid, unmoved, jnp.zeros(1), search.quarter)
     got = np.asarray(got.unfolded())[:, :, 0]
     exact = np.empty(got.shape)
     z, g = batch.ctf * batch.weights * batch.data, batch.ctf**2 * batch.weights

@@ -40,8 +40,10 @@ from jaxrelax.inference.pose_search import PosePosterior, PosePrior, Poses, Pose
 # the grid: peaks of the likelihood are about as wide.
 EDGE_SHARE = 0.6
 SHIFT_SHARE = 1.0 / 3.0  # of the resolution, from one shift to the next
-# Shifts within this many steps of the current origin: 21.
-SHIFT_RADIUS = np.sqrt(5.0)
+# Shifts lie in a disc of the first of these radii, in steps, that reaches so many standard
+# deviations of the prior. Few radii, as each is a program of its own; the first has 21 shifts.
+SHIFT_RADII = np.sqrt([5.0, 9.0, 13.0, 18.0, 25.0, 36.0, 49.0, 64.0])
+SHIFT_REACH = 2.5
 # Rings hold an object of at most this share of the box; a wider one is seen through that circle.
 WIDEST = 0.8
 # Of the sums of one chunk of images on the grid: what stays in the cache.
@@ -76,6 +78,8 @@ class GlobalSearch(PoseSearch):
         resolution_angstrom: the grid sees frequencies up to this.
         n_candidates: local maxima that are climbed in the band of the grid.
         n_modes: of these, the best, which are climbed in wider and wider bands up to everything.
+        shift_radius: of the disc of shifts around the centre of the prior, in steps of a third of
+            the resolution.
         n_draws: draws of its posterior at which an image goes into the map; 0: at its peaks.
         polish: how; its prior is as wide as the grid is coarse, and narrows as the band widens.
     """
@@ -87,6 +91,7 @@ class GlobalSearch(PoseSearch):
     resolution_angstrom: float
     n_candidates: int = 8
     n_modes: int = 4
+    shift_radius: float = float(SHIFT_RADII[0])
     n_draws: int = 4
     polish: GaussNewton = GaussNewton(n_steps=2)
 
@@ -130,14 +135,14 @@ class GlobalSearch(PoseSearch):
         diameter = min(self.diameter_angstrom / pixel, WIDEST * packing.box)
         grid = polar_grid(band, diameter, last)
         poses = jax.device_put(poses_of_directions(self.directions).astype(np.float32))
-        step = SHIFT_SHARE * self.resolution_angstrom / pixel
+        shifts = self._shift_step_px(geometry) * shift_grid(self.shift_radius)
         grid = jax.device_put(grid)
         return GridTarget(
             volume=volume,
             references=_references(volume, poses, grid, np.float32(scale)),
             poses=poses,
             neighbours=jax.device_put(direction_neighbours(self.directions, self.spacing_deg)),
-            shifts_px=jax.device_put((step * shift_grid()).astype(np.float32)),
+            shifts_px=jax.device_put(shifts.astype(np.float32)),
             grid=grid,
         )
 
@@ -152,19 +157,21 @@ class GlobalSearch(PoseSearch):
     ) -> PosePosterior:
         """Evidence and pose of every register near every mode.
 
-        The current pose is one of the candidates, and the centre of the shifts; the prior does not
-        count.
+        The current pose is one of the candidates. The prior says how far the particle is from where
+        it was picked, and nothing of orientations. It does not follow what was found: images with a
+        wrong pose would wander off, farther than the shifts of the grid lead back.
         """
-        starts = self._candidates(target, batch, geometry, poses)
+        starts = self._candidates(target, batch, geometry, poses, prior)
         current = (poses.rotations, poses.origins_px)
         weights, widths = (jnp.asarray(part) for part in self._levels(geometry))
         turn = np.float32(np.deg2rad(self.spacing_deg))
-        move = target.shifts_px.max() / SHIFT_RADIUS
+        move = np.float32(self._shift_step_px(geometry))
 
         def climb(band: ImageBatch, pixels: ImageGeometry, start, width):
             """Posterior of one mode of every image in one band."""
             flat = PosePrior(width * turn, width * move)
-            return self.polish(target.volume, band, pixels, Poses(*start, *start), flat, n_shells)
+            found = self.polish(target.volume, band, pixels, Poses(*start, *start), flat, n_shells)
+            return _under_prior(found, flat, prior, poses.prior_origins_px)
 
         # In the band of the grid first, where there are few pixels and many candidates.
         low = self._low(geometry)
@@ -249,12 +256,17 @@ class GlobalSearch(PoseSearch):
         weights = frequency[None] <= limits[:, None] * (1.0 + 1e-6)
         return weights.astype(np.float32), (2.0**-exponents).astype(np.float32)
 
-    def _candidates(self, target: GridTarget, batch: ImageBatch, geometry, poses: Poses):
+    def _shift_step_px(self, geometry: ImageGeometry) -> float:
+        return SHIFT_SHARE * self.resolution_angstrom / geometry.pixel_size_angstrom
+
+    def _candidates(self, target: GridTarget, batch: ImageBatch, geometry, poses, prior):
         """Rotations (modes, batch, 3, 3) and origins (modes, batch, 2) of the best maxima."""
         low = self._low(geometry)
         n, n_low = len(batch.data), len(low)
         packing = geometry.packing
-        centred = batch.data * shift_phases(poses.origins_px, packing)
+        centre = poses.prior_origins_px
+        centred = batch.data * shift_phases(centre, packing)
+        log_prior = -0.5 * jnp.sum((target.shifts_px / prior.sigma_shift_px) ** 2, axis=-1)
         weights = batch.weights[low]
         per_image = 4 * len(target.shifts_px) * len(target.poses) * _sums(target, self.quarter)
         size = int(2 ** np.clip(np.floor(np.log2(GRID_BYTES / per_image)), 0, 9))
@@ -266,7 +278,7 @@ class GlobalSearch(PoseSearch):
             data, ctf = images
             chunk = ImageBatch(data, ctf, weights, jnp.ones(len(data), bool))
             scores = grid_scores(
-                chunk, target.references, target.grid, target.shifts_px, self.quarter
+                chunk, target.references, target.grid, target.shifts_px, log_prior, self.quarter
             )
             best = best_candidates(scores, target.neighbours, target.shifts_px, self.n_candidates)
             return best.rotations(target.poses), best.shifts_px
@@ -276,7 +288,7 @@ class GlobalSearch(PoseSearch):
         rotations, shifts = jax.tree.map(
             lambda x: jnp.swapaxes(x.reshape(n, *x.shape[2:]), 0, 1), found
         )
-        return rotations, poses.origins_px[None] + shifts
+        return rotations, centre[None] + shifts
 
 
 def global_search(
@@ -288,6 +300,7 @@ def global_search(
     finest_order: int,
     n_candidates: int,
     n_modes: int,
+    sigma_offset_angstrom: float = 0.0,
     tilt_range_deg: tuple[float, float] = (0.0, 180.0),
 ) -> GlobalSearch:
     """The search whose grid is as fine as a resolution needs, within limits.
@@ -300,6 +313,8 @@ def global_search(
             are compared up to that resolution only.
         n_candidates, n_modes: see :class:`GlobalSearch`; at most as many as there are directions:
             large groups leave few.
+        sigma_offset_angstrom: standard deviation, along either axis, of where the particle is from
+            where it was picked; the shifts reach as far.
         tilt_range_deg: only directions are searched that have a mate whose angle to the z axis is
             in this range.
 
@@ -316,23 +331,25 @@ def global_search(
     directions = directions_in_tilt_range(directions, group, tilt_range_deg)
     if len(directions) == 0:
         raise ValueError(f"no direction has a tilt in {tilt_range_deg} degrees")
+    resolution = max(resolution_angstrom, finest_resolution_angstrom(order, diameter_angstrom))
+    reach = SHIFT_REACH * sigma_offset_angstrom / (SHIFT_SHARE * resolution)
     return GlobalSearch(
         directions=directions,
         operators=group.operators.astype(np.float32),
         spacing_deg=healpix_spacing_deg(order),
         diameter_angstrom=diameter_angstrom,
-        resolution_angstrom=max(
-            resolution_angstrom, finest_resolution_angstrom(order, diameter_angstrom)
-        ),
+        resolution_angstrom=resolution,
         n_candidates=min(n_candidates, len(directions)),
         n_modes=min(n_modes, len(directions)),
+        shift_radius=next((float(r) for r in SHIFT_RADII if r >= reach), float(SHIFT_RADII[-1])),
     )
 
 
-def shift_grid() -> Float64[np.ndarray, "shifts 2"]:
+def shift_grid(radius: float = SHIFT_RADII[0]) -> Float64[np.ndarray, "shifts 2"]:
     """Integer shifts within a disc, in steps."""
-    x, y = np.meshgrid(*[np.arange(-3, 4)] * 2)
-    inside = np.hypot(x, y) <= SHIFT_RADIUS + 1e-9
+    along = np.arange(-np.ceil(radius), np.ceil(radius) + 1)
+    x, y = np.meshgrid(along, along)
+    inside = np.hypot(x, y) <= radius + 1e-9
     return np.stack([x[inside], y[inside]], axis=1).astype(np.float64)
 
 
@@ -343,6 +360,29 @@ def _references(volume: FourierVolume, poses, grid: PolarGrid, scale):
         volume.values[:, [volume.channels - 1, 2 * volume.channels - 1]], volume.radius
     )
     return references(last, poses, grid, scale)
+
+
+def _under_prior(
+    found: PosePosterior, flat: PosePrior, prior: PosePrior, centre_px: Float[Array, "batch 2"]
+) -> PosePosterior:
+    """A mode that was climbed without the prior of its origin: evidence, offset and covariance.
+
+    The prior hardly changes within a mode. Of orientations nothing is known beforehand; they have
+    no offset.
+    """
+    sigma = prior.sigma_shift_px
+    offset = (found.origins_px - centre_px[:, None]) / sigma
+    log_prior = -0.5 * jnp.sum(offset**2, axis=-1)
+    ratio = flat.scales() / prior.scales()
+    return eqx.tree_at(
+        lambda f: (f.log_evidence, f.offset, f.covariance),
+        found,
+        (
+            found.log_evidence + log_prior,
+            jnp.concatenate([jnp.zeros_like(found.offset[..., :3]), offset], axis=-1),
+            found.covariance * (ratio[:, None] * ratio[None, :])[None, None],
+        ),
+    )
 
 
 def _evidence(found: PosePosterior) -> Float[Array, " batch"]:

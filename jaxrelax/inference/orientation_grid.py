@@ -143,18 +143,20 @@ def grid_scores(
     refs: References,
     grid: PolarGrid,
     shifts_px: Float[Array, "shifts 2"],
+    log_prior: Float[Array, " shifts"],
     quarter: int,
 ) -> GridScores:
-    """Log-likelihood of every image at every in-plane angle, shift and direction.
+    """Log-posterior of every image at every in-plane angle, shift and direction.
 
     Up to a constant of the image. Memory grows with the product of all axes: work through images
     in chunks.
 
     Args:
-        batch: packed images, moved to their current origins.
+        batch: packed images, moved to where shifts count from.
         refs: projections (:func:`references`).
         grid: rings of the images' packing.
-        shifts_px: by which images are moved; RELION's origins relative to the current ones.
+        shifts_px: by which images are moved; RELION's origins relative to where they are.
+        log_prior: of the shifts.
         quarter: in-plane angles of a quarter turn (:func:`in_plane_angles`).
     """
     # The rings have their own area in place of the multiplicity of packed pixels.
@@ -193,8 +195,9 @@ def grid_scores(
         refs.power,
     )
     angle = psi * np.array(POWER_ORDERS, np.float32)[None]
+    log_prior = log_prior[None, None, :, None]
     return GridScores(
-        cosine_even - jnp.einsum("am,mbd->abd", np.cos(angle), powers.real)[:, :, None],
+        cosine_even - jnp.einsum("am,mbd->abd", np.cos(angle), powers.real)[:, :, None] + log_prior,
         sine_even - jnp.einsum("am,mbd->abd", np.sin(angle), powers.imag)[:, :, None],
         cosine_odd,
         sine_odd,

@@ -24,6 +24,8 @@ class Specimen(NamedTuple):
 
     diameter_angstrom: float
     group: PointGroup  # symmetry of the map that poses are searched against
+    # Standard deviation, along either axis, of where particles are from where they were picked.
+    sigma_offset_angstrom: float
 
 
 class Mode(eqx.Module):
@@ -204,6 +206,7 @@ class Homogeneous(Mode):
             resolution_angstrom, specimen.diameter_angstrom, specimen.group,
             coarsest_order=self.coarsest_order, finest_order=self.finest_order,
             n_candidates=self.n_candidates, n_modes=self.n_modes,
+            sigma_offset_angstrom=specimen.sigma_offset_angstrom,
             tilt_range_deg=self.tilt_range_deg,
         )  # fmt: skip
 

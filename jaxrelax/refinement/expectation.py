@@ -59,7 +59,8 @@ class Expectation:
     log_gain: Float32[np.ndarray, " n"]
     residual: Float64[np.ndarray, "groups shells"]
     count: Float64[np.ndarray, "groups shells"]
-    rotation_moment_rad2: float = 0.0  # posterior mean squared offset from the consensus, per axis
+    # Posterior mean squared offset from the centre of the prior, per axis.
+    rotation_moment_rad2: float = 0.0
     shift_moment_angstrom2: float = 0.0
     counted: float = 0.0  # images, junk by its probability
     nats: float = 0.0  # mean squared distance between a register's view and the symmetrised one
@@ -285,8 +286,8 @@ def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expecta
         shells, inner.packing.multiplicity, minlength=problem.n_shells
     )
     rotation, shift = batch.moments
-    result.rotation_moment_rad2 += rotation * np.deg2rad(state.sigma_rotation_deg) ** 2
-    result.shift_moment_angstrom2 += shift * state.sigma_shift_angstrom**2
+    result.rotation_moment_rad2 += rotation
+    result.shift_moment_angstrom2 += shift
 
 
 def _candidates(problem: Problem, weights, batch: ScoredBatch) -> Iterator[Candidates]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -37,6 +38,8 @@ STARTING_JUNK, SMALLEST_JUNK = 0.02, 1e-4
 JUMP_DEG = 10.0
 SMALLEST_ROTATION_PRIOR_DEG = 0.05
 SMALLEST_SHIFT_PRIOR_ANGSTROM = 0.05
+# Of where particles were picked; the first search has to find what they need.
+SMALLEST_OFFSET_ANGSTROM = 1.0
 
 
 def init(
@@ -105,6 +108,7 @@ def _start(
         noise_power=noise_power,
         sigma_rotation_deg=rotation,
         sigma_shift_angstrom=shift,
+        sigma_offset_angstrom=problem.resolution(shell),
         symmetric=symmetric,
         asymmetric=asymmetric,
         fsc=nothing,
@@ -161,10 +165,11 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         stage=state.stage,
     )  # fmt: skip
     maps = half_maps(problem, solved)
-    info = _report(problem, state, found, solved, maps)
+    widths = _prior_widths(problem, state, found)
+    info = _report(problem, state, found, solved, maps, widths)
     # Sums are the same bits in all processes, what follows from them may be rounded differently.
     solved = solved._replace(halves=[], raw=[])
-    solved, maps, info = problem.workers.agreed((solved, maps, info))
+    solved, maps, info, widths = problem.workers.agreed((solved, maps, info, widths))
     search = state.search(problem)
     searched_globally = search.is_global
     row = info.row() | {
@@ -199,8 +204,9 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         registers=found.registers,
         log_gain=found.log_gain,
         noise_power=problem.noise.update(state.noise_power, found.residual, found.count),
-        sigma_rotation_deg=info.sigma_rotation_deg,
-        sigma_shift_angstrom=info.sigma_shift_angstrom,
+        sigma_rotation_deg=widths.rotation_deg,
+        sigma_shift_angstrom=widths.shift_angstrom,
+        sigma_offset_angstrom=widths.offset_angstrom,
         symmetric=np.stack([p.symmetric for p in maps]).astype(np.float32),
         asymmetric=np.stack([p.asymmetric for p in maps]).astype(np.float32),
         fsc=solved.fsc,
@@ -234,10 +240,10 @@ def _plain(problem: Problem) -> bool:
 
 
 def _report(
-    problem: Problem, state: State, found: Expectation, solved: Maximisation, maps
+    problem: Problem, state: State, found: Expectation, solved: Maximisation, maps, widths
 ) -> StepInfo:
     """The scalars of an iteration."""
-    widths = _prior_widths(problem, state, found)
+    searched_globally = state.search(problem).is_global
     best, before = found.registers.argmax(axis=1), state.registers.argmax(axis=1)
     rms = [np.sqrt(np.mean(p.symmetric**2)) for p in maps]
     rms_asymmetric = [np.sqrt(np.mean(p.asymmetric**2)) for p in maps]
@@ -265,8 +271,10 @@ def _report(
         amplitude=state.amplitude,
         symmetric_fraction=state.symmetric_fraction,
         junk_fraction=state.junk_fraction,
-        sigma_rotation_deg=widths[0],
-        sigma_shift_angstrom=widths[1],
+        sigma_rotation_deg=widths.rotation_deg,
+        sigma_shift_angstrom=(
+            widths.offset_angstrom if searched_globally else widths.shift_angstrom
+        ),
         seconds=0.0,
     )
 
@@ -331,11 +339,27 @@ def _junk(problem: Problem) -> bool:
     return problem.relax is not None and problem.relax.junk
 
 
-def _prior_widths(problem: Problem, state: State, found) -> tuple[float, float]:
+class _Widths(NamedTuple):
+    """Standard deviations of the pose priors, see State."""
+
+    rotation_deg: float
+    shift_angstrom: float
+    offset_angstrom: float
+
+
+def _prior_widths(problem: Problem, state: State, found: Expectation) -> _Widths:
     """Empirical-Bayes widths of the pose prior: the posterior's mean squared offset."""
     search = state.search(problem)
-    if not problem.mode.learns_prior or search.is_global or search.holds_poses:
-        return state.sigma_rotation_deg, state.sigma_shift_angstrom
-    rotation = float(np.rad2deg(np.sqrt(found.rotation_moment_rad2)))
+    widths = _Widths(
+        state.sigma_rotation_deg, state.sigma_shift_angstrom, state.sigma_offset_angstrom
+    )
     shift = float(np.sqrt(found.shift_moment_angstrom2))
-    return max(rotation, SMALLEST_ROTATION_PRIOR_DEG), max(shift, SMALLEST_SHIFT_PRIOR_ANGSTROM)
+    if search.is_global:
+        return widths._replace(offset_angstrom=max(shift, SMALLEST_OFFSET_ANGSTROM))
+    if not problem.mode.learns_prior or search.holds_poses:
+        return widths
+    rotation = float(np.rad2deg(np.sqrt(found.rotation_moment_rad2)))
+    return widths._replace(
+        rotation_deg=max(rotation, SMALLEST_ROTATION_PRIOR_DEG),
+        shift_angstrom=max(shift, SMALLEST_SHIFT_PRIOR_ANGSTROM),
+    )

@@ -152,9 +152,11 @@ class Problem:
         """Last shell of a map that is not in the margin, where it falls to nothing."""
         return accumulated - MARGIN
 
-    def search(self, score_shell: int, poses_settled: bool) -> PoseSearch:
+    def search(
+        self, score_shell: int, poses_settled: bool, sigma_offset_angstrom: float
+    ) -> PoseSearch:
         """How poses are searched when images are scored up to a shell."""
-        specimen = Specimen(self.particle_diameter_angstrom, self.group)
+        specimen = Specimen(self.particle_diameter_angstrom, self.group, sigma_offset_angstrom)
         return self.mode.search(specimen, self.resolution(score_shell), poses_settled)
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:

@@ -68,7 +68,7 @@ class ScoredBatch:
     junk: Float32[np.ndarray, " m"]  # and of junk
     gain: Float32[np.ndarray, " m"]
     residual: Float32[np.ndarray, " shells"]
-    moments: tuple[float, float]  # sums of squared offsets, in prior standard deviations
+    moments: tuple[float, float]  # sums of squared offsets from the prior's centre: rad², Å²
     counted: float  # images that residual and moments count, junk by its probability
 
 
@@ -129,9 +129,10 @@ def scored_batches(
     target = problem.workers.everywhere(search.prepare(volume, geometry))
     size = problem.batch_size(geometry.n_inner)
     everywhere = problem.workers.everywhere
+    sigma_shift = state.sigma_offset_angstrom if search.is_global else state.sigma_shift_angstrom
     prior = PosePrior(
         everywhere(np.float32(np.deg2rad(state.sigma_rotation_deg))),
-        everywhere(np.float32(state.sigma_shift_angstrom / pixel)),
+        everywhere(np.float32(sigma_shift / pixel)),
     )
     mixture = everywhere(registers_alone(problem) if mixture is None else mixture)
     # Of this pass: another one draws other poses, a resumed run the same.
@@ -140,7 +141,7 @@ def scored_batches(
         problem, group, rows, geometry, state.noise_power[group], state.score_shell, size
     ):
         chosen, m = batch.rows, len(batch.rows)
-        poses = _poses(problem, state, batch.padded, pixel)
+        poses = _poses(problem, state, batch.padded, pixel, search)
         (peaks, placed, modes), sums, belief, evidence, kept, gain, symmetric = score(
             target, batch.scored, poses, prior, mixture, key,
             problem.workers.split(batch.padded.astype(np.int32)),
@@ -170,7 +171,10 @@ def scored_batches(
             junk=np.asarray(belief.junk)[:m],
             gain=np.asarray(gain)[:m],
             residual=np.asarray(sums[0]),
-            moments=(float(sums[1]), float(sums[2])),
+            moments=(
+                float(sums[1]) * np.deg2rad(state.sigma_rotation_deg) ** 2,
+                float(sums[2]) * sigma_shift**2,
+            ),
             counted=float(sums[3]),
         )
 
@@ -212,7 +216,11 @@ def batches_at(
         )
 
 
-def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:
+def _poses(problem: Problem, state: State, rows, pixel: float, search: PoseSearch) -> Poses:
+    # A global search looks around where particles were picked, see GlobalSearch.
+    picked = problem.particles.origins_angstrom
+    origins = picked if search.is_global else state.prior_origins_angstrom
+
     def single(values):
         return problem.workers.split(values.astype(np.float32))
 
@@ -220,5 +228,5 @@ def _poses(problem: Problem, state: State, rows, pixel: float) -> Poses:
         rotations=single(state.rotations[rows]),
         origins_px=single(state.origins_angstrom[rows] / pixel),
         prior_rotations=single(state.prior_rotations[rows]),
-        prior_origins_px=single(state.prior_origins_angstrom[rows] / pixel),
+        prior_origins_px=single(origins[rows] / pixel),
     )

@@ -28,7 +28,8 @@ class State:
     score_shell: int  # last shell that scores images
     rotations: Float64[np.ndarray, "n 3 3"]
     origins_angstrom: Float64[np.ndarray, "n 2"]
-    # Where the pose prior is centred: the poses of the input, or the last ones of a global search.
+    # Where the prior of a local search is centred: the poses of the input, or the last ones of a
+    # global search.
     prior_rotations: Float64[np.ndarray, "n 3 3"]
     prior_origins_angstrom: Float64[np.ndarray, "n 2"]
     registers: Float32[np.ndarray, "n registers"]  # posterior
@@ -36,6 +37,8 @@ class State:
     noise_power: Float64[np.ndarray, "groups all_shells"]
     sigma_rotation_deg: float
     sigma_shift_angstrom: float
+    # Standard deviation of origins from those of the input: the prior of a global search.
+    sigma_offset_angstrom: float
     symmetric: Float32[np.ndarray, "m b b b"]
     asymmetric: Float32[np.ndarray, "m b b b"]
     fsc: Float64[np.ndarray, " shells"]
@@ -103,7 +106,7 @@ class State:
             return FixedPoses()
         # While asymmetry is sought the map still changes, and with it what images show best.
         settled = self.stage == "settle" and poses_settled(self.history)
-        return problem.search(self.score_shell, settled)
+        return problem.search(self.score_shell, settled, self.sigma_offset_angstrom)
 
     def sums(self) -> list[list[ShellSums]]:
         """Sums by half-set and fold, empty where maps are given instead."""
@@ -144,7 +147,8 @@ class StepInfo:
         amplitude: factor of the asymmetric part's gain, calibrated by the other half-set's images.
         symmetric_fraction: of the particles, those that fit the symmetrised map better.
         junk_fraction: of the images, those that show no particle.
-        sigma_rotation_deg, sigma_shift_angstrom: width of the pose prior after it.
+        sigma_rotation_deg, sigma_shift_angstrom: width of the pose prior after it; of a global
+            search that of origins around those of the input.
         seconds: wall time.
     """
 

@@ -21,6 +21,7 @@ from jaxrelax.inference import (
     finest_resolution_angstrom,
     global_search,
 )
+from jaxrelax.inference.global_search import shift_grid
 from jaxrelax.reconstruction import rotate_map
 from tests.inference.conftest import (
     BOX,
@@ -34,7 +35,7 @@ from tests.inference.conftest import (
 PIXEL, DIAMETER = 3.0, 60.0
 BAND = BOX * PIXEL / SHELL
 IMAGES = 12
-NO_PRIOR = PosePrior(jnp.float32(1.0), jnp.float32(1.0))
+NO_PRIOR = PosePrior(jnp.float32(1.0), jnp.float32(1e3))
 SIZES = {"coarsest_order": 1, "finest_order": 2, "n_candidates": 8, "n_modes": 3}
 
 
@@ -67,13 +68,13 @@ def nowhere(n=IMAGES):
     return Poses(*start, *start)
 
 
-def searched(search, volume, batch):
+def searched(search, volume, batch, poses=None, prior=NO_PRIOR):
     target = search.prepare(volume, geometry_of_images())
     return jax.jit(
-        lambda target, batch: search(
-            target, batch, geometry_of_images(), nowhere(), NO_PRIOR, N_SHELLS
+        lambda target, batch, poses, prior: search(
+            target, batch, geometry_of_images(), poses, prior, N_SHELLS
         )
-    )(target, batch)
+    )(target, batch, poses or nowhere(), prior)
 
 
 def best_of(found):
@@ -97,6 +98,59 @@ def test_poses_and_shifts_are_found_from_nothing(clear):
     assert np.sum(error < 3.0) >= IMAGES - 1
     right = error < 3.0
     assert np.abs(origins[right] + shifts[right]).max() < 0.2
+
+
+def test_images_that_wandered_off_are_found_again(clear):
+    search, _, volume, batch, rotations, shifts = clear
+    lost = nowhere()
+    lost = Poses(
+        lost.rotations, lost.origins_px + 14.0, lost.prior_rotations, lost.prior_origins_px
+    )
+    estimated, origins = best_of(searched(search, volume, batch, lost))
+    error = np.rad2deg(pose_error_mod_group(estimated, rotations, point_group("C1")))
+    assert np.sum(error < 3.0) >= IMAGES - 1
+    assert np.abs(origins + shifts)[error < 3.0].max() < 0.2
+
+
+def test_the_prior_of_origins_counts_beside_the_image(clear):
+    search, found, volume, batch, *_ = clear
+    prior = PosePrior(jnp.float32(1.0), jnp.float32(2.0))
+    under = searched(search, volume, batch, prior=prior)
+    image = np.arange(IMAGES)
+    best = np.asarray(found.log_evidence).argmax(axis=1)
+    again = np.asarray(under.log_evidence).argmax(axis=1)
+    offset = np.asarray(under.offset)[image, again]
+    origins = np.asarray(under.origins_px)[image, again]
+    # In units of the prior, around its centre; nothing is known of orientations beforehand.
+    np.testing.assert_allclose(offset[:, 3:], origins / 2.0, atol=1e-5)
+    assert np.all(offset[:, :3] == 0.0)
+    # The images are clear enough that it changes their evidence, and not their poses.
+    np.testing.assert_allclose(origins, found.origins_px[image, best], atol=0.02)
+    np.testing.assert_allclose(
+        np.asarray(under.log_evidence)[image, again] - np.asarray(found.log_evidence)[image, best],
+        -0.5 * np.sum(offset[:, 3:] ** 2, axis=-1), atol=0.1,
+    )  # fmt: skip
+    spread, covariance = np.asarray(under.spread), np.asarray(under.covariance)
+    np.testing.assert_allclose(
+        4.0 * np.diagonal(covariance, axis1=-2, axis2=-1)[image, again, 3:],
+        np.diagonal(spread @ spread.swapaxes(-1, -2), axis1=-2, axis2=-1)[image, again, 3:],
+        rtol=0.01, atol=3e-6,
+    )  # fmt: skip
+
+
+def test_shifts_reach_as_far_as_the_prior():
+    def radius(sigma):
+        search = global_search(
+            12.0, DIAMETER, point_group("C1"), **SIZES, sigma_offset_angstrom=sigma
+        )
+        return search.shift_radius, 12.0 / 3.0
+
+    for sigma in (0.5, 4.0, 6.0, 10.0):
+        steps, step = radius(sigma)
+        assert 2.5 * sigma <= steps * step
+        assert len(shift_grid(steps)) < 5.0 * max((2.5 * sigma / step) ** 2, 5.0)
+    assert len(shift_grid(radius(0.0)[0])) == 21
+    assert radius(1e3)[0] == 8.0
 
 
 def test_the_best_mode_is_as_likely_as_the_true_pose(clear):

@@ -33,6 +33,7 @@ BOX, SHELL, PIXEL, IMAGES, QUARTER = 48, 11, 3.0, 4, 6
 LAST = SHELL + RINGS_BEYOND
 SIGMA, DIAMETER = 1.7, 30.0
 SHIFTS = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, -2.0], [1.0, 1.0]], np.float32)
+FLAT = jnp.zeros(len(SHIFTS))
 
 
 class Blobs:
@@ -105,7 +106,9 @@ def blobs():
 
 
 def test_grid_scores_are_those_of_the_likelihood(blobs):
-    got = grid_scores(blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), QUARTER)
+    got = grid_scores(
+        blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), FLAT, QUARTER
+    )
     expected = blobs.exact_scores()
     unfolded = np.asarray(got.unfolded())
     # Up to a constant of the image.
@@ -115,8 +118,21 @@ def test_grid_scores_are_those_of_the_likelihood(blobs):
     assert np.abs(error).max() < 0.15 * expected.std()
 
 
+def test_the_prior_of_shifts_is_added(blobs):
+    log_prior = np.array([-3.0, 0.5, 0.0, -1.0], np.float32)
+    common = (blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS))
+    flat, got = (
+        np.asarray(grid_scores(*common, jnp.asarray(prior), QUARTER).unfolded())
+        for prior in (np.zeros(4), log_prior)
+    )
+    expected = np.broadcast_to(log_prior[None, None, :, None], got.shape)
+    np.testing.assert_allclose(got - flat, expected, atol=1e-3)
+
+
 def test_the_largest_of_each_direction_needs_no_unfolding(blobs):
-    got = grid_scores(blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), QUARTER)
+    got = grid_scores(
+        blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), FLAT, QUARTER
+    )
     unfolded = np.asarray(got.unfolded())
     np.testing.assert_allclose(got.largest(), unfolded.max(axis=(0, 2)), rtol=1e-5, atol=1e-3)
     some = jnp.asarray(np.random.default_rng(0).integers(48, size=(IMAGES, 5)))
@@ -127,7 +143,9 @@ def test_the_largest_of_each_direction_needs_no_unfolding(blobs):
 def test_candidates_are_the_local_maxima_with_their_best_angle_and_shift(blobs):
     directions = healpix_directions(1)
     neighbours = direction_neighbours(directions, healpix_spacing_deg(1))
-    got = grid_scores(blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), QUARTER)
+    got = grid_scores(
+        blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), FLAT, QUARTER
+    )
     found = best_candidates(got, neighbours, jnp.asarray(SHIFTS), 3)
     unfolded = np.asarray(got.unfolded())
     best = unfolded.max(axis=(0, 2))
@@ -148,7 +166,7 @@ def test_the_best_candidate_is_near_the_true_pose():
     shifts = np.stack(np.meshgrid([-1.5, 0.0, 1.5], [-1.5, 0.0, 1.5]), -1).reshape(-1, 2)
     shifts = jnp.asarray(shifts, jnp.float32)
     neighbours = direction_neighbours(healpix_directions(2), healpix_spacing_deg(2))
-    got = grid_scores(blobs.batch(), blobs.references, blobs.grid, shifts, QUARTER)
+    got = grid_scores(blobs.batch(), blobs.references, blobs.grid, shifts, jnp.zeros(9), QUARTER)
     found = best_candidates(got, neighbours, shifts, 2)
     rotations = np.asarray(found.rotations(jnp.asarray(blobs.poses)))[:, 0]
     error = np.rad2deg(rotation_angle(rotations @ blobs.rotations.mT))

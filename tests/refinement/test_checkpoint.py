@@ -27,6 +27,7 @@ def state(iteration=1, **changes):
         noise_power=np.ones((1, 5)),
         sigma_rotation_deg=np.float64(1) / 3,
         sigma_shift_angstrom=1.0,
+        sigma_offset_angstrom=5.0,
         symmetric=np.ones((2, box, box, box), np.float32),
         asymmetric=np.zeros((2, box, box, box), np.float32),
         fsc=np.ones(5),

@@ -22,6 +22,7 @@ from jaxrelax.refinement import (
     ResolutionStalled,
     prepare,
     refine,
+    step,
 )
 from jaxrelax.refinement.refine import done, relaxed
 from tests.refinement.conftest import TINY, DataSet
@@ -75,6 +76,22 @@ def test_poses_are_found_from_a_low_passed_reference(found, small):
     assert np.mean(error > 15.0) < 0.03
     assert np.median(error) < 1.5 * np.median(errors(local, small.truth))
     assert found.resolution_angstrom < 1.1 * local.resolution_angstrom
+
+
+def test_the_prior_of_origins_is_learned_from_where_particles_were(small):
+    setup = prepare(
+        without_poses(small), small.reference, mode=Homogeneous(), symmetry="C4", ini_high=20.0
+    )
+    state = setup.state
+    for _ in range(3):
+        state, info = step(setup.problem, state)
+    found = np.sqrt(np.mean(state.origins_angstrom**2))
+    true = np.sqrt(np.mean(small.truth.origins_angstrom**2))
+    assert state.sigma_offset_angstrom == info.sigma_shift_angstrom
+    assert state.sigma_offset_angstrom == pytest.approx(found, rel=0.1)
+    assert state.sigma_offset_angstrom == pytest.approx(true, rel=0.15)
+    # The width of the local search's prior is another thing.
+    assert state.sigma_shift_angstrom == Homogeneous().local.sigma_shift_angstrom
 
 
 def test_resuming_a_global_search_gives_the_same_result(small, tmp_path):

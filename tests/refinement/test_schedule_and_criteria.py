@@ -27,8 +27,8 @@ def state_with(history):
         origins_angstrom=np.zeros((1, 2)), prior_rotations=np.eye(3)[None],
         prior_origins_angstrom=np.zeros((1, 2)), registers=np.ones((1, 1), np.float32),
         log_gain=np.zeros(1, np.float32), noise_power=np.ones((1, 2)), sigma_rotation_deg=1.0,
-        sigma_shift_angstrom=1.0, symmetric=map_, asymmetric=map_, fsc=nothing,
-        fsc_symmetric=nothing, fsc_asymmetric=nothing, optimism=0.0, stage="settle",
+        sigma_shift_angstrom=1.0, sigma_offset_angstrom=5.0, symmetric=map_, asymmetric=map_,
+        fsc=nothing, fsc_symmetric=nothing, fsc_asymmetric=nothing, optimism=0.0, stage="settle",
         growing=False, alignment=0,
         history=tuple(history),
     )  # fmt: skip
