@@ -80,9 +80,9 @@ def normal_equations(
     misfit = jnp.einsum("bjf,f->bj", power, batch.weights)
     shares = jax.nn.softmax(-0.5 * misfit, axis=-1)
     root = jnp.sqrt(batch.weights)
-    view = tuple(jnp.einsum("bj,bjf->bf", shares, part) for part in value)
+    real, imaginary = (jnp.einsum("bj,bjf->bf", shares, part) for part in value)
     factor = batch.ctf * root[None]
-    tangents = pose_tangents(view, tangents_of(shares), factor, geometry, prior)
+    tangents = pose_tangents((real, imaginary), tangents_of(shares), factor, geometry, prior)
     weighted = jnp.concatenate([part * root[None, None] for part in residual], axis=-1)
     return NormalEquations(
         misfit=misfit,
