@@ -124,6 +124,8 @@ def auto_refine(relion: Relion, asked: argparse.Namespace) -> None:
         ),
         flush=True,
     )  # fmt: skip
+    if asked.limit_minutes == 0.0:
+        return
     theirs = relion.auto_refine(n, symmetry, INI_HIGH, 60.0 * asked.limit_minutes)
     end = "converged" if theirs.converged else "stopped at the limit"
     rotations = theirs.particles.rotations
@@ -208,12 +210,14 @@ def main() -> None:
             command.add_argument("--order", type=int, default=2)
             command.add_argument("--sym", default="C1", help="of both programs' sampling")
         if name == "refine":
-            command.add_argument("--limit-minutes", type=float, default=600.0, help="of RELION")
+            command.add_argument(
+                "--limit-minutes", type=float, default=600.0, help="of RELION; 0: not run"
+            )
         if name == "relax":
             command.add_argument("--iterations", type=int, default=15, help="of RELION")
     asked = parser.parse_args()
     require("relion_refine", "relion_reconstruct")
-    if asked.run is auto_refine:
+    if asked.run is auto_refine and asked.limit_minutes:
         require("mpirun", "relion_refine_mpi")
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:

@@ -33,6 +33,7 @@ from jaxrelax.inference.pose_search import (
     Poses,
     PoseSearch,
     posterior_spread,
+    require_pairs,
 )
 from jaxrelax.inference.tangents import pose_tangents
 
@@ -127,10 +128,20 @@ class GaussNewton(PoseSearch):
         n_steps: steps per call; poses persist between iterations of the refinement, so one or two
             suffice.
         max_step: longest step, in prior standard deviations (a trust region).
+        n_draws: draws of its posterior at which an image goes into the map; 0: at its peak.
     """
 
     n_steps: int = 1
     max_step: float = 2.0
+    n_draws: int = 2
+
+    def __check_init__(self):
+        require_pairs(self.n_draws)
+
+    @property
+    def draws(self) -> int:
+        """A peak follows the noise of the map that the image is compared with."""
+        return self.n_draws
 
     def __call__(
         self,

@@ -34,7 +34,13 @@ from jaxrelax.inference.orientation_grid import (
     grid_scores,
     references,
 )
-from jaxrelax.inference.pose_search import PosePosterior, PosePrior, Poses, PoseSearch
+from jaxrelax.inference.pose_search import (
+    PosePosterior,
+    PosePrior,
+    Poses,
+    PoseSearch,
+    require_pairs,
+)
 
 # The edge of a particle may move by this share of the finest resolved distance over half a step of
 # the grid: peaks of the likelihood are about as wide.
@@ -96,8 +102,7 @@ class GlobalSearch(PoseSearch):
     polish: GaussNewton = GaussNewton(n_steps=2)
 
     def __check_init__(self):
-        if self.n_draws % 2:
-            raise ValueError(f"draws come in pairs; got n_draws={self.n_draws}")
+        require_pairs(self.n_draws)
         if not 1 <= self.n_modes <= self.n_candidates <= len(self.directions):
             raise ValueError(
                 "modes are chosen among candidates and candidates among directions; got "

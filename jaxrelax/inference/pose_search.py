@@ -72,6 +72,12 @@ def posterior_spread(
     return jnp.linalg.cholesky(covariance + floor[None, None]) * prior.scales()[None, None, :, None]
 
 
+def require_pairs(n_draws: int) -> None:
+    """Refuse a number of draws that :func:`draw_poses` cannot make."""
+    if n_draws < 0 or n_draws % 2:
+        raise ValueError(f"draws come in pairs; got n_draws={n_draws}")
+
+
 def draw_poses(
     found: PosePosterior,
     modes: Float[Array, "batch modes registers"],

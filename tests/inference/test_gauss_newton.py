@@ -257,6 +257,14 @@ def joint_density(misfits):
     return np.logaddexp(half[:, 0], half[:, 1])
 
 
+def test_draws_come_in_pairs():
+    assert GaussNewton().draws == 2
+    assert GaussNewton(n_draws=0).draws == 0
+    for odd in (1, -2):
+        with pytest.raises(ValueError, match="draws come in pairs"):
+            GaussNewton(n_draws=odd)
+
+
 def test_a_step_never_lowers_the_density():
     # Hardly any noise, and 20° and 3 px from the truth: some full steps overshoot.
     problem = make_problem(
