@@ -2,18 +2,20 @@
 
     python experiments/global_poses.py DATA [--group C4] [--ini-high 30] [--images N]
 
-DATA holds ``particles.star``, ``truth.star`` and ``reference.mrc``. Three refinements under the
+DATA holds ``particles.star``, ``truth.star`` and ``reference.mrc``. Four refinements under the
 group, pose errors modulo the group after every iteration:
 
 - ``nothing``: poses and shifts of the table are thrown away, the reference is low-passed;
 - ``reference``: the same from the reference up to 9 Å, to see what the way there costs;
 - ``truth``: the local search of ``Homogeneous`` from the true poses. Its prior lies around them,
-  and no refinement of unknown poses knows as much.
+  and no refinement of unknown poses knows as much;
+- ``wide``: the same with a prior twice as wide.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--ini-high", type=float, default=30.0)
     parser.add_argument("--images", type=int)
     parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--starts", nargs="+", default=["nothing", "reference", "truth"])
+    parser.add_argument("--starts", nargs="+", default=["nothing", "reference", "truth", "wide"])
     arguments = parser.parse_args()
 
     truth = read_particles(arguments.data / "truth.star")
@@ -50,6 +52,11 @@ def main() -> None:
     rows = np.arange(len(truth))[: arguments.images]
     truth, particles = truth.select(rows), particles.select(rows)
     local = Homogeneous().local
+    wide = dataclasses.replace(
+        local,
+        sigma_rotation_deg=2.0 * local.sigma_rotation_deg,
+        sigma_shift_angstrom=2.0 * local.sigma_shift_angstrom,
+    )
     true_poses = particles.with_updates(
         rotations=truth.rotations, origins_angstrom=truth.origins_angstrom
     )
@@ -57,6 +64,7 @@ def main() -> None:
         "nothing": (without_poses(particles), Homogeneous(), arguments.ini_high),
         "reference": (without_poses(particles), Homogeneous(), REFERENCE_ANGSTROM),
         "truth": (true_poses, local, arguments.ini_high),
+        "wide": (true_poses, wide, arguments.ini_high),
     }
     group = point_group(arguments.group)
     print(f"| start | iteration | search | resolution, Å | median, ° | off by > {WRONG_DEG:.0f}° |")
