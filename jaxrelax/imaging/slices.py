@@ -10,8 +10,6 @@ twofold oversampling are as in RELION (Scheres, J. Struct. Biol. 180 (2012) 519)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -149,23 +147,18 @@ def extract_parts_and_tangents(
     wavevectors: Float32[np.ndarray, "freq 2"],
 ) -> tuple[
     tuple[Float[Array, "batch channels freq"], Float[Array, "batch channels freq"]],
-    Callable[
-        [Float[Array, "batch channels"]],
-        list[tuple[Float[Array, "batch freq"], Float[Array, "batch freq"]]],
-    ],
+    list[tuple[Float[Array, "batch channels freq"], Float[Array, "batch channels freq"]]],
 ]:
-    """Slices, and what gives the derivative of a mixture of them with respect to a small rotation.
+    """Slices and their derivative with respect to a small rotation, from the same eight voxels.
 
-    Both come from the same eight voxels. The rotation is ``A → exp([δ]×) A`` with δ in radians in
-    the image frame, so slice pixel k moves to ``2 Aᵀ (k − δ × k)``.
+    The rotation is ``A → exp([δ]×) A`` with δ in radians in the image frame, so slice pixel k moves
+    to ``2 Aᵀ (k − δ × k)``.
 
     Returns:
-        (real, imaginary) parts of the slices, and a function that takes the shares of the channels
-        in every image to (real, imaginary) parts of ∂/∂δx, ∂/∂δy, ∂/∂δz of their mixture. It is to
-        be called in the same program.
+        (real, imaginary) parts of the slices, and of ∂/∂δx, ∂/∂δy, ∂/∂δz.
     """
     base, fractions, sign = _cells(slice_coordinates(rotations, wavevectors), volume.radius)
-    # Without the barrier XLA gathers the corners again for each of the outputs.
+    # Without the barrier XLA gathers the corners again for each of the four outputs.
     corners = jax.lax.optimization_barrier(_gather_columns(volume, base))
     fx, fy, fz = (fractions[..., axis, None] for axis in range(3))
     dx = [x1 - x0 for x0, x1 in corners]
@@ -179,32 +172,23 @@ def extract_parts_and_tangents(
     dx_high = dx[2] + fy * (dx[3] - dx[2])
     gradient_x = dx_low + fz * (dx_high - dx_low)
 
-    def tangents_of(shares):
-        # The gradient of a folded point is that of F(−q); `sign` on the wavevectors turns it back,
-        # `sign` on the imaginary part conjugates. Rows of A dotted with it give it in image axes.
-        # A small matrix product is several times faster than a sum over the last axis.
-        nothing = jnp.zeros_like(shares)
-        real_part = jnp.concatenate([shares, nothing], axis=1)
-        mixing = jnp.stack([real_part, jnp.roll(real_part, volume.channels, axis=1)], axis=-1)
+    # The gradient of a folded point is that of F(−q); `sign` on the wavevectors turns it back,
+    # `sign` on the imaginary part conjugates. Rows of A dotted with it give it in image axes.
+    value, *gradient = (_parts(a, sign) for a in (value, gradient_x, gradient_y, gradient_z))
+    kx, ky = (
+        OVERSAMPLING * jnp.asarray(wavevectors[:, i])[None, None, :] * sign[:, None, :]
+        for i in range(2)
+    )
 
-        def mixed(pairs):
-            parts = jnp.einsum("bfp,bpq->bqf", pairs, mixing)
-            return parts[:, 0], parts[:, 1] * sign
+    def tangents(part):
+        gx, gy, gz = (
+            sum(rotations[:, row, axis, None, None] * gradient[axis][part] for axis in range(3))
+            for row in range(3)
+        )
+        # −(δ × k) = (δz ky, −δz kx, δy kx − δx ky)
+        return -ky * gz, kx * gz, ky * gx - kx * gy
 
-        gradient = [mixed(part) for part in (gradient_x, gradient_y, gradient_z)]
-        kx, ky = (OVERSAMPLING * jnp.asarray(wavevectors[:, i])[None] * sign for i in range(2))
-
-        def tangents(part):
-            gx, gy, gz = (
-                sum(rotations[:, row, axis, None] * gradient[axis][part] for axis in range(3))
-                for row in range(3)
-            )
-            # −(δ × k) = (δz ky, −δz kx, δy kx − δx ky)
-            return -ky * gz, kx * gz, ky * gx - kx * gy
-
-        return list(zip(tangents(0), tangents(1), strict=True))
-
-    return _parts(value, sign), tangents_of
+    return value, list(zip(tangents(0), tangents(1), strict=True))
 
 
 def insert_slices(

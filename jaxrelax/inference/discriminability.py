@@ -27,8 +27,7 @@ from jaxrelax.imaging import (
     extract_parts,
     extract_parts_and_tangents,
 )
-from jaxrelax.inference.pose_search import PosePrior
-from jaxrelax.inference.tangents import pose_tangents
+from jaxrelax.inference.pose_search import N_OFFSETS, PosePrior
 
 # The points of a Monte Carlo estimate, over all true registers together. The error for one image is
 # 0.003 (4 registers) to 0.005 (60), measured against 64 times as many.
@@ -79,12 +78,17 @@ def whitened_tangents(
 
     Other arguments and the layout as for :func:`whitened_views`.
     """
-    value, tangents_of = extract_parts_and_tangents(
-        symmetric, rotations, geometry.slice_wavevectors
+    value, turned = extract_parts_and_tangents(symmetric, rotations, geometry.slice_wavevectors)
+    scales = prior.scales()
+    columns = [tuple(scales[axis] * part[:, 0] for part in turned[axis]) for axis in range(3)]
+    k = geometry.packing.wavevectors_px * np.float32(2.0 * np.pi / geometry.packing.box)
+    for axis in range(2):
+        wave = jnp.asarray(k[:, axis])[None] * scales[N_OFFSETS - 2 + axis]
+        columns.append((-wave * value[1][:, 0], wave * value[0][:, 0]))
+    scale = (ctf * jnp.sqrt(weights)[None])[:, None]
+    return jnp.concatenate(
+        [jnp.stack([c[part] for c in columns], axis=1) * scale for part in range(2)], axis=-1
     )
-    alone = jnp.ones((len(rotations), 1), ctf.dtype)
-    view = (value[0][:, 0], value[1][:, 0])
-    return pose_tangents(view, tangents_of(alone), ctf * jnp.sqrt(weights)[None], geometry, prior)
 
 
 def register_gram(

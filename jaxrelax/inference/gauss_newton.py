@@ -1,19 +1,14 @@
 """Continuous local pose search: Gauss–Newton steps and Laplace evidence.
 
 The residual of register j is linear in a small pose offset v = (rotation, origin) measured in
-prior standard deviations: r_j − T v. One gather of eight voxels gives value and tangents, so one
+prior standard deviations: r_j − T_j v. One gather of eight voxels gives value and tangents, so one
 step costs one gather for all registers. With u the current offset from the consensus,
 
-    −log p(y, v | j) = ½|r_j − T v|² + ½|u + v|² + const,
+    −log p(y, v | j) = ½|r_j − T_j v|² + ½|u + v|² + const,
 
-is quadratic: its minimum gives the posterior pose, its curvature H + I the Laplace evidence
-(MacKay 2003, ch. 27)  log p(y | j) ≈ −min − ½ log det(H + I). The shared pose moves by the
+is quadratic: its minimum gives the posterior pose, its curvature H_j + I the Laplace evidence
+(MacKay 2003, ch. 27)  log p(y | j) ≈ −min − ½ log det(H_j + I). The shared pose moves by the
 expectation–maximisation step, the registers' normal equations averaged under their posterior.
-
-Tangents T are those of the mixture of all registers under their likelihoods at the current pose:
-of one register's own where there is no doubt, and else of what they have in common. They are most
-of the work, and so need not be done for every register. In evidence it makes a difference of
-second order, the asymmetric part turned by the uncertainty of the pose.
 """
 
 from __future__ import annotations
@@ -21,6 +16,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelax.geometry import exp_so3
@@ -35,7 +31,6 @@ from jaxrelax.inference.pose_search import (
     posterior_spread,
     require_pairs,
 )
-from jaxrelax.inference.tangents import pose_tangents
 
 
 def small_rotation_vector(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
@@ -59,7 +54,7 @@ class NormalEquations(eqx.Module):
 
     misfit: Float[Array, "batch registers"]  # |r|², weighted
     gradient: Float[Array, "batch registers 5"]  # Tᵀ r
-    curvature: Float[Array, "batch 5 5"]  # Tᵀ T
+    curvature: Float[Array, "batch registers 5 5"]  # Tᵀ T
     residual_power: Float[Array, "batch registers shells"]
 
 
@@ -72,23 +67,30 @@ def normal_equations(
     prior: PosePrior,
     n_shells: int,
 ) -> NormalEquations:
-    """One gather: misfit and gradient of all registers, and their curvature, in prior units."""
-    value, tangents_of = extract_parts_and_tangents(volume, rotations, geometry.slice_wavevectors)
+    """One gather: misfit, gradient and curvature for all registers, in prior units."""
+    value, turned = extract_parts_and_tangents(volume, rotations, geometry.slice_wavevectors)
     data = centred_data(batch, origins_px, geometry)[:, None]
     ctf = batch.ctf[:, None]
-    residual = [of - ctf * part for of, part in zip((data.real, data.imag), value, strict=True)]
+    model = tuple(ctf * part for part in value)
+    residual = (data.real - model[0], data.imag - model[1])
+    scales = prior.scales()
+    columns = [tuple(ctf * scales[axis] * part for part in turned[axis]) for axis in range(3)]
+    # Adding δ to the origin moves the image by +δ, as if the model moved by −δ: i k·δ × model.
+    k = geometry.packing.wavevectors_px * (2.0 * np.pi / geometry.packing.box)
+    for axis in range(2):
+        wave = jnp.asarray(k[:, axis])[None, None] * scales[3 + axis]
+        columns.append((-wave * model[1], wave * model[0]))
+    columns.append(residual)
+    root = jnp.sqrt(batch.weights)[None, None, None]
+    stacked = jnp.concatenate(
+        [jnp.stack([c[part] for c in columns], axis=2) * root for part in range(2)], axis=-1
+    )
+    gram = jnp.einsum("bjaf,bjcf->bjac", stacked, stacked)
     power = residual[0] ** 2 + residual[1] ** 2
-    misfit = jnp.einsum("bjf,f->bj", power, batch.weights)
-    shares = jax.nn.softmax(-0.5 * misfit, axis=-1)
-    root = jnp.sqrt(batch.weights)
-    real, imaginary = (jnp.einsum("bj,bjf->bf", shares, part) for part in value)
-    factor = batch.ctf * root[None]
-    tangents = pose_tangents((real, imaginary), tangents_of(shares), factor, geometry, prior)
-    weighted = jnp.concatenate([part * root[None, None] for part in residual], axis=-1)
     return NormalEquations(
-        misfit=misfit,
-        gradient=jnp.einsum("bjf,baf->bja", weighted, tangents),
-        curvature=jnp.einsum("baf,bcf->bac", tangents, tangents),
+        misfit=gram[..., N_OFFSETS, N_OFFSETS],
+        gradient=gram[..., :N_OFFSETS, N_OFFSETS],
+        curvature=gram[..., :N_OFFSETS, :N_OFFSETS],
         residual_power=residual_power(power, geometry, n_shells),
     )
 
@@ -101,20 +103,18 @@ def _offset(poses: Poses, rotations, origins_px, prior: PosePrior) -> Float[Arra
 
 
 def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
-    """Evidence and step to the posterior mean for every register, and posterior covariance."""
+    """Evidence, step to the posterior mean and posterior covariance, for every register."""
     identity = jnp.eye(N_OFFSETS, dtype=offset.dtype)
-    precision = equations.curvature + identity[None]
+    precision = equations.curvature + identity[None, None]
     right = equations.gradient - offset[:, None, :]
     factor = jnp.linalg.cholesky(precision)
-    step = jnp.swapaxes(
-        jax.scipy.linalg.cho_solve((factor, True), jnp.swapaxes(right, -1, -2)), -1, -2
-    )
+    step = jax.scipy.linalg.cho_solve((factor, True), right[..., None])[..., 0]
     log_determinant = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
     evidence = (
         -0.5 * equations.misfit
         - 0.5 * jnp.sum(offset**2, axis=-1)[:, None]
         + 0.5 * jnp.sum(right * step, axis=-1)
-        - 0.5 * log_determinant[:, None]
+        - 0.5 * log_determinant
     )
     eye = jnp.broadcast_to(identity, precision.shape)
     covariance = jax.scipy.linalg.cho_solve((factor, True), eye)
@@ -206,7 +206,6 @@ class GaussNewton(PoseSearch):
         length = jnp.linalg.norm(step, axis=-1, keepdims=True)
         step = step * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
         scaled = step * prior.scales()[None, None, :]
-        covariance = jnp.broadcast_to(covariance[:, None], (*evidence.shape, N_OFFSETS, N_OFFSETS))
         return PosePosterior(
             log_evidence=evidence,
             rotations=exp_so3(scaled[..., :3]) @ rotations[:, None],

@@ -216,7 +216,7 @@ class Problem:
 
     def _fitting(self, n_pixels: int) -> int:
         # From the size of the pose search's normal equations.
-        per_image = 4 * 8 * n_pixels * (self.n_registers + 1)
+        per_image = 4 * 12 * n_pixels * (self.n_registers + 1)
         return min(fitting(per_image), MOST_IMAGES)
 
     @cached_property

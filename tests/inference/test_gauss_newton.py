@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrelax.geometry import exp_so3, rotvec_to_matrix
-from jaxrelax.imaging import FourierVolume, extract_slices
 from jaxrelax.inference import GaussNewton, PoseGrid, Poses
 from jaxrelax.inference.gauss_newton import laplace, normal_equations, small_rotation_vector
-from jaxrelax.inference.likelihood import centred_data
 
 from .conftest import N_SHELLS, SEARCH, geometry_of_images, make_problem, run
 
@@ -48,63 +46,6 @@ def expansion(problem):
     return partial(_expansion, problem.volume, problem.batch, problem.poses, problem.prior)
 
 
-@partial(jax.jit, static_argnames="channel")
-def linear_response(problem, channel, rotations, origins_px):
-    """Weighted residual of one register and its derivatives, by differentiating the slices."""
-    geometry, scales = geometry_of_images(), problem.prior.scales()
-    volume = alone(problem, channel).volume
-    batch = problem.batch
-    k = jnp.asarray(geometry.packing.wavevectors_px) * (2.0 * np.pi / geometry.packing.box)
-
-    def view(offset):
-        scaled = offset * scales[None]
-        turned = exp_so3(scaled[:, :3]) @ rotations
-        slices = extract_slices(volume, turned, geometry.slice_wavevectors)[:, 0]
-        # An image moved by +δ is, for its residual, a model moved by −δ.
-        return slices * jnp.exp(1j * (scaled[:, 3:] @ k.T)) * batch.ctf
-
-    def flat(x):
-        x = x * jnp.sqrt(batch.weights)[None]
-        return jnp.concatenate([x.real, x.imag], axis=-1)
-
-    zero = jnp.zeros((len(origins_px), 5))
-    residual = flat(centred_data(batch, origins_px, geometry) - view(zero))
-    tangents = [
-        jax.jvp(lambda v: flat(view(v)), (zero,), (zero.at[:, axis].set(1.0),))[1]
-        for axis in range(5)
-    ]
-    return residual, jnp.stack(tangents, axis=1)
-
-
-def own_evidence(problem, offset):
-    """Laplace evidence of every register with its own tangents, expanded at the offset."""
-    offset = np.asarray(offset, np.float32)
-    scaled = offset * np.asarray(problem.prior.scales())
-    rotations = rotvec_to_matrix(scaled[:, :3]) @ np.asarray(problem.poses.rotations)
-    origins = problem.poses.origins_px + scaled[:, 3:]
-    evidence = []
-    for channel in (0, 1):
-        residual, tangents = (
-            np.asarray(x, np.float64)
-            for x in linear_response(problem, channel, jnp.asarray(rotations, jnp.float32), origins)
-        )
-        precision = np.einsum("baf,bcf->bac", tangents, tangents) + np.eye(5)
-        right = np.einsum("baf,bf->ba", tangents, residual) - offset
-        step = np.linalg.solve(precision, right[..., None])[..., 0]
-        evidence.append(
-            -0.5 * np.sum(residual**2, axis=-1) - 0.5 * np.sum(offset**2, axis=-1)
-            + 0.5 * np.sum(right * step, axis=-1) - 0.5 * np.linalg.slogdet(precision)[1]
-        )  # fmt: skip
-    return np.stack(evidence, axis=1)
-
-
-def alone(problem, channel):
-    """The same with one hypothesis, whose tangents are its own."""
-    volume = problem.volume
-    pair = volume.values[:, [channel, volume.channels + channel]]
-    return problem._replace(volume=FourierVolume(pair, volume.radius))
-
-
 @jax.jit
 def there_and_back(vector):
     return small_rotation_vector(exp_so3(vector))
@@ -121,10 +62,9 @@ def test_small_rotation_vector_is_differentiable_at_the_identity():
     np.testing.assert_allclose(jacobian, np.eye(3), atol=1e-6)
 
 
-@pytest.mark.parametrize("channel", [0, 1])
-def test_gradient_is_that_of_the_misfit(problem, channel):
+def test_gradient_is_that_of_the_misfit(problem):
     with jax.enable_x64(True):
-        at = expansion(double(alone(problem, channel)))
+        at = expansion(double(problem))
         zero = jnp.zeros((6, 5))
         gradient = np.asarray(at(zero).gradient)
         step = 1e-5
@@ -137,67 +77,26 @@ def test_gradient_is_that_of_the_misfit(problem, channel):
             )
 
 
-@pytest.mark.parametrize("channel", [0, 1])
-def test_curvature_is_that_of_the_misfit_where_the_model_is_exact(channel):
+def test_curvature_is_that_of_the_misfit_where_the_model_is_exact():
     # Without noise, at the true pose and register, the residual vanishes.
     problem = make_problem(6, noise_power=1e-12, spread=0.0)
     weights = problem.batch.weights * np.float32(4e-12)
     problem = problem._replace(batch=dataclasses.replace(problem.batch, weights=weights))
-    images = problem.true_register == channel
     with jax.enable_x64(True):
-        at = expansion(double(alone(problem, channel)))
+        at = expansion(double(problem))
+        images = np.arange(6), problem.true_register
         here = at(jnp.zeros((6, 5)))
-        np.testing.assert_allclose(here.misfit[images, 0], 0.0, atol=1e-8)
-        curvature = np.asarray(here.curvature)
+        np.testing.assert_allclose(here.misfit[images], 0.0, atol=1e-8)
+        curvature = np.asarray(here.curvature[images])
         step = 1e-3
         rng = np.random.default_rng(0)
         for _ in range(5):
             direction = rng.standard_normal((6, 5))
             move = jnp.asarray(step * direction)
             # Half the second difference; the misfit itself is zero at the centre.
-            numeric = 0.5 * (at(move).misfit + at(-move).misfit)[images, 0] / step**2
-            expected = np.einsum("ba,bac,bc->b", direction, curvature, direction)[images]
+            numeric = 0.5 * (at(move).misfit + at(-move).misfit)[images] / step**2
+            expected = np.einsum("ba,bac,bc->b", direction, curvature, direction)
             np.testing.assert_allclose(numeric, expected, rtol=0.02)
-
-
-def test_registers_share_the_tangents_of_their_mixture(problem):
-    """A register's belief decides how much of its tangents is shared."""
-    zero = jnp.zeros((6, 5))
-    together = expansion(problem)(zero)
-    shares = jax.nn.softmax(-0.5 * together.misfit, axis=-1)
-    turned = [
-        linear_response(problem, channel, problem.poses.rotations, problem.poses.origins_px)
-        for channel in (0, 1)
-    ]
-    tangents = np.einsum("jbaf,bj->baf", [t for _, t in turned], shares)
-    residuals = np.stack([r for r, _ in turned], axis=1)
-    np.testing.assert_allclose(
-        together.curvature, np.einsum("baf,bcf->bac", tangents, tangents), rtol=2e-3, atol=1e-3
-    )
-    np.testing.assert_allclose(
-        together.gradient, np.einsum("bjf,baf->bja", residuals, tangents), rtol=2e-3, atol=5e-3
-    )
-
-
-@pytest.mark.parametrize(
-    ("noise_power", "width"), [(0.125, 1.0), (0.5, 3.0)], ids=["sharp", "ambiguous"]
-)
-def test_shared_tangents_cost_next_to_no_information(noise_power, width):
-    # Against evidence in which every register has its own.
-    problem = make_problem(256, noise_power, width, 0.05 * width, seed=3)
-    images, truth = np.arange(256), problem.true_register
-    search = GaussNewton(n_steps=2, max_step=100.0)
-    found = run(search, problem)
-    odds = {"shared": np.asarray(found.log_evidence)}
-    shares = jax.nn.softmax(found.log_evidence, axis=-1)
-    odds["own"] = own_evidence(problem, np.einsum("bj,bja->ba", shares, found.offset))
-    lost, sure = {}, {}
-    for name, evidence in odds.items():
-        difference = (evidence[images, truth] - evidence[images, 1 - truth]).astype(np.float64)
-        lost[name] = np.logaddexp(0.0, -difference).mean()
-        sure[name] = (1.0 / (1.0 + np.exp(-np.abs(difference)))).mean()
-    assert abs(lost["shared"] - lost["own"]) < 0.005
-    assert abs(sure["shared"] - sure["own"]) < 0.005
 
 
 @pytest.fixture(scope="module")
@@ -227,10 +126,9 @@ def test_evidence_agrees_with_the_grid(both):
     newton, grid = (np.asarray(found.log_evidence) for found in both)
     # The whole evidence, prior volume and all, and its difference between registers.
     np.testing.assert_allclose(newton, grid, atol=0.5)
-    # Of registers that are 5 nats apart; what shared tangents cost is tested above.
     difference = (newton[:, 0] - newton[:, 1]) - (grid[:, 0] - grid[:, 1])
-    assert np.abs(difference).max() < 0.35
-    assert np.abs(difference).mean() < 0.2
+    assert np.abs(difference).max() < 0.25
+    assert np.abs(difference).mean() < 0.12
 
 
 def test_register_evidence_points_at_the_truth(both, problem):
@@ -258,7 +156,7 @@ def joint_density(misfits):
 
 
 def test_draws_come_in_pairs():
-    assert GaussNewton().draws == 2
+    assert SEARCH.draws == 2
     assert GaussNewton(n_draws=0).draws == 0
     for odd in (1, -2):
         with pytest.raises(ValueError, match="draws come in pairs"):
@@ -289,7 +187,7 @@ def test_a_step_never_lowers_the_density():
         path.append(tuple(following))
     lowered = np.diff(densities, axis=0) < -10.0
     overshoots = lowered.any(axis=0)
-    assert overshoots.sum() >= 2
+    assert overshoots.sum() >= 3
     first = lowered.argmax(axis=0)  # 0 where there is none
     images = np.arange(64)
     poses = Poses(
