@@ -182,7 +182,7 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
     ).scored
     sigma_px = sigma / geometry.pixel_size_angstrom
     rotations, _ = candidates(search, geometry, images, sigma_px)(target, batch)
-    flat = np.asarray(rotations, np.float64).reshape(-1, 3, 3)
+    flat = np.asarray(rotations, np.float64).swapaxes(0, 1).reshape(-1, 3, 3)
     error = np.rad2deg(
         pose_error_mod_group(flat, np.repeat(truth.rotations, 16, axis=0), symmetry)
     ).reshape(images, 16)
