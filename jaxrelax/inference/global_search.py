@@ -163,8 +163,9 @@ class GlobalSearch(PoseSearch):
         """Evidence and pose of every register near every mode.
 
         The current pose is one of the candidates. The prior says how far the particle is from where
-        it was picked, and nothing of orientations. It does not follow what was found: images with a
-        wrong pose would wander off, farther than the shifts of the grid lead back.
+        it was picked (``poses.prior_origins_px``), and nothing of orientations. It does not follow
+        what was found: images with a wrong pose would wander off, farther than the shifts of the
+        grid lead back.
         """
         starts = self._candidates(target, batch, geometry, poses, prior)
         current = (poses.rotations, poses.origins_px)
@@ -264,7 +265,9 @@ class GlobalSearch(PoseSearch):
     def _shift_step_px(self, geometry: ImageGeometry) -> float:
         return SHIFT_SHARE * self.resolution_angstrom / geometry.pixel_size_angstrom
 
-    def _candidates(self, target: GridTarget, batch: ImageBatch, geometry, poses, prior):
+    def _candidates(
+        self, target: GridTarget, batch: ImageBatch, geometry, poses: Poses, prior: PosePrior
+    ):
         """Rotations (modes, batch, 3, 3) and origins (modes, batch, 2) of the best maxima."""
         low = self._low(geometry)
         n, n_low = len(batch.data), len(low)
@@ -319,7 +322,8 @@ def global_search(
         n_candidates, n_modes: see :class:`GlobalSearch`; at most as many as there are directions:
             large groups leave few.
         sigma_offset_angstrom: standard deviation, along either axis, of where the particle is from
-            where it was picked; the shifts reach as far.
+            where it was picked; the shifts reach :data:`SHIFT_REACH` of them, as far as the
+            longest of :data:`SHIFT_RADII`.
         tilt_range_deg: only directions are searched that have a mate whose angle to the z axis is
             in this range.
 
@@ -351,7 +355,7 @@ def global_search(
 
 
 def shift_grid(radius: float = SHIFT_RADII[0]) -> Float64[np.ndarray, "shifts 2"]:
-    """Integer shifts within a disc, in steps."""
+    """Integer shifts within a disc of this radius, in steps."""
     along = np.arange(-np.ceil(radius), np.ceil(radius) + 1)
     x, y = np.meshgrid(along, along)
     inside = np.hypot(x, y) <= radius + 1e-9

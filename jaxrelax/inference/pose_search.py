@@ -73,7 +73,11 @@ def posterior_spread(
 
 
 def require_pairs(n_draws: int) -> None:
-    """Refuse a number of draws that :func:`draw_poses` cannot make."""
+    """Refuse a number of draws that :func:`draw_poses` cannot make.
+
+    Raises:
+        ValueError: it is odd or negative.
+    """
     if n_draws < 0 or n_draws % 2:
         raise ValueError(f"draws come in pairs; got n_draws={n_draws}")
 

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64
 
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
 from jaxrelax.imaging import resample_map, working_box
-from jaxrelax.reconstruction import isotypic_parts, resolution_shell
+from jaxrelax.reconstruction import IsotypicParts, isotypic_parts, resolution_shell
 from jaxrelax.refinement.amplitude import LARGEST_RISE, OCCAM_NATS, calibrate, cross_scores
 from jaxrelax.refinement.background import starting_noise
 from jaxrelax.refinement.expectation import Expectation, expectation
@@ -108,6 +108,7 @@ def _start(
         noise_power=noise_power,
         sigma_rotation_deg=rotation,
         sigma_shift_angstrom=shift,
+        # Of which nothing is known: as far as the first search sees.
         sigma_offset_angstrom=problem.resolution(shell),
         symmetric=symmetric,
         asymmetric=asymmetric,
@@ -240,7 +241,12 @@ def _plain(problem: Problem) -> bool:
 
 
 def _report(
-    problem: Problem, state: State, found: Expectation, solved: Maximisation, maps, widths
+    problem: Problem,
+    state: State,
+    found: Expectation,
+    solved: Maximisation,
+    maps: list[IsotypicParts],
+    widths: _Widths,
 ) -> StepInfo:
     """The scalars of an iteration."""
     searched_globally = state.search(problem).is_global
