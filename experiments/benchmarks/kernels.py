@@ -22,7 +22,7 @@ from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
     extract_parts,
-    extract_parts_and_tangents,
+    extract_parts_and_derivatives,
     half_shape,
     half_spectrum,
     image_geometry,
@@ -185,8 +185,8 @@ def searches(m: Measurement, channels: int) -> dict[str, float]:
 
     def tangents(volume, rotations):
         def power(some):
-            value, turned = extract_parts_and_tangents(volume, some, m.wavevectors)
-            return sum(jnp.sum(part**2, axis=-1) for pair in (value, *turned) for part in pair)
+            found = extract_parts_and_derivatives(volume, some, m.wavevectors)
+            return sum(jnp.sum(part**2, axis=-1) for parts in found for part in parts)
 
         return chunked(power, m.options.chunk)(rotations)
 

@@ -7,6 +7,7 @@ from jaxrelax.imaging.batch import (
     image_geometry,
     undo_premultiplication,
 )
+from jaxrelax.imaging.chunks import Blocks, in_stages
 from jaxrelax.imaging.ctf import CTFParameters, ctf, electron_wavelength_angstrom
 from jaxrelax.imaging.half_spectrum import HalfSpectrum, half_spectrum, pack, shift_phases, unpack
 from jaxrelax.imaging.noise import NoiseModel, RadialNoise, pixel_weights, white_spectrum
@@ -18,12 +19,14 @@ from jaxrelax.imaging.preprocess import (
 )
 from jaxrelax.imaging.slices import (
     FourierVolume,
+    Parts,
     extract_parts,
-    extract_parts_and_tangents,
+    extract_parts_and_derivatives,
     extract_slices,
     fold_friedel,
     half_shape,
     insert_slices,
+    slice_stages,
     volume_radius,
 )
 from jaxrelax.imaging.smooth_noise import SmoothNoise
@@ -38,12 +41,14 @@ from jaxrelax.imaging.volume import (
 )
 
 __all__ = [
+    "Blocks",
     "CTFParameters",
     "FourierVolume",
     "HalfSpectrum",
     "ImageBatch",
     "ImageGeometry",
     "NoiseModel",
+    "Parts",
     "RadialNoise",
     "SmoothNoise",
     "background_power",
@@ -51,7 +56,7 @@ __all__ = [
     "ctf",
     "electron_wavelength_angstrom",
     "extract_parts",
-    "extract_parts_and_tangents",
+    "extract_parts_and_derivatives",
     "extract_slices",
     "fold_friedel",
     "fourier_volume",
@@ -61,6 +66,7 @@ __all__ = [
     "half_shape",
     "half_spectrum",
     "image_geometry",
+    "in_stages",
     "insert_slices",
     "map_from_half_transform",
     "normalise_background",
@@ -69,6 +75,7 @@ __all__ = [
     "radii_px",
     "resample_map",
     "shift_phases",
+    "slice_stages",
     "soft_circle",
     "undo_premultiplication",
     "unpack",

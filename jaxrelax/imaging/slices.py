@@ -4,19 +4,29 @@ The volume is a half transform (kx ≥ 0) with the origin in the middle of z and
 ``2 × channels`` floats: all real parts, then all imaginary parts. Channels (register copies, or
 classes) share one index computation and one contiguous read. What is fast on CPU was measured
 (``experiments/benchmarks/kernels.py``): windows of two voxels along x, rows of floats rather than
-complex numbers, scatter rows padded to four floats. The slice theorem and trilinear gridding with
-twofold oversampling are as in RELION (Scheres, J. Struct. Biol. 180 (2012) 519).
+complex numbers, transposed to planes before there is any arithmetic with them (see
+:func:`jaxrelax.imaging.in_stages`), scatter rows padded to four floats. The slice theorem and
+trilinear gridding with twofold oversampling are as in RELION (Scheres, J. Struct. Biol. 180 (2012)
+519).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Float32
+from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Array, Complex, Float, Float32, Int
+
+from jaxrelax.imaging.chunks import Blocks, in_stages
 
 OVERSAMPLING = 2
+# Of the eight corners of a point, for each channel: the widest stage of an extraction.
+POINT_BYTES = 4 * 16
 
 
 class FourierVolume(eqx.Module):
@@ -50,26 +60,25 @@ def volume_radius(max_shell: int) -> int:
     return OVERSAMPLING * (max_shell + 1)
 
 
-def slice_coordinates(
-    rotations: Float[Array, "batch 3 3"], wavevectors: Float32[np.ndarray | Array, "freq 2"]
-) -> Float[Array, "batch freq 3"]:
-    """Oversampled volume coordinates (x, y, z) of slice pixels: ``2 Aᵀ (kx, ky, 0)``."""
-    return OVERSAMPLING * jnp.einsum("bij,fi->bfj", rotations[:, :2, :], jnp.asarray(wavevectors))
+def _cells(rotations: Float[Array, "*batch 3 3"], wavevectors, radius: int):
+    """Where slice pixels lie: lower-corner flat index, fractions (x, y, z) and Friedel sign.
 
-
-def _cells(coordinates: Float[Array, "batch freq 3"], radius: int):
-    """Lower-corner flat index, fractions and Friedel sign of each point.
-
-    Points with x < 0 are read at their Friedel mate: the imaginary part changes sign.
+    A pixel k sits at ``2 Aᵀ (kx, ky, 0)`` in oversampled voxels. Points with x < 0 are read at
+    their Friedel mate: the imaginary part changes sign.
     """
     _, ny, nx = half_shape(radius)
-    sign = jnp.where(coordinates[..., :1] < 0, -1.0, 1.0).astype(coordinates.dtype)
-    folded = coordinates * sign
-    corner = jnp.floor(folded)
-    fractions = folded - corner
-    corner = corner.astype(jnp.int32)
-    base = ((corner[..., 2] + radius) * ny + (corner[..., 1] + radius)) * nx + corner[..., 0]
-    return base, fractions, sign[..., 0]
+    kx, ky = (k[None] for k in wavevectors)
+    # Not a matrix product: two terms are too few for one to be fast.
+    point = [
+        OVERSAMPLING * (rotations[..., 0, axis, None] * kx + rotations[..., 1, axis, None] * ky)
+        for axis in range(3)
+    ]
+    sign = jnp.where(point[0] < 0, -1.0, 1.0).astype(point[0].dtype)
+    folded = [x * sign for x in point]
+    corner = [jnp.floor(x) for x in folded]
+    fractions = tuple(x - low for x, low in zip(folded, corner, strict=True))
+    x, y, z = (low.astype(jnp.int32) for low in corner)
+    return ((z + radius) * ny + (y + radius)) * nx + x, fractions, sign
 
 
 def _columns(radius: int):
@@ -80,29 +89,129 @@ def _columns(radius: int):
             yield dy, dz, (dz * ny + dy) * nx
 
 
-def _gather_columns(volume: FourierVolume, base):
-    """For each (y, z) corner the two neighbours along x, read as one contiguous window."""
+def _windows(volume: FourierVolume, base: Int[Array, "images points"]):
+    """For each (y, z) corner the two neighbours along x of every channel, as contiguous rows."""
     row = volume.values.shape[1]
     flat = volume.values.reshape(-1)
     numbers = jax.lax.GatherDimensionNumbers(
         offset_dims=(base.ndim,), collapsed_slice_dims=(), start_index_map=(0,)
     )
-    windows = [
+    return [
         jax.lax.gather(
             flat, ((base + offset) * row)[..., None], numbers, slice_sizes=(2 * row,),
             mode="promise_in_bounds",
         )
         for _, _, offset in _columns(volume.radius)
     ]  # fmt: skip
-    return [(w[..., :row], w[..., row:]) for w in windows]
 
 
-def _parts(pairs, sign):
-    """(batch, freq, pairs) rows as real and imaginary parts, frequency last."""
-    # Materialised once: a consumer that reads the two halves would otherwise gather twice.
-    turned = jax.lax.optimization_barrier(jnp.swapaxes(pairs, 1, 2))
-    channels = turned.shape[1] // 2
-    return turned[:, :channels], turned[:, channels:] * sign[:, None, :]
+def _planes(windows):
+    """(images, points, pairs) rows as (images, pairs, points), in memory too.
+
+    Without the constraint XLA may keep the rows and read them with a stride.
+    """
+    turned = jnp.swapaxes(windows, 1, 2)
+    return with_layout_constraint(turned, Layout(tuple(range(turned.ndim))))
+
+
+def _corner_weights(fractions, slopes=None):
+    """Weights of the eight corners in the order of :func:`_windows`, each (images, points).
+
+    Args:
+        fractions: of the points in their cells.
+        slopes: what the derivatives along the three axes are multiplied by; the weights are those
+            of the value if there are none.
+    """
+    along = [(1.0 - f, f) for f in fractions]
+    weights = []
+    for dy, dz, _ in _columns(0):
+        for dx in (0, 1):
+            ends = (dx, dy, dz)
+            x, y, z = (part[end] for part, end in zip(along, ends, strict=True))
+            if slopes is None:
+                weights.append(x * y * z)
+            else:
+                pairs = zip(slopes, ends, strict=True)
+                sx, sy, sz = (slope if end else -slope for slope, end in pairs)
+                weights.append(sx * y * z + sy * x * z + sz * x * y)
+    return weights
+
+
+def _weighted(weights, corners) -> Float[Array, "images pairs points"]:
+    total = weights[0][:, None] * corners[0]
+    for weight, corner in zip(weights[1:], corners[1:], strict=True):
+        total = total + weight[:, None] * corner
+    return total
+
+
+class Parts(NamedTuple):
+    """Real and imaginary parts of slices, or of their derivatives."""
+
+    real: Float[Array, "images channels points"]
+    imaginary: Float[Array, "images channels points"]
+
+
+def slice_stages(
+    volume: FourierVolume,
+    rotations: Float[Array, "images 3 3"],
+    wavevectors: Float32[np.ndarray | Array, "points 2"],
+    derivatives: bool = False,
+) -> tuple[Blocks, tuple[Callable, ...]]:
+    """Stages of :func:`in_stages` that make the slices of every channel at shared poses.
+
+    What a point costs by itself, its place and the weights of the eight voxels around it, is paid
+    once for all channels.
+
+    Args:
+        derivatives: with respect to a small rotation too.
+
+    Returns:
+        Blocks of images and points, and the stages. The last of them returns a list of
+        :class:`Parts`: the slices, or all that :func:`extract_parts_and_derivatives` does. Other
+        arguments as for :func:`extract_slices`.
+    """
+    blocks = Blocks.of(len(rotations), len(wavevectors), POINT_BYTES * volume.channels)
+    parts = jnp.swapaxes(blocks.split(jnp.asarray(wavevectors).T), 0, 1)
+
+    def points(block):
+        return blocks.of_images(rotations, block), blocks.part(parts, block)
+
+    def place(block, _):
+        return _cells(*points(block), volume.radius)
+
+    def read(_, cells):
+        base, fractions, sign = cells
+        return _windows(volume, base), fractions, sign
+
+    def transpose(block, found):
+        windows, fractions, sign = found
+        weights = [_corner_weights(fractions)]
+        if derivatives:
+            # The gradient of a folded point is that of F(−q): `sign` turns it back, and on the
+            # imaginary part it conjugates. Rows of A dotted with it give it in image axes.
+            turns, (kx, ky) = points(block)
+            out = OVERSAMPLING * sign
+            x, y, z = ([turns[:, row, axis, None] for axis in range(3)] for row in range(3))
+            in_plane = [ky[None] * a - kx[None] * b for a, b in zip(x, y, strict=True)]
+            weights += [
+                _corner_weights(fractions, [out * slope for slope in slopes])
+                for slopes in (z, in_plane)
+            ]
+        return [_planes(some) for some in windows], weights, sign
+
+    def combine(_, found):
+        planes, weights, sign = found
+        row, half = volume.values.shape[1], volume.channels
+        corners = [end for some in planes for end in (some[:, :row], some[:, row:])]
+        sums = [_weighted(each, corners) for each in weights]
+        return [Parts(x[:, :half], x[:, half:] * sign[:, None]) for x in sums]
+
+    return blocks, (place, read, transpose, combine)
+
+
+def _extracted(volume, rotations, wavevectors, derivatives: bool) -> list[Parts]:
+    blocks, stages = slice_stages(volume, rotations, wavevectors, derivatives)
+    return jax.tree.map(blocks.joined, in_stages(stages, blocks.count))
 
 
 def extract_parts(
@@ -115,15 +224,8 @@ def extract_parts(
     Arguments as for :func:`extract_slices`. Real arithmetic on separate parts is several times
     faster on CPU than interleaved complex numbers.
     """
-    base, fractions, sign = _cells(slice_coordinates(rotations, wavevectors), volume.radius)
-    fx, fy, fz = (fractions[..., axis, None] for axis in range(3))
-    low, high = jnp.zeros(()), jnp.zeros(())
-    for (dy, dz, _), (x0, x1) in zip(
-        _columns(volume.radius), _gather_columns(volume, base), strict=True
-    ):
-        weight = (fy if dy else 1.0 - fy) * (fz if dz else 1.0 - fz)
-        low, high = low + weight * x0, high + weight * x1
-    return _parts(low + fx * (high - low), sign)
+    (value,) = _extracted(volume, rotations, wavevectors, derivatives=False)
+    return value.real, value.imaginary
 
 
 def extract_slices(
@@ -141,54 +243,22 @@ def extract_slices(
     return jax.lax.complex(*extract_parts(volume, rotations, wavevectors))
 
 
-def extract_parts_and_tangents(
+def extract_parts_and_derivatives(
     volume: FourierVolume,
     rotations: Float[Array, "batch 3 3"],
     wavevectors: Float32[np.ndarray, "freq 2"],
-) -> tuple[
-    tuple[Float[Array, "batch channels freq"], Float[Array, "batch channels freq"]],
-    list[tuple[Float[Array, "batch channels freq"], Float[Array, "batch channels freq"]]],
-]:
-    """Slices and their derivative with respect to a small rotation, from the same eight voxels.
+) -> tuple[Parts, Parts, Parts]:
+    """Slices, and how they change with a small rotation, from the same eight voxels.
 
-    The rotation is ``A → exp([δ]×) A`` with δ in radians in the image frame, so slice pixel k moves
-    to ``2 Aᵀ (k − δ × k)``.
+    The rotation is ``A → exp([δ]×) A`` with δ in radians in the image frame: slice pixel k moves to
+    ``2 Aᵀ (k − δ × k)``, out of the plane by δy kx − δx ky.
 
     Returns:
-        (real, imaginary) parts of the slices, and of ∂/∂δx, ∂/∂δy, ∂/∂δz.
+        The slices; their derivative *out of the plane*, ``tilted``: ∂/∂δx is −ky, ∂/∂δy is kx times
+        it; and ∂/∂δz, ``turned``. Arguments as for :func:`extract_slices`.
     """
-    base, fractions, sign = _cells(slice_coordinates(rotations, wavevectors), volume.radius)
-    # Without the barrier XLA gathers the corners again for each of the four outputs.
-    corners = jax.lax.optimization_barrier(_gather_columns(volume, base))
-    fx, fy, fz = (fractions[..., axis, None] for axis in range(3))
-    dx = [x1 - x0 for x0, x1 in corners]
-    along_x = [x0 + fx * d for (x0, _), d in zip(corners, dx, strict=True)]
-    dy = [along_x[1] - along_x[0], along_x[3] - along_x[2]]
-    along_y = [along_x[0] + fy * dy[0], along_x[2] + fy * dy[1]]
-    gradient_z = along_y[1] - along_y[0]
-    value = along_y[0] + fz * gradient_z
-    gradient_y = dy[0] + fz * (dy[1] - dy[0])
-    dx_low = dx[0] + fy * (dx[1] - dx[0])
-    dx_high = dx[2] + fy * (dx[3] - dx[2])
-    gradient_x = dx_low + fz * (dx_high - dx_low)
-
-    # The gradient of a folded point is that of F(−q); `sign` on the wavevectors turns it back,
-    # `sign` on the imaginary part conjugates. Rows of A dotted with it give it in image axes.
-    value, *gradient = (_parts(a, sign) for a in (value, gradient_x, gradient_y, gradient_z))
-    kx, ky = (
-        OVERSAMPLING * jnp.asarray(wavevectors[:, i])[None, None, :] * sign[:, None, :]
-        for i in range(2)
-    )
-
-    def tangents(part):
-        gx, gy, gz = (
-            sum(rotations[:, row, axis, None, None] * gradient[axis][part] for axis in range(3))
-            for row in range(3)
-        )
-        # −(δ × k) = (δz ky, −δz kx, δy kx − δx ky)
-        return -ky * gz, kx * gz, ky * gx - kx * gy
-
-    return value, list(zip(tangents(0), tangents(1), strict=True))
+    value, tilted, turned = _extracted(volume, rotations, wavevectors, derivatives=True)
+    return value, tilted, turned
 
 
 def insert_slices(
@@ -211,8 +281,8 @@ def insert_slices(
         values: numerator terms, e.g. ``w c y/σ²``.
         weights: denominator terms, e.g. ``w c²/σ²``.
     """
-    base, fractions, sign = _cells(slice_coordinates(rotations, wavevectors), radius)
-    fx, fy, fz = (fractions[..., axis, None] for axis in range(3))
+    base, fractions, sign = _cells(rotations, jnp.asarray(wavevectors).T, radius)
+    fx, fy, fz = (fraction[..., None] for fraction in fractions)
     rows = jnp.stack([values.real, values.imag * sign, weights, jnp.zeros_like(weights)], axis=-1)
     window = jnp.concatenate([rows * (1.0 - fx), rows * fx], axis=-1)
     numbers = jax.lax.ScatterDimensionNumbers(

@@ -25,7 +25,7 @@ from jaxrelax.imaging import (
     FourierVolume,
     ImageGeometry,
     extract_parts,
-    extract_parts_and_tangents,
+    extract_parts_and_derivatives,
 )
 from jaxrelax.inference.pose_search import N_OFFSETS, PosePrior
 
@@ -78,9 +78,16 @@ def whitened_tangents(
 
     Other arguments and the layout as for :func:`whitened_views`.
     """
-    value, turned = extract_parts_and_tangents(symmetric, rotations, geometry.slice_wavevectors)
+    value, tilted, turned = extract_parts_and_derivatives(
+        symmetric, rotations, geometry.slice_wavevectors
+    )
     scales = prior.scales()
-    columns = [tuple(scales[axis] * part[:, 0] for part in turned[axis]) for axis in range(3)]
+    kx, ky = (jnp.asarray(k)[None] for k in geometry.slice_wavevectors.T)
+    columns = [
+        tuple(scales[0] * -ky * part[:, 0] for part in tilted),
+        tuple(scales[1] * kx * part[:, 0] for part in tilted),
+        tuple(scales[2] * part[:, 0] for part in turned),
+    ]
     k = geometry.packing.wavevectors_px * np.float32(2.0 * np.pi / geometry.packing.box)
     for axis in range(2):
         wave = jnp.asarray(k[:, axis])[None] * scales[N_OFFSETS - 2 + axis]

@@ -20,7 +20,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelax.geometry import exp_so3
-from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_parts_and_tangents
+from jaxrelax.imaging import (
+    FourierVolume,
+    ImageBatch,
+    ImageGeometry,
+    Parts,
+    in_stages,
+    slice_stages,
+)
 from jaxrelax.inference.likelihood import centred_data, residual_power
 from jaxrelax.inference.pose_search import (
     N_OFFSETS,
@@ -58,6 +65,26 @@ class NormalEquations(eqx.Module):
     residual_power: Float[Array, "batch registers shells"]
 
 
+# Monomials of a wavevector that products of tangents are summed with.
+N_MONOMIALS = 6
+ONE, X, Y, XX, XY, YY = range(N_MONOMIALS)
+
+
+def _monomials(wavevectors) -> Float[Array, "6 freq"]:
+    kx, ky = wavevectors
+    return jnp.stack([jnp.ones_like(kx), kx, ky, kx * kx, kx * ky, ky * ky])
+
+
+def _product(one: Parts, other: Parts):
+    """Re(a* b)."""
+    return one.real * other.real + one.imaginary * other.imaginary
+
+
+def _turned_product(one: Parts, other: Parts):
+    """Re(a* i b)."""
+    return one.imaginary * other.real - one.real * other.imaginary
+
+
 def normal_equations(
     volume: FourierVolume,
     batch: ImageBatch,
@@ -67,31 +94,78 @@ def normal_equations(
     prior: PosePrior,
     n_shells: int,
 ) -> NormalEquations:
-    """One gather: misfit, gradient and curvature for all registers, in prior units."""
-    value, turned = extract_parts_and_tangents(volume, rotations, geometry.slice_wavevectors)
-    data = centred_data(batch, origins_px, geometry)[:, None]
-    ctf = batch.ctf[:, None]
-    model = tuple(ctf * part for part in value)
-    residual = (data.real - model[0], data.imag - model[1])
+    """One gather: misfit, gradient and curvature for all registers, in prior units.
+
+    With m the slice, p its derivative out of the plane and t that with respect to a turn in the
+    plane (:func:`extract_parts_and_derivatives`), the tangents are
+
+        −ky p,  kx p,  t,  iα kx m,  iα ky m        (α kx: phase per pixel that the image moves).
+
+    So all sums over pixels are of nine products, |p|², Re(p* t), …, with monomials of (kx, ky) that
+    are the same for every image and register: one matrix product.
+    """
+    blocks, stages = slice_stages(volume, rotations, geometry.slice_wavevectors, derivatives=True)
+    monomials = _monomials(jnp.asarray(geometry.slice_wavevectors).T)
+    monomials = jnp.swapaxes(blocks.split(batch.weights[None] * monomials), 0, 1)
+    data = centred_data(batch, origins_px, geometry)
+    images = [blocks.split(each) for each in (data.real, data.imag, batch.ctf)]
+
+    def products(block, slices: list[Parts]):
+        value, tilted, turned = slices
+        real, imaginary, ctf = (blocks.of_points(each, block)[:, None] for each in images)
+        squared = ctf * ctf
+        residual = Parts(real - ctf * value.real, imaginary - ctf * value.imaginary)
+        scaled = Parts(ctf * residual.real, ctf * residual.imaginary)
+        found = [
+            squared * _product(tilted, tilted),
+            squared * _product(tilted, turned),
+            squared * _product(turned, turned),
+            squared * _product(value, value),
+            squared * _turned_product(tilted, value),
+            squared * _turned_product(turned, value),
+            _product(tilted, scaled),
+            _product(turned, scaled),
+            _turned_product(scaled, value),
+        ]
+        return jnp.concatenate(found, axis=1), _product(residual, residual)
+
+    def sums(block, found):
+        fields, power = found
+        return jnp.einsum("bcf,pf->bcp", fields, blocks.part(monomials, block)), power
+
+    found, power = in_stages((*stages, products, sums), blocks.count)
+    found = blocks.total(found).reshape(len(rotations), -1, volume.channels, N_MONOMIALS)
+    power = blocks.joined(power)
     scales = prior.scales()
-    columns = [tuple(ctf * scales[axis] * part for part in turned[axis]) for axis in range(3)]
-    # Adding δ to the origin moves the image by +δ, as if the model moved by −δ: i k·δ × model.
-    k = geometry.packing.wavevectors_px * (2.0 * np.pi / geometry.packing.box)
-    for axis in range(2):
-        wave = jnp.asarray(k[:, axis])[None, None] * scales[3 + axis]
-        columns.append((-wave * model[1], wave * model[0]))
-    columns.append(residual)
-    root = jnp.sqrt(batch.weights)[None, None, None]
-    stacked = jnp.concatenate(
-        [jnp.stack([c[part] for c in columns], axis=2) * root for part in range(2)], axis=-1
-    )
-    gram = jnp.einsum("bjaf,bjcf->bjac", stacked, stacked)
-    power = residual[0] ** 2 + residual[1] ** 2
+    # α: the phase, in radians, per pixel of the image and pixel of the map's transform.
+    per_pixel = 2.0 * np.pi / (geometry.packing.box * geometry.scale)
+    gradient, curvature = _assembled(jnp.moveaxis(found, 1, 0), per_pixel)
     return NormalEquations(
-        misfit=gram[..., N_OFFSETS, N_OFFSETS],
-        gradient=gram[..., :N_OFFSETS, N_OFFSETS],
-        curvature=gram[..., :N_OFFSETS, :N_OFFSETS],
+        misfit=jnp.einsum("bjf,f->bj", power, batch.weights),
+        gradient=gradient * scales[None, None],
+        curvature=curvature * (scales[:, None] * scales[None])[None, None],
         residual_power=residual_power(power, geometry, n_shells),
+    )
+
+
+def _assembled(sums: Float[Array, "9 batch registers 6"], phase: float):
+    """Gradient and curvature from the sums of products and monomials, see `normal_equations`."""
+    pp, pt, tt, mm, pm, tm, pr, tr, mr = sums
+    gradient = [
+        -pr[..., Y], pr[..., X], tr[..., ONE], phase * mr[..., X], phase * mr[..., Y],
+    ]  # fmt: skip
+    xx, xy, yy = pp[..., YY], -pp[..., XY], pp[..., XX]
+    xz, yz, zz = -pt[..., Y], pt[..., X], tt[..., ONE]
+    pm, tm, mm = phase * pm, phase * tm, phase**2 * mm
+    rows = [
+        [xx, xy, xz, -pm[..., XY], -pm[..., YY]],
+        [xy, yy, yz, pm[..., XX], pm[..., XY]],
+        [xz, yz, zz, tm[..., X], tm[..., Y]],
+        [-pm[..., XY], pm[..., XX], tm[..., X], mm[..., XX], mm[..., XY]],
+        [-pm[..., YY], pm[..., XY], tm[..., Y], mm[..., XY], mm[..., YY]],
+    ]
+    return jnp.stack(gradient, axis=-1), jnp.stack(
+        [jnp.stack(row, axis=-1) for row in rows], axis=-2
     )
 
 

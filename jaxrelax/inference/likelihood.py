@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Float32, Int32
 
-from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_parts, shift_phases
+from jaxrelax.imaging import (
+    FourierVolume,
+    ImageBatch,
+    ImageGeometry,
+    Parts,
+    in_stages,
+    shift_phases,
+    slice_stages,
+)
 
 
 def centred_data(
@@ -55,8 +63,14 @@ def log_likelihood(
         rotations: A of each image.
         origins_px: RELION origins in image pixels.
     """
-    real, imaginary = extract_parts(volume, rotations, geometry.slice_wavevectors)
-    data = centred_data(batch, origins_px, geometry)[:, None]
-    ctf = batch.ctf[:, None]
-    power = (data.real - ctf * real) ** 2 + (data.imag - ctf * imaginary) ** 2
+    blocks, stages = slice_stages(volume, rotations, geometry.slice_wavevectors)
+    data = centred_data(batch, origins_px, geometry)
+    images = [blocks.split(each) for each in (data.real, data.imag, batch.ctf)]
+
+    def squared_residual(block, slices: list[Parts]):
+        real, imaginary, ctf = (blocks.of_points(each, block)[:, None] for each in images)
+        (model,) = slices
+        return (real - ctf * model.real) ** 2 + (imaginary - ctf * model.imaginary) ** 2
+
+    power = blocks.joined(in_stages((*stages, squared_residual), blocks.count))
     return -0.5 * jnp.einsum("bjf,f->bj", power, batch.weights), power

@@ -31,7 +31,7 @@ from jaxrelax.imaging.polar import (
     shifted,
 )
 
-DIRECTIONS_AT_ONCE = 16
+DIRECTIONS_AT_ONCE = 32
 
 
 class References(eqx.Module):
@@ -64,14 +64,17 @@ def references(
 
     def sampled(wavevectors_px):
         flat = wavevectors_px.reshape(-1, 2) * scale
-        shape = (len(poses), *wavevectors_px.shape[:2])
 
-        def view(pose):
-            return tuple(part[0, 0] for part in extract_parts(volume, pose[None], flat))
+        def views(some):
+            return tuple(part[:, 0] for part in extract_parts(volume, some, flat))
 
         # A few directions at a time: the corners of all of them would fill the memory.
-        real, imaginary = jax.lax.map(view, poses, batch_size=DIRECTIONS_AT_ONCE)
-        return real.reshape(shape), imaginary.reshape(shape)
+        missing = -len(poses) % DIRECTIONS_AT_ONCE
+        padded = jnp.concatenate([poses, jnp.tile(poses[-1:], (missing, 1, 1))])
+        parts = jax.lax.map(views, padded.reshape(-1, DIRECTIONS_AT_ONCE, 3, 3))
+        shape = (len(padded), *wavevectors_px.shape[:2])
+        real, imaginary = (part.reshape(shape)[: len(poses)] for part in parts)
+        return real, imaginary
 
     p = angular_coefficients(sampled(grid.wavevectors_px), grid)
     real, imaginary = sampled(grid.power_wavevectors_px)

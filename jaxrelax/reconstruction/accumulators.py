@@ -26,7 +26,7 @@ from jaxrelax.imaging import (
     shift_phases,
     volume_radius,
 )
-from jaxrelax.imaging.chunks import equal_part, fitting
+from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
 
 # Temporaries of the insertion, for each pixel of each candidate.
 POINT_BYTES = 64
@@ -72,10 +72,11 @@ def accumulate(
 ) -> Accumulator:
     """Add a batch at the candidates' poses. ``batch.weights`` decide the band and the noise.
 
-    Candidates are gone through in chunks whose temporaries fit the cache: that is faster on CPU,
-    and memory does not depend on their number.
+    Candidates are gone through in chunks, so that memory does not depend on their number. On CPU
+    one by one: temporaries stay in the cache, and XLA copies what is scattered from two axes.
     """
-    size = equal_part(len(candidates.row), fitting(POINT_BYTES * geometry.packing.n_pixels))
+    most = 1 if on_cpu() else fitting(POINT_BYTES * geometry.packing.n_pixels)
+    size = equal_part(len(candidates.row), most)
     chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), candidates)
 
     def add(sums, chunk):

@@ -24,7 +24,7 @@ from jaxrelax.imaging import (
     image_geometry,
     resample_map,
 )
-from jaxrelax.imaging.chunks import equal_part, fitting
+from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
 from jaxrelax.inference import PoseSearch
 from jaxrelax.io import InputError, Particles
 from jaxrelax.reconstruction import density_mask, independent_fraction, soft_sphere
@@ -215,9 +215,11 @@ class Problem:
         return equal_part(part, self._fitting(n_pixels))
 
     def _fitting(self, n_pixels: int) -> int:
-        # From the size of the pose search's normal equations.
-        per_image = 4 * 12 * n_pixels * (self.n_registers + 1)
-        return min(fitting(per_image), MOST_IMAGES)
+        # Numbers that a pose search holds for a pixel: on a processor what blocks leave behind (see
+        # `in_stages`), on an accelerator, where a chunk is one block, the eight corners as well.
+        channels = self.n_registers + 1
+        numbers = channels + 12 if on_cpu() else 32 * channels
+        return min(fitting(4 * n_pixels * numbers), MOST_IMAGES)
 
     @cached_property
     def _largest_fold(self) -> int:

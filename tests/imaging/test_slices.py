@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from jaxrelax.imaging import (
-    extract_parts_and_tangents,
+    extract_parts_and_derivatives,
     extract_slices,
     fold_friedel,
     fourier_volume,
@@ -142,11 +142,10 @@ def test_tangents_are_the_derivative_of_the_slices(rotations):
     _, _, _, map_ = gaussians(BOX)
     volume = fourier_volume(jnp.asarray(map_[None], jnp.float32), radius=RADIUS, image_box=BOX)
     packing = half_spectrum(BOX, SHELL)
-    value, tangents = extract_parts_and_tangents(
-        volume, jnp.asarray(rotations), packing.wavevectors_px
-    )
-    value = value[0] + 1j * value[1]
-    tangents = np.stack([np.asarray(re) + 1j * np.asarray(im) for re, im in tangents], axis=1)
+    found = extract_parts_and_derivatives(volume, jnp.asarray(rotations), packing.wavevectors_px)
+    value, tilted, turned = (np.asarray(re) + 1j * np.asarray(im) for re, im in found)
+    kx, ky = packing.wavevectors_px.T
+    tangents = np.stack([-ky * tilted, kx * tilted, turned], axis=1)
     np.testing.assert_allclose(
         value, extract_slices(volume, jnp.asarray(rotations), packing.wavevectors_px), atol=1e-5
     )
@@ -180,7 +179,10 @@ def test_channels_equal_separate_volumes(rotations):
     for channel in range(3):
         one = fourier_volume(maps[channel : channel + 1], radius=RADIUS, image_box=BOX)
         alone = extract_slices(one, jnp.asarray(rotations), packing.wavevectors_px)
-        np.testing.assert_allclose(together[:, channel], alone[:, 0], atol=1e-5)
+        # Coordinates are rounded differently, as blocks differ.
+        np.testing.assert_allclose(
+            together[:, channel], alone[:, 0], atol=1e-5 * np.abs(alone).max()
+        )
 
 
 def test_transform_and_inverse_round_trip():
