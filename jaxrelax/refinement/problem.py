@@ -33,8 +33,8 @@ from jaxrelax.refinement.image_source import ImageSource
 from jaxrelax.refinement.workers import Workers, alone
 
 # Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
-LADDER = (6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 70, 79,
-          89, 100, 112, 126, 141, 158, 178, 200, 224, 252, 282, 317, 355, 399)  # fmt: skip
+LADDER = (6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 57, 68, 80, 96, 114, 136, 160, 192, 228,
+          272, 320, 384)  # fmt: skip
 # Accumulated beyond the scored band, so that the FSC can show whether there is more.
 HEADROOM = 1.25
 # Of Nyquist: beyond it slices are interpolated worst, and folds would be accumulated at full size.
@@ -144,7 +144,7 @@ class Problem:
         """Last shell to accumulate when images are scored up to ``score_shell``."""
         rung = self.rung(score_shell)
         if grow:
-            ceiling = max((r for r in LADDER if r <= SCORED_SHARE * self.last_shell), default=rung)
+            ceiling = int(SCORED_SHARE * self.last_shell)
             rung = max(rung, min(self.rung(HEADROOM * rung), ceiling))
         return min(rung + MARGIN, self.last_shell)
 

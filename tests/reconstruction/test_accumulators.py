@@ -99,8 +99,8 @@ def test_leaving_a_fold_out_is_not_adding_it(add):
     close(completed(everything - folds[2]), completed(rest))
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 100])
-def test_chunks_add_up_to_the_whole(images, add, monkeypatch, at_once):
+@pytest.mark.parametrize(("cpu", "at_once"), [(True, 1), (False, 1), (False, 7), (False, 100)])
+def test_chunks_add_up_to_the_whole(images, add, monkeypatch, cpu, at_once):
     batch, geometry, rotations, origins = images
     rows = np.arange(84)
     chosen = Candidates(
@@ -108,6 +108,7 @@ def test_chunks_add_up_to_the_whole(images, add, monkeypatch, at_once):
         jnp.linspace(0.5, 1.5, 84, dtype=jnp.float32),
     )  # fmt: skip
     chunks = []
+    monkeypatch.setattr(accumulators, "on_cpu", lambda: cpu)
     monkeypatch.setattr(accumulators, "fitting", lambda bytes_each: at_once)
     one = accumulators._accumulated
 
