@@ -85,7 +85,7 @@ def median_seconds(calls: dict[str, tuple], repetitions: int) -> dict[str, float
 
 
 def chunked(function: Callable, chunk: int) -> Callable:
-    """The function over a batch in chunks whose temporaries fit the cache, as in the E-step."""
+    """The function over a batch in chunks, as in the E-step."""
 
     def over_batch(*batched):
         parts = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), batched)
@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--box", type=int, default=128)
     parser.add_argument("--max-shell", type=int, default=29)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--chunk", type=int, default=8, help="images worked on at a time")
+    parser.add_argument("--chunk", type=int, default=64, help="images worked on at a time")
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
     if options.batch % options.chunk:

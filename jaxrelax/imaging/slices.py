@@ -4,8 +4,8 @@ The volume is a half transform (kx ≥ 0) with the origin in the middle of z and
 ``2 × channels`` floats: all real parts, then all imaginary parts. Channels (register copies, or
 classes) share one index computation and one contiguous read. What is fast on CPU was measured
 (``experiments/benchmarks/kernels.py``): windows of two voxels along x, rows of floats rather than
-complex numbers, transposed to planes before there is any arithmetic with them (see
-:func:`jaxrelax.imaging.in_stages`), scatter rows padded to four floats. The slice theorem and
+complex numbers, summed as rows and transposed after that (see :func:`jaxrelax.imaging.in_stages`),
+scatter rows padded to four floats. The slice theorem and
 trilinear gridding with twofold oversampling are as in RELION (Scheres, J. Struct. Biol. 180 (2012)
 519).
 """
@@ -105,12 +105,12 @@ def _windows(volume: FourierVolume, base: Int[Array, "images points"]):
     ]  # fmt: skip
 
 
-def _planes(windows):
+def _planes(rows):
     """(images, points, pairs) rows as (images, pairs, points), in memory too.
 
-    Without the constraint XLA may keep the rows and read them with a stride.
+    Without the constraint XLA keeps the rows and reads them with a stride.
     """
-    turned = jnp.swapaxes(windows, 1, 2)
+    turned = jnp.swapaxes(rows, 1, 2)
     return with_layout_constraint(turned, Layout(tuple(range(turned.ndim))))
 
 
@@ -137,10 +137,10 @@ def _corner_weights(fractions, slopes=None):
     return weights
 
 
-def _weighted(weights, corners) -> Float[Array, "images pairs points"]:
-    total = weights[0][:, None] * corners[0]
+def _weighted(weights, corners) -> Float[Array, "images points pairs"]:
+    total = weights[0][..., None] * corners[0]
     for weight, corner in zip(weights[1:], corners[1:], strict=True):
-        total = total + weight[:, None] * corner
+        total = total + weight[..., None] * corner
     return total
 
 
@@ -179,12 +179,8 @@ def slice_stages(
     def place(block, _):
         return _cells(*points(block), volume.radius)
 
-    def read(_, cells):
+    def read(block, cells):
         base, fractions, sign = cells
-        return _windows(volume, base), fractions, sign
-
-    def transpose(block, found):
-        windows, fractions, sign = found
         weights = [_corner_weights(fractions)]
         if derivatives:
             # The gradient of a folded point is that of F(−q): `sign` turns it back, and on the
@@ -197,16 +193,21 @@ def slice_stages(
                 _corner_weights(fractions, [out * slope for slope in slopes])
                 for slopes in (z, in_plane)
             ]
-        return [_planes(some) for some in windows], weights, sign
+        return _windows(volume, base), weights, sign
 
     def combine(_, found):
-        planes, weights, sign = found
-        row, half = volume.values.shape[1], volume.channels
-        corners = [end for some in planes for end in (some[:, :row], some[:, row:])]
-        sums = [_weighted(each, corners) for each in weights]
-        return [Parts(x[:, :half], x[:, half:] * sign[:, None]) for x in sums]
+        windows, weights, sign = found
+        row = volume.values.shape[1]
+        corners = [end for some in windows for end in (some[..., :row], some[..., row:])]
+        return [_weighted(each, corners) for each in weights], sign
 
-    return blocks, (place, read, transpose, combine)
+    def transpose(_, found):
+        sums, sign = found
+        half = volume.channels
+        planes = [_planes(some) for some in sums]
+        return [Parts(x[:, :half], x[:, half:] * sign[:, None]) for x in planes]
+
+    return blocks, (place, read, combine, transpose)
 
 
 def _extracted(volume, rotations, wavevectors, derivatives: bool) -> list[Parts]:
