@@ -1,4 +1,4 @@
-"""How much of a batch is worked on at once: temporaries that fit the memory that is near."""
+"""How much of a batch is worked on at once, and in what stages: temporaries that fit the cache."""
 
 from __future__ import annotations
 

@@ -255,8 +255,9 @@ def extract_parts_and_derivatives(
     ``2 Aᵀ (k − δ × k)``, out of the plane by δy kx − δx ky.
 
     Returns:
-        The slices; their derivative *out of the plane*, ``tilted``: ∂/∂δx is −ky, ∂/∂δy is kx times
-        it; and ∂/∂δz, ``turned``. Arguments as for :func:`extract_slices`.
+        The slices, (batch, channels, freq); their derivative *out of the plane*, ``tilted``: ∂/∂δx
+        is −ky and ∂/∂δy is kx times it, per radian, with (kx, ky) from ``wavevectors``; and ∂/∂δz
+        per radian, ``turned``. Arguments as for :func:`extract_slices`.
     """
     value, tilted, turned = _extracted(volume, rotations, wavevectors, derivatives=True)
     return value, tilted, turned

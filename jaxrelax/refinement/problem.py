@@ -32,7 +32,8 @@ from jaxrelax.refinement.components import Mode, Relax, Specimen
 from jaxrelax.refinement.image_source import ImageSource
 from jaxrelax.refinement.workers import Workers, alone
 
-# Shell limits come from this ladder, so that a whole run compiles a bounded number of programs.
+# Shell limits come from this ladder, so that a whole run compiles a bounded number of programs; a
+# rung is about a fifth above the one before.
 LADDER = (6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 57, 68, 80, 96, 114, 136, 160, 192, 228,
           272, 320, 384)  # fmt: skip
 # Accumulated beyond the scored band, so that the FSC can show whether there is more.

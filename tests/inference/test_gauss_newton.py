@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrelax.geometry import exp_so3, rotvec_to_matrix
-from jaxrelax.inference import GaussNewton, PoseGrid, Poses
+from jaxrelax.imaging import extract_slices
+from jaxrelax.inference import GaussNewton, PoseGrid, Poses, whitened_tangents
 from jaxrelax.inference.gauss_newton import laplace, normal_equations, small_rotation_vector
+from jaxrelax.inference.likelihood import centred_data
 
 from .conftest import N_SHELLS, SEARCH, geometry_of_images, make_problem, run
 
@@ -97,6 +99,31 @@ def test_curvature_is_that_of_the_misfit_where_the_model_is_exact():
             numeric = 0.5 * (at(move).misfit + at(-move).misfit)[images] / step**2
             expected = np.einsum("ba,bac,bc->b", direction, curvature, direction)
             np.testing.assert_allclose(numeric, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+def test_products_and_monomials_are_the_tangents_multiplied(problem, channel):
+    # The columns, one by one, as another module writes them down.
+    with jax.enable_x64(True):
+        exact = double(problem)
+        volume, batch = exact.volume, exact.batch
+        one = type(volume)(volume.values[:, [channel, channel + 2]], volume.radius)
+        places = (exact.poses.rotations, exact.poses.origins_px)
+        tangents = whitened_tangents(
+            one, batch.ctf, batch.weights, problem.geometry, places[0], exact.prior
+        )
+        slices = extract_slices(one, places[0], problem.geometry.slice_wavevectors)[:, 0]
+        residual = centred_data(batch, places[1], problem.geometry) - batch.ctf * slices
+        residual = residual * jnp.sqrt(batch.weights)[None]
+        residual = jnp.concatenate([residual.real, residual.imag], axis=-1)
+        found = expansion(exact)(jnp.zeros((6, 5)))
+        for ours, plain in (
+            (found.curvature, jnp.einsum("baf,bcf->bac", tangents, tangents)),
+            (found.gradient, jnp.einsum("baf,bf->ba", tangents, residual)),
+            (found.misfit, jnp.sum(residual**2, axis=-1)),
+        ):
+            close = 1e-5 * float(jnp.abs(plain).max())
+            np.testing.assert_allclose(ours[:, channel], plain, atol=close)
 
 
 @pytest.fixture(scope="module")
