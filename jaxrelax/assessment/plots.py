@@ -53,14 +53,13 @@ def fsc_figure(result: Result) -> Figure:
     """All Fourier shell correlations with the 0.143 line and the resolution."""
     figure = new_figure(10.3, 3.8)
     axes = style(figure.add_subplot(), "resolution (Å)", "Fourier shell correlation")
-    box_edge = result.map.shape[0] * result.pixel_size_angstrom
     known = [name for name in FSC_CURVES if name in result.fsc]
     others = [name for name in result.fsc if name not in FSC_CURVES]
     for name in known + others:
         curve = np.asarray(result.fsc[name])
         label, colour, width, line = FSC_CURVES.get(name, (name, SERIES[3], 1.2, "-."))
-        shells = np.arange(1, len(curve))
-        axes.plot(shells / box_edge, curve[1:], line, color=colour, lw=width, label=label)
+        frequency = np.arange(1, len(curve)) / result.shell_edge_angstrom
+        axes.plot(frequency, curve[1:], line, color=colour, lw=width, label=label)
     axes.axhline(0.0, color=MUTED, lw=0.8)
     axes.axhline(THRESHOLD, color=INK, lw=0.8, ls=(0, (4, 3)))
     axes.annotate(
@@ -142,13 +141,13 @@ def noise_figure(result: Result) -> Figure:
     """Noise power of every optics group against resolution."""
     figure = new_figure(10.3, 2.7)
     axes = style(figure.add_subplot(), "resolution (Å)", "noise power E|X|²")
-    box_edge = result.map.shape[0] * result.pixel_size_angstrom
     for number, (group, power) in enumerate(
         zip(result.particles.optics, result.noise_power, strict=True)
     ):
         shells = np.arange(1, len(power))
         colour = SERIES[number % len(SERIES)]
-        axes.semilogy(shells / box_edge, _positive(power[1:]), color=colour, label=group.name)
+        frequency = shells / result.shell_edge_angstrom
+        axes.semilogy(frequency, _positive(power[1:]), color=colour, label=group.name)
     axes.set_xlim(0.0, 0.5 / result.pixel_size_angstrom)
     _resolution_ticks(axes)
     if len(result.particles.optics) <= 12:

@@ -86,7 +86,7 @@ def fsc_table(result: Result) -> dict[str, np.ndarray]:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"FSC curves of different lengths: {lengths}")
     shells = np.arange(next(iter(lengths.values()), 0))
-    frequency = shells / (result.map.shape[0] * result.pixel_size_angstrom)
+    frequency = shells / result.shell_edge_angstrom
     with np.errstate(divide="ignore"):
         table = {
             "rlnSpectralIndex": shells,
@@ -183,6 +183,7 @@ def summary(result: Result) -> dict[str, Any]:
         "n_registers": len(result.operators),
         "n_iterations": len(result.history),
         "box": result.map.shape[0],
+        "shell_edge_angstrom": result.shell_edge_angstrom,
         "pixel_size_angstrom": result.pixel_size_angstrom,
         "evidence": None,
     }

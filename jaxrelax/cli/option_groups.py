@@ -27,7 +27,7 @@ from jaxrelax.refinement import (
     refine,
 )
 from jaxrelax.refinement.criteria import Either
-from jaxrelax.refinement.refine import DEFAULT_UNTIL
+from jaxrelax.refinement.preparation import DEFAULT_UNTIL
 from jaxrelax.refinement.workers import WAY_OUT
 
 assert isinstance(DEFAULT_UNTIL, Either)

@@ -36,6 +36,7 @@ from jaxrelax.imaging.volume import (
     half_grid_frequencies,
     half_grid_shells,
     map_from_half_transform,
+    rebox_map,
     resample_map,
     working_box,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "pack",
     "pixel_weights",
     "radii_px",
+    "rebox_map",
     "resample_map",
     "shift_phases",
     "slice_stages",

@@ -162,3 +162,18 @@ def resample_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarr
     result[k[:, None] % box, k[None, :] % box, :half] = kept
     real = np.asarray(scipy.fft.irfftn(result, s=(box,) * 3, workers=-1))
     return (real * (box / n) ** 3).astype(np.float32)
+
+
+def rebox_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:
+    """Crop a map to another box about its centre, or surround it with zeros; pixels stay.
+
+    Centres are at ``n // 2`` before and after (RELION's ``relion_image_handler --new_box``).
+    """
+    n = map_.shape[0]
+    if n == box:
+        return np.asarray(map_, np.float32)
+    inner = min(n, box)
+    here, there = (slice(m // 2 - inner // 2, m // 2 - inner // 2 + inner) for m in (n, box))
+    result = np.zeros((box,) * 3, np.float32)
+    result[there, there, there] = map_[here, here, here]
+    return result

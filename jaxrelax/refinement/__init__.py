@@ -10,8 +10,9 @@ from jaxrelax.refinement.criteria import (
 )
 from jaxrelax.refinement.finish import finish
 from jaxrelax.refinement.loop import init, step
+from jaxrelax.refinement.preparation import Map, Setup, prepare
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.refine import Map, Setup, done, iterate, prepare, refine
+from jaxrelax.refinement.refine import done, iterate, refine
 from jaxrelax.refinement.result import AsymmetryEvidence, Result, SubgroupTest
 from jaxrelax.refinement.state import State, StepInfo
 from jaxrelax.refinement.workers import WorkerLost, Workers, available_workers

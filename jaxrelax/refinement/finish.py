@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int
 
-from jaxrelax.imaging import resample_map
+from jaxrelax.imaging import rebox_map, resample_map
 from jaxrelax.inference import entropy
 from jaxrelax.io import Particles
 from jaxrelax.reconstruction import (
@@ -19,6 +19,7 @@ from jaxrelax.reconstruction import (
     isotypic_parts,
     resolution_shell,
     rotate_map,
+    soft_sphere,
     solvent_mask,
     symmetrise,
 )
@@ -106,6 +107,9 @@ def finish(
     raw = [unregularised_map(problem, total(folds), problem.last_shell) for folds in found.sums]
     # A working box may be larger than that of the map.
     kept = [symmetrise(resample_map(m, problem.map_box), problem.subgroup) for m in raw]
+    box = problem.particles.optics[0].box
+    if box > problem.map_box:
+        kept = [m * _window(problem) for m in kept]
     sphere = problem.sphere(problem.map_box)
     aligned = align_parts(
         problem, [split_parts(problem, m * sphere) for m in kept], problem.last_shell, rung, sphere
@@ -122,12 +126,13 @@ def finish(
     registers, particles = _in_one_frame(problem, found, aligned.index, predicted)
     return Result(
         particles=particles,
-        map=final,
-        half_maps=(first, second),
-        map_symmetrised=symmetrised,
-        difference=final - symmetrised,
-        mask=mask,
+        map=rebox_map(final, box),
+        half_maps=(rebox_map(first, box), rebox_map(second, box)),
+        map_symmetrised=rebox_map(symmetrised, box),
+        difference=rebox_map(final - symmetrised, box),
+        mask=rebox_map(mask, box),
         pixel_size_angstrom=problem.map_pixel_size_angstrom,
+        shell_edge_angstrom=problem.box_edge_angstrom,
         registers=registers,
         operators=problem.registers.representatives,
         fsc=curves,
@@ -141,6 +146,12 @@ def finish(
         seconds=seconds,
         peak_memory_gib=peak_memory_gib(),
     )
+
+
+def _window(problem: Problem) -> Float32[np.ndarray, "n n n"]:
+    """1 on the particle and 0 at the end of its box, so that half-maps have no edge there."""
+    radius = 0.5 * problem.particle_diameter_angstrom / problem.map_pixel_size_angstrom
+    return soft_sphere(problem.map_box, radius, 0.5 * problem.map_box - radius)
 
 
 def _honest(problem: Problem, state: State, banded: Expectation) -> float:

@@ -23,6 +23,7 @@ from jaxrelax.imaging import (
     half_spectrum,
     image_geometry,
     resample_map,
+    working_box,
 )
 from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
 from jaxrelax.inference import PoseSearch
@@ -36,6 +37,8 @@ from jaxrelax.refinement.workers import Workers, alone
 # rung is about a fifth above the one before.
 LADDER = (6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 57, 68, 80, 96, 114, 136, 160, 192, 228,
           272, 320, 384)  # fmt: skip
+# Rungs nearer to each other than this cost a program and save nothing.
+LADDER_STEP = 1.08
 # Accumulated beyond the scored band, so that the FSC can show whether there is more.
 HEADROOM = 1.25
 # Of Nyquist: beyond it slices are interpolated worst, and folds would be accumulated at full size.
@@ -43,6 +46,12 @@ SCORED_SHARE = 0.9
 # Shells beyond the band over which maps fall smoothly to nothing.
 MARGIN = 2
 BATCH_STEP, MOST_IMAGES = 32, 512
+# Edge of the map's box over the particle's diameter. What trilinear interpolation of the twofold
+# oversampled transform leaves of the neighbouring copies at the end of the particle grows with the
+# narrowness of the box: 4 % of the amplitude where the box is 1.5 times as wide, 9 % here.
+ROOM = 1.1
+# Over which the sphere around the particle falls to nothing, at least.
+SPHERE_EDGE_ANGSTROM, SPHERE_EDGE_PX = 10.0, 3.0
 
 
 class Problem:
@@ -137,16 +146,25 @@ class Problem:
             return self.last_shell
         return self.shell(self.max_alignment_resolution_angstrom)
 
+    @cached_property
+    def rungs(self) -> list[int]:
+        """The ladder up to the last shell used; what is accumulated ends at the last but one.
+
+        Maps of what was accumulated then serve whatever they may score.
+        """
+        ceiling = max(int(SCORED_SHARE * self.last_shell), 1)
+        below = [r for r in LADDER if LADDER_STEP * r <= ceiling]
+        return sorted({*below, ceiling, self.last_shell})
+
     def rung(self, shell: int | float) -> int:
         """The ladder's first rung at or beyond ``shell``; the last shell used at most."""
-        return next((r for r in LADDER if shell <= r < self.last_shell), self.last_shell)
+        return next((r for r in self.rungs if shell <= r), self.last_shell)
 
     def accumulated(self, score_shell: int, grow: bool) -> int:
         """Last shell to accumulate when images are scored up to ``score_shell``."""
         rung = self.rung(score_shell)
         if grow:
-            ceiling = int(SCORED_SHARE * self.last_shell)
-            rung = max(rung, min(self.rung(HEADROOM * rung), ceiling))
+            rung = max(rung, min(self.rung(HEADROOM * rung), self.rungs[-2]))
         return min(rung + MARGIN, self.last_shell)
 
     def whole(self, accumulated: int) -> int:
@@ -280,7 +298,7 @@ class Problem:
         """Soft spherical mask of the particle on a working box."""
         pixel = self.box_edge_angstrom / box
         radius = 0.5 * self.particle_diameter_angstrom / pixel
-        edge = min(max(3.0, 10.0 / pixel), 0.5 * box - radius)
+        edge = min(max(SPHERE_EDGE_PX, SPHERE_EDGE_ANGSTROM / pixel), 0.5 * box - radius)
         return soft_sphere(box, radius, edge)
 
     def density_mask(
@@ -313,6 +331,24 @@ class Problem:
     def independent_fraction(self, box: int) -> float:
         """Share of Fourier coefficients that the sphere leaves independent."""
         return independent_fraction(self.sphere(box))
+
+
+def particle_box(image_box: int, pixel_size_angstrom: float, diameter_angstrom: float) -> int:
+    """Box in which the map of a particle is refined, at most that of the images.
+
+    Images need room around the particle for what the CTF spreads; their map does not. Volumes,
+    sums and transforms grow with the third power of the box, and a typical image is half as wide
+    again as its particle.
+
+    Args:
+        image_box: of the images.
+        pixel_size_angstrom: of images and map.
+        diameter_angstrom: of the particle's sphere.
+    """
+    diameter = diameter_angstrom / pixel_size_angstrom
+    edge = max(SPHERE_EDGE_PX, SPHERE_EDGE_ANGSTROM / pixel_size_angstrom)
+    needed = max(ROOM * diameter, diameter + 2.0 * edge)
+    return min(image_box, working_box(math.ceil(0.5 * needed) - 1))
 
 
 def relaxation_groups(relax: Relax | None, symmetry: str) -> tuple[PointGroup, PointGroup]:

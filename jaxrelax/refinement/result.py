@@ -130,7 +130,8 @@ class AsymmetryEvidence:
 class Result:
     """A finished refinement; both half-sets are in one register frame.
 
-    Maps are (N, N, N) arrays [z, y, x] on the map's box.
+    Maps are (N, N, N) arrays [z, y, x] on the box of the images, zero beyond the box in which the
+    particle was refined.
 
     Attributes:
         particles: the input with final poses (register included), origins, half-sets and the
@@ -143,10 +144,12 @@ class Result:
         difference: ``map − map_symmetrised``.
         mask: solvent mask used for the FSC.
         pixel_size_angstrom: of all maps.
+        shell_edge_angstrom: edge of the box in which the particle was refined; shell s of every
+            curve and spectrum is at ``shell_edge_angstrom / s`` Å.
         registers: posterior over registers of every particle.
         operators: register representatives r_j; register j of pose A is A r_jᵀ.
-        fsc: curves by name over shells 0 … N/2: unmasked, masked, random, corrected, and with
-            relaxation symmetric and asymmetric.
+        fsc: curves by name over shells up to Nyquist: unmasked, masked, random, corrected, and
+            with relaxation symmetric and asymmetric.
         resolution_angstrom: corrected FSC at 0.143.
         evidence: held-out test of the symmetry; None without relaxation.
         discriminability: how well the registers of each particle can be told apart with this map,
@@ -168,6 +171,7 @@ class Result:
     difference: Float32[np.ndarray, "n n n"]
     mask: Float32[np.ndarray, "n n n"]
     pixel_size_angstrom: float
+    shell_edge_angstrom: float
     registers: Float[np.ndarray, "particles registers"]
     operators: Float64[np.ndarray, "registers 3 3"]
     fsc: dict[str, Float64[np.ndarray, " shells"]]

@@ -119,6 +119,7 @@ def make_result(folder, n=60, found=True, seed=0):
         difference=parts.asymmetric,
         mask=mask,
         pixel_size_angstrom=PIXEL,
+        shell_edge_angstrom=N * PIXEL,
         registers=posterior,
         operators=group.operators,
         fsc=curves,

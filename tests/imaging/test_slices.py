@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from jaxrelax.imaging import (
@@ -14,9 +16,11 @@ from jaxrelax.imaging import (
     half_grid_shells,
     half_shape,
     half_spectrum,
+    image_geometry,
     insert_slices,
     map_from_half_transform,
     pack,
+    rebox_map,
     resample_map,
     volume_radius,
     working_box,
@@ -55,6 +59,36 @@ def test_slices_are_the_transforms_of_analytic_projections(rotations):
         truth = pack(jnp.asarray(image[None], jnp.float32), packing)[0]
         error = np.linalg.norm(estimate - truth) / np.linalg.norm(truth)
         assert error < 0.02
+
+
+@pytest.mark.parametrize("map_box", [22, 24, 40])
+def test_a_map_in_a_box_of_its_own_has_the_same_slices(rotations, map_box):
+    """Blobs reach 10 px from the centre: beyond that the map may be cropped, or surrounded."""
+    _, _, _, map_ = gaussians(BOX)
+    packing = half_spectrum(BOX, SHELL)
+    whole = fourier_volume(jnp.asarray(map_[None], jnp.float32), radius=RADIUS, image_box=BOX)
+    expected = extract_slices(whole, jnp.asarray(rotations), packing.wavevectors_px)
+    geometry = image_geometry(packing, 3.0, map_box, 3.0)
+    shell = int(geometry.slice_shell.max())
+    own = resample_map(rebox_map(map_, map_box), working_box(shell))
+    volume = fourier_volume(jnp.asarray(own[None]), radius=volume_radius(shell), image_box=map_box)
+    found = extract_slices(volume, jnp.asarray(rotations), geometry.slice_wavevectors)
+    found = found * geometry.amplitude
+    assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+
+
+@given(st.integers(4, 20), st.integers(4, 20))
+def test_reboxing_keeps_the_centre_and_what_fits(half, other):
+    rng = np.random.default_rng(half)
+    n, m = 2 * half, 2 * other
+    map_ = rng.normal(size=(n, n, n)).astype(np.float32)
+    boxed = rebox_map(map_, m)
+    assert boxed.shape == (m, m, m)
+    assert boxed[m // 2, m // 2, m // 2] == map_[n // 2, n // 2, n // 2]
+    small = min(n, m)
+    np.testing.assert_array_equal(rebox_map(boxed, small), rebox_map(map_, small))
+    kept = float(np.abs(boxed, dtype=np.float64).sum())
+    assert kept == pytest.approx(float(np.abs(rebox_map(map_, small), dtype=np.float64).sum()))
 
 
 def test_interpolation_matches_a_float64_reference(rotations):

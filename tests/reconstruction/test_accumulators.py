@@ -13,6 +13,8 @@ from jaxrelax.imaging import (
     half_grid_shells,
     half_spectrum,
     image_geometry,
+    rebox_map,
+    resample_map,
     shift_phases,
     volume_radius,
     working_box,
@@ -246,3 +248,30 @@ def test_shell_sums_change_their_last_shell(two_sums):
     np.testing.assert_array_equal(grid[shells > 6], 0.0)
     inside = np.asarray(two_sums[0].values)[shells <= 6]
     np.testing.assert_array_equal(grid[shells <= 6], inside)
+
+
+def test_a_narrower_box_accumulates_the_same_map(images, truth):
+    """What images show around the map's box stays around it on the oversampled grid."""
+    batch, geometry, rotations, origins = images
+    rng = np.random.default_rng(7)
+    size = batch.data.shape
+    noise = 0.3 * np.std(batch.data) * (rng.normal(size=size) + 1j * rng.normal(size=size))
+    data = batch.data + noise.astype(np.complex64)
+    rows = jnp.arange(N_IMAGES, dtype=jnp.int32)
+    everything = Candidates(rows, rotations, origins, jnp.ones(N_IMAGES, jnp.float32))
+    maps = []
+    for box in (BOX, 24):
+        seen = image_geometry(geometry.packing, 3.0, box, 3.0)
+        shell = int(seen.slice_shell.max())
+        noisy = ImageBatch(data, batch.ctf * seen.amplitude, batch.weights, batch.valid)
+        sums = accumulate(empty_accumulator(volume_radius(shell)), noisy, seen, everything)
+        solved = wiener_map(
+            completed(sums), np.zeros(shell + 1, np.float32), box=working_box(shell), image_box=box
+        )
+        maps.append(rebox_map(resample_map(np.asarray(solved), box), 24))
+    radius = np.hypot.reduce(np.indices((24, 24, 24)) - 12.0)
+    inside = radius < 8
+    wide, narrow = (m[inside] for m in maps)
+    # Noise included; a shell of another width ends the band elsewhere.
+    assert np.corrcoef(wide, narrow)[0, 1] > 0.98
+    assert np.polyfit(wide, narrow, 1)[0] == pytest.approx(1.0, abs=0.03)
