@@ -15,6 +15,7 @@ one. Where there is nothing to find α is zero, and all registers stay equal.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from jaxrelax.inference import FixedPoses
 from jaxrelax.reconstruction import IsotypicParts
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.scoring import register_volume, scored_batches
+from jaxrelax.refinement.side_by_side import Side, both, one_by_one
 from jaxrelax.refinement.state import State
 
 # Per half-set; a strength needs no more.
@@ -67,7 +69,12 @@ class Calibrated(NamedTuple):
 
 
 def cross_scores(
-    problem: Problem, state: State, maps: list[IsotypicParts], amplitude: float
+    problem: Problem,
+    state: State,
+    maps: list[IsotypicParts],
+    amplitude: float,
+    *,
+    max_shell: int,
 ) -> CrossScores:
     """Score each half-set's images by the other half-set's map, poses held.
 
@@ -77,33 +84,53 @@ def cross_scores(
         problem, state: inputs, poses, noise and band.
         maps: of half-sets 1 and 2, each in its own frame.
         amplitude: factor of their asymmetric parts.
+        max_shell: last shell to which images are prepared, at least the scored band; that of the
+            pass before, whose program then serves.
     """
-    rng = np.random.default_rng((problem.seed, 8))
     rung = problem.rung(state.score_shell)
     n = len(problem.particles)
     registers = np.zeros((n, problem.n_registers), np.float32)
     symmetric = np.zeros(n, np.float32)
-    seen = []
-    for half, parts in enumerate(reversed(maps)):
+    chosen = _sample(problem)
+
+    def score(half: int, side: Side) -> None:
+        parts = maps[1 - half]
         asymmetric = np.float32(amplitude) * parts.asymmetric
         volume = register_volume(problem, parts.symmetric, asymmetric, rung)
-        groups = problem.batches(half + 1, None)
-        share = min(1.0, MOST_IMAGES / sum(len(rows) for _, rows in groups))
-        for group, rows in groups:
-            some = rows
-            if share < 1.0:
-                some = np.sort(rng.permutation(rows)[: max(1, round(share * len(rows)))])
-            seen.append(some)
-            geometry = problem.geometry(group, rung, rung)
+        for group, rows in chosen[half]:
+            geometry = problem.geometry(group, max_shell, rung)
             for batch in scored_batches(
-                problem, state, volume, group, problem.mine(some), geometry, FixedPoses()
+                problem, state, volume, group, problem.mine(rows), geometry, FixedPoses()
             ):
                 registers[batch.rows] = batch.log_evidence
                 symmetric[batch.rows] = batch.symmetric_evidence
+                if group == chosen[half][-1][0]:
+                    side.go_on()
+                if side.stopped:
+                    return
+
+    both(partial(score, 0), partial(score, 1), alone=one_by_one(problem, state))
+    seen = [rows for of_half in chosen for _, rows in of_half]
     rows = np.concatenate(seen)
     found = (registers[rows], symmetric[rows])
     found = problem.workers.rows(found, problem.own[rows])
     return CrossScores(rows, *found, state.junk_probability[rows])
+
+
+def _sample(problem: Problem) -> list[list[tuple[int, Int[np.ndarray, " rows"]]]]:
+    """Images that are scored: [half] of (optics group, rows)."""
+    rng = np.random.default_rng((problem.seed, 8))
+    chosen = []
+    for half in (1, 2):
+        groups = problem.batches(half, None)
+        share = min(1.0, MOST_IMAGES / sum(len(rows) for _, rows in groups))
+        if share < 1.0:
+            groups = [
+                (group, np.sort(rng.permutation(rows)[: max(1, round(share * len(rows)))]))
+                for group, rows in groups
+            ]
+        chosen.append(groups)
+    return chosen
 
 
 def calibrate(

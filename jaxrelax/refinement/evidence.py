@@ -109,7 +109,7 @@ def asymmetry_evidence(
     def test(number: int):
         chosen = [most_preserved(candidates[number], c, problem.group) for c in correlations]
         splits = [split(problem, m, c) for m, c in zip(maps, chosen, strict=True)]
-        found = list(scores(problem, state, splits[::-1], permutations))
+        found = scores(problem, state, splits[::-1], permutations, max_shell=max_shell)
         rng = np.random.default_rng((problem.seed, 9, number))
         # Half-set 1 is the frame of the results.
         return found, agreed(

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from jaxrelax.geometry import project_to_so3
-from jaxrelax.imaging import half_shape, volume_radius
+from jaxrelax.imaging import volume_radius
 from jaxrelax.inference import Mixture, significant
 from jaxrelax.reconstruction import (
     Candidates,
@@ -34,7 +34,7 @@ from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.programs import accumulate_program
 from jaxrelax.refinement.score_maps import kept_share, score_map, slice_power
 from jaxrelax.refinement.scoring import ScoredBatch, register_volume, scored_batches
-from jaxrelax.refinement.side_by_side import Side, both
+from jaxrelax.refinement.side_by_side import Side, both, one_by_one
 from jaxrelax.refinement.state import State
 
 # Of an expectation: sums over images, and of what was expected from the maps.
@@ -42,8 +42,6 @@ SUMMED = (
     "residual", "count", "rotation_moment_rad2", "shift_moment_angstrom2", "counted", "nats",
     "power",
 )  # fmt: skip
-# Half-sets are gone through side by side where the volume of one is not larger.
-SIDE_BY_SIDE_BYTES = 2**30
 
 
 @dataclass
@@ -127,7 +125,7 @@ def expectation(
         for half in (0, 1)
     ]  # fmt: skip
     first, second = (partial(one.run, on_batch=on_batch) for one in passes)
-    both(first, second, alone=_one_by_one(problem, state))
+    both(first, second, alone=one_by_one(problem, state))
     for one in passes:
         result.sums += one.result.sums
         for name in SUMMED:
@@ -137,18 +135,6 @@ def expectation(
     result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
     result.nats /= n
     return result
-
-
-def _one_by_one(problem: Problem, state: State) -> bool:
-    """Whether half-sets are gone through one after another.
-
-    Side by side, maps of one are made while images of the other are scored. That takes two
-    volumes at once; and devices and processes that wait for each other need one order of things.
-    """
-    workers = problem.workers
-    voxels = np.prod(half_shape(volume_radius(problem.rung(state.score_shell))))
-    volume_bytes = 8 * int(voxels) * (problem.n_registers + 1)
-    return workers.count > 1 or len(workers.devices) > 1 or volume_bytes > SIDE_BY_SIDE_BYTES
 
 
 @dataclass

@@ -85,7 +85,7 @@ def finish(
         del judged
         halves = [unregularised_map(problem, total(folds), accumulated) for folds in banded.sums]
         predicted = discriminability_of_halves(problem, state, *halves)
-    exponent = _honest(problem, state, banded)
+    exponent = _honest(problem, state, banded, accumulated)
     if evidence is None or evidence.found:
         solved = maximisation(
             problem, banded.sums, accumulated, optimism=state.optimism,
@@ -154,12 +154,12 @@ def _window(problem: Problem) -> Float32[np.ndarray, "n n n"]:
     return soft_sphere(problem.map_box, radius, 0.5 * problem.map_box - radius)
 
 
-def _honest(problem: Problem, state: State, banded: Expectation) -> float:
+def _honest(problem: Problem, state: State, banded: Expectation, max_shell: int) -> float:
     """How far posteriors under a half-set's own maps can be believed, see `honest_exponent`."""
     if problem.relax is None or problem.relax.prior == "plain" or problem.n_registers == 1:
         return 1.0
     maps = [IsotypicParts(s, a) for s, a in zip(state.symmetric, state.asymmetric, strict=True)]
-    scores = cross_scores(problem, state, maps, state.amplitude)
+    scores = cross_scores(problem, state, maps, state.amplitude, max_shell=max_shell)
     share = state.symmetric_fraction
     one = np.logaddexp.reduce(scores.registers, axis=1) - np.log(problem.n_registers)
     with np.errstate(divide="ignore"):

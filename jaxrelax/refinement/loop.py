@@ -229,7 +229,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         history=history,
     )
     if stage == "settle" and problem.n_registers > 1 and not _plain(problem):
-        after = _calibrated(problem, after, maps, state.held_nats)
+        after = _calibrated(problem, after, maps, state.held_nats, accumulate_shell)
     seconds = time.perf_counter() - began
     history = (*state.history, row | {"seconds": seconds})
     after = after.replace(score_shell=score_shell, growing=growing, history=history)
@@ -319,13 +319,14 @@ def _next_junk(problem: Problem, state: State, found: Expectation) -> float:
     return float(np.clip(found.junk.mean(), SMALLEST_JUNK, 1.0 - SMALLEST_JUNK))
 
 
-def _calibrated(problem: Problem, state: State, maps, held_nats: float) -> State:
+def _calibrated(problem: Problem, state: State, maps, held_nats: float, max_shell: int) -> State:
     """Strength of the asymmetric part and symmetric fraction, from the other half's images.
 
-    ``held_nats`` is what the maps were held to so far, below 0 if they were not.
+    ``held_nats`` is what the maps were held to so far, below 0 if they were not; ``max_shell`` the
+    last one accumulated.
     """
     amplitude = state.amplitude
-    scores = cross_scores(problem, state, maps, amplitude)
+    scores = cross_scores(problem, state, maps, amplitude, max_shell=max_shell)
     found = problem.workers.agreed(
         calibrate(
             scores.registers, scores.symmetric, 1.0 - scores.junk, with_symmetric=_junk(problem)

@@ -195,17 +195,15 @@ def _stream(problem, noise_power, max_shell, group, rows, prior, build, argument
     rows = problem.mine(rows[particles.optics_group[rows] == group])
     rung = problem.rung(max_shell)
     geometry = problem.geometry(group, rung, rung)
-    weights = jax.jit(
-        lambda power: pixel_weights(power, geometry.packing, geometry.slice_shell, max_shell)
-    )(noise_power[group].astype(np.float32))
     program = _chunked(problem, group, geometry, build)
-    arguments, weights, prior = workers.everywhere((arguments, weights, prior))
+    power = noise_power[group].astype(np.float32)
+    arguments, power, last, prior = workers.everywhere((arguments, power, max_shell, prior))
     size = problem.batch_size(geometry.packing.n_pixels)
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         padded = np.concatenate([chosen, np.full(size - len(chosen), chosen[0])])
         rotations = workers.split(particles.rotations[padded].astype(np.float32))
-        found = program(arguments, weights, prior, problem.ctf_parameters(padded), rotations)
+        found = program(arguments, power, last, prior, problem.ctf_parameters(padded), rotations)
         for result, values in zip(results, found, strict=True):
             result[chosen] = np.asarray(values)[: len(chosen)]
 
@@ -215,7 +213,9 @@ def _chunked(problem: Problem, group: int, geometry: ImageGeometry, build: Calla
     optics = problem.particles.optics[group]
     chunk = problem.chunk_size(geometry.packing.n_pixels)
 
-    def program(arguments, weights, prior, parameters: CTFParameters, rotations):
+    def program(arguments, power, max_shell, prior, parameters: CTFParameters, rotations):
+        weights = pixel_weights(power, geometry.packing, geometry.slice_shell, max_shell)
+
         def one_chunk(part):
             some, poses = part
             ctf = batch_ctf(some, geometry, optics.phase_flipped)
@@ -230,7 +230,7 @@ def _chunked(problem: Problem, group: int, geometry: ImageGeometry, build: Calla
         found = jax.lax.map(one_chunk, jax.tree.map(split, (parameters, rotations)))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
-    return problem.workers.program(program, (ALL, ALL, ALL, EACH, EACH), EACH)
+    return problem.workers.program(program, (ALL, ALL, ALL, ALL, EACH, EACH), EACH)
 
 
 def _pose_program(body, ctf, weights, geometry, rotations, prior):

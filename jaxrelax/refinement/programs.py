@@ -120,7 +120,7 @@ def _search_program(
     inner = geometry.inner()
 
     def search_images(
-        target, pixel_weights, prior: PosePrior, mixture: Mixture, key, images, poses, numbers
+        target, pixel_weights, prior: PosePrior, mixture: Mixture, drawn, images, poses, numbers
     ):
         batch = ImageBatch(images[0], images[1], pixel_weights, images[2])
         size = min(chunk, batch.data.shape[0])
@@ -159,6 +159,7 @@ def _search_program(
         placed = (*peaks, modes)
         if search.draws:
             share = jnp.full((len(modes), search.draws, registers), 1.0 / search.draws)
+            key = jax.random.fold_in(jax.random.key(drawn[0]), drawn[1])
             placed = (*draw_poses(found, modes, key, numbers, search.draws), share)
         where = (peaks, placed, modes)
         return where, moments, belief, evidence, kept * counted, gain, symmetric
@@ -170,10 +171,10 @@ def _search_program(
     )
 
     def search_batch(
-        target, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture, key, numbers
+        target, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture, drawn, numbers
     ):
         images = (batch.data, batch.ctf, batch.valid)
-        return program(target, batch.weights, prior, mixture, key, images, poses, numbers)
+        return program(target, batch.weights, prior, mixture, drawn, images, poses, numbers)
 
     return search_batch
 

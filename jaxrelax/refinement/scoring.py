@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float32, Float64, Int, Key
+from jaxtyping import Float32, Float64, Int
 
 from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
     ImageGeometry,
     fourier_volume,
+    resample_map,
     volume_radius,
+    working_box,
 )
 from jaxrelax.inference import Mixture, PosePrior, Poses, PoseSearch
 from jaxrelax.io import InputError
@@ -35,8 +37,11 @@ def register_volume(
 
     Channel j at pose A is the map at pose ``A r_jᵀ``. The symmetric part is the same array in
     every channel, so that interpolation cannot prefer a register; only the asymmetric part is
-    turned: ``V_j(r) = S(r) + A(r_j r)``.
+    turned: ``V_j(r) = S(r) + A(r_j r)``. Maps that reach beyond ``max_shell`` are resampled, so
+    that one program serves a band whatever was accumulated.
     """
+    box = working_box(max_shell)
+    symmetric, asymmetric = resample_map(symmetric, box), resample_map(asymmetric, box)
     inverses = problem.registers.representatives.transpose(0, 2, 1)
     copies = [symmetric + turned for turned in rotated_maps(asymmetric, inverses)]
     if len(copies) > 1:
@@ -135,15 +140,15 @@ def scored_batches(
         everywhere(np.float32(sigma_shift / pixel)),
     )
     mixture = everywhere(registers_alone(problem) if mixture is None else mixture)
-    # Of this pass: another one draws other poses, a resumed run the same.
-    key = everywhere(_key(problem.seed, state.iterations_done))
+    # Another pass draws other poses, a resumed run the same.
+    drawn = everywhere(np.array([problem.seed % 2**32, state.iterations_done], np.uint32))
     for batch in prepared_batches(
         problem, group, rows, geometry, state.noise_power[group], state.score_shell, size
     ):
         chosen, m = batch.rows, len(batch.rows)
         poses = _poses(problem, state, batch.padded, pixel, search)
         (peaks, placed, modes), sums, belief, evidence, kept, gain, symmetric = score(
-            target, batch.scored, poses, prior, mixture, key,
+            target, batch.scored, poses, prior, mixture, drawn,
             problem.workers.split(batch.padded.astype(np.int32)),
         )  # fmt: skip
         lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
@@ -177,11 +182,6 @@ def scored_batches(
             ),
             counted=float(sums[3]),
         )
-
-
-@jax.jit
-def _key(seed, iteration) -> Key[Array, ""]:
-    return jax.random.fold_in(jax.random.key(seed), iteration)
 
 
 def registers_alone(problem: Problem) -> Mixture:

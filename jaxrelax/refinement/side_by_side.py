@@ -1,4 +1,4 @@
-"""Two pieces of work in two threads, which stop together."""
+"""Half-sets know nothing of each other during a pass: each may have a thread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
+
+from jaxrelax.imaging import half_shape, volume_radius
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.state import State
+
+# Half-sets are gone through side by side where the volume of one is not larger.
+SIDE_BY_SIDE_BYTES = 2**30
 
 
 class Side:
@@ -67,3 +76,15 @@ def both(
         other = pool.submit(waiting)
         guarded(first)
         other.result()
+
+
+def one_by_one(problem: Problem, state: State) -> bool:
+    """Whether half-sets are gone through one after another.
+
+    Side by side, maps of one are made while images of the other are scored. That takes two
+    volumes at once; and devices and processes that wait for each other need one order of things.
+    """
+    workers = problem.workers
+    voxels = np.prod(half_shape(volume_radius(problem.rung(state.score_shell))))
+    volume_bytes = 8 * int(voxels) * (problem.n_registers + 1)
+    return workers.count > 1 or len(workers.devices) > 1 or volume_bytes > SIDE_BY_SIDE_BYTES

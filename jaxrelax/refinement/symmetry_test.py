@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -30,7 +30,9 @@ from jaxrelax.imaging import (
     fourier_volume,
     half_spectrum,
     image_geometry,
+    resample_map,
     volume_radius,
+    working_box,
 )
 from jaxrelax.inference import (
     PermutationTest,
@@ -43,6 +45,7 @@ from jaxrelax.reconstruction import IsotypicParts, rotated_maps, symmetrise
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import SubgroupTest
 from jaxrelax.refinement.scoring import prepared_batches
+from jaxrelax.refinement.side_by_side import Side, both, one_by_one
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.workers import ALL, EACH, Workers
 
@@ -152,8 +155,8 @@ def exchanges(
 
 
 def scores(
-    problem: Problem, state: State, maps: list[Split], permutations: int
-) -> Iterator[Scores]:
+    problem: Problem, state: State, maps: list[Split], permutations: int, *, max_shell: int
+) -> list[Scores]:
     """Every image at its own and at foreign orientations, against the map of the other half-set.
 
     Processes share the images, and all get the whole result.
@@ -162,23 +165,45 @@ def scores(
         problem, state: images, poses, noise and band.
         maps: the map that judges half-set 1, and the one that judges half-set 2.
         permutations: foreign orientations per image; fewer where there are fewer images.
+        max_shell: last shell to which images are prepared, at least the scored band; that of the
+            pass before, whose program then serves.
 
-    Yields:
+    Returns:
         One entry per half-set and optics group.
     """
     rung = problem.rung(state.score_shell)
     volumes = [_volumes(problem, map_, rung) for map_ in maps]
-    for half, group, rows, others in exchanges(problem, permutations):
-        columns = (
-            np.zeros(len(rows), np.float32),
-            np.zeros(others.shape, np.float32),
-            np.zeros(len(rows), int),
-            np.zeros(len(rows), np.float32),
-        )
-        for seen, *found in _scored(problem, state, volumes[half - 1], group, rows, others, rung):
-            for column, values in zip(columns, found, strict=True):
-                column[np.searchsorted(rows, seen)] = values
-        yield Scores(half, rows, *problem.workers.rows(columns, problem.own[rows]))
+    plan = list(exchanges(problem, permutations))
+    found = [_nothing_scored(rows, others) for _, _, rows, others in plan]
+
+    def score(of_half: int, side: Side) -> None:
+        for (half, group, rows, others), columns in zip(plan, found, strict=True):
+            if half != of_half:
+                continue
+            for seen, *values in _scored(
+                problem, state, volumes[half - 1], group, rows, others, max_shell
+            ):
+                for column, new in zip(columns, values, strict=True):
+                    column[np.searchsorted(rows, seen)] = new
+                side.go_on()
+                if side.stopped:
+                    return
+
+    both(partial(score, 1), partial(score, 2), alone=one_by_one(problem, state))
+    return [
+        Scores(half, rows, *problem.workers.rows(columns, problem.own[rows]))
+        for (half, _, rows, _), columns in zip(plan, found, strict=True)
+    ]
+
+
+def _nothing_scored(rows: Int[np.ndarray, " m"], others: Int[np.ndarray, "m others"]):
+    """Own and foreign scores, registers and information of images that were not yet scored."""
+    return (
+        np.zeros(len(rows), np.float32),
+        np.zeros(others.shape, np.float32),
+        np.zeros(len(rows), int),
+        np.zeros(len(rows), np.float32),
+    )
 
 
 def informative(found: list[Scores]) -> bool:
@@ -231,30 +256,29 @@ def _volumes(problem: Problem, map_: Split, shell: int) -> tuple[FourierVolume, 
             list(rotated_maps(part, problem.registers.representatives.transpose(0, 2, 1)))
         )
 
-    base = map_.symmetric[None]
+    box = working_box(shell)
+    base = resample_map(map_.symmetric, box)[None]
     if map_.preserved is not None:
-        base = base + turned(map_.preserved)
-    radius, box = volume_radius(shell), problem.map_box
-    return (
-        fourier_volume(jax.device_put(base), radius=radius, image_box=box),
-        fourier_volume(jax.device_put(turned(map_.tested)), radius=radius, image_box=box),
-    )
+        base = base + turned(resample_map(map_.preserved, box))
+    tested = turned(resample_map(map_.tested, box))
+    transform = partial(fourier_volume, radius=volume_radius(shell), image_box=problem.map_box)
+    return transform(jax.device_put(base)), transform(jax.device_put(tested))
 
 
-def _scored(problem, state, volumes, group, rows, others, rung):
+def _scored(problem, state, volumes, group, rows, others, max_shell):
     """Stream this process's images of one optics group.
 
     Yields:
         rows, own, foreign, best, information.
     """
     workers = problem.workers
-    geometry = problem.geometry(group, rung, rung)
+    geometry = problem.geometry(group, max_shell, problem.rung(state.score_shell))
     optics = problem.particles.optics[group]
     pixel = optics.pixel_size_angstrom
     size = problem.batch_size(geometry.n_inner)
     score = _program(
         optics.box, pixel, problem.map_box, problem.map_pixel_size_angstrom,
-        geometry.packing.max_shell, min(problem.chunk_size(geometry.n_inner), size), workers,
+        geometry.inner().packing.max_shell, min(problem.chunk_size(geometry.n_inner), size), workers,
     )  # fmt: skip
     base, tested = workers.everywhere(volumes)
     for batch in prepared_batches(

@@ -5,10 +5,13 @@ import threading
 import numpy as np
 import pytest
 
-from jaxrelax.refinement import Local, Relax, prepare
-from jaxrelax.refinement import expectation as module
+from jaxrelax.refinement import Local, Relax, amplitude, prepare
+from jaxrelax.refinement import side_by_side as module
+from jaxrelax.refinement.amplitude import cross_scores
 from jaxrelax.refinement.expectation import expectation
+from jaxrelax.refinement.score_maps import IsotypicParts
 from jaxrelax.refinement.side_by_side import both
+from jaxrelax.refinement.symmetry_test import Split, scores
 from tests.refinement.conftest import TINY, DataSet
 
 PATIENCE_S = 20.0
@@ -99,3 +102,33 @@ def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path
     for one, other in zip(together.sums, apart.sums, strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a.values, b.values)
+
+
+@pytest.mark.parametrize("images", [2000, 50])
+def test_scores_under_the_other_half_set_do_not_depend_on_threads(tmp_path, monkeypatch, images):
+    monkeypatch.setattr(amplitude, "MOST_IMAGES", images)
+    data = DataSet(tmp_path, **TINY)
+    setup = prepare(
+        data.star, data.folder / "truth_map.mrc", mode=Local(), relax=Relax("C4", start="reference")
+    )  # fmt: skip
+    problem, state = setup.problem, setup.state
+    maps = 2 * [IsotypicParts(state.symmetric[0], state.asymmetric[0])]
+    splits = [Split(m.symmetric, None, m.asymmetric) for m in maps]
+    crossed, tested = [], []
+    for most in (2**30, 0):
+        monkeypatch.setattr(module, "SIDE_BY_SIDE_BYTES", most)
+        crossed.append(
+            cross_scores(problem, state, maps, 1.0, max_shell=problem.rung(state.score_shell))
+        )
+        tested.append(
+            scores(problem, state, splits, 4, max_shell=problem.rung(state.score_shell) + 2)
+        )
+    for one, other in zip(*crossed, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.ptp(crossed[0].registers, axis=1).max() > 0.1
+    assert len(crossed[0].rows) == min(240, 2 * images)
+    for together, apart in zip(*tested, strict=True):
+        assert together.half == apart.half
+        for name in ("rows", "own", "foreign", "best", "information"):
+            np.testing.assert_array_equal(getattr(together, name), getattr(apart, name))
+        assert np.count_nonzero(together.information) == len(together.rows)
