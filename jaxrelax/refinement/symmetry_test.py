@@ -276,9 +276,10 @@ def _scored(problem, state, volumes, group, rows, others, max_shell):
     optics = problem.particles.optics[group]
     pixel = optics.pixel_size_angstrom
     size = problem.batch_size(geometry.n_inner)
+    chunk = min(problem.chunk_size(geometry.n_inner), size)
     score = _program(
         optics.box, pixel, problem.map_box, problem.map_pixel_size_angstrom,
-        geometry.inner().packing.max_shell, min(problem.chunk_size(geometry.n_inner), size), workers,
+        geometry.inner().packing.max_shell, chunk, workers,
     )  # fmt: skip
     base, tested = workers.everywhere(volumes)
     for batch in prepared_batches(
