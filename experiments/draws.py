@@ -33,6 +33,18 @@ def to_the_truth_angstrom(result: Result, folder: Path, group: str, diameter: fl
     return len(mean) * pixel / max(resolution_shell(curve, 0.5) for curve in curves)
 
 
+def judged(result: Result, folder: Path, group: str, diameter: float) -> list[str]:
+    """Share of right registers, median pose error (°), iterations, band (Å), map (Å): as text."""
+    truth, operators = read_particles(folder / "truth.star"), point_group(group)
+    found = result.particles.rotations
+    right = register_agreement(found, truth.rotations, operators, point_group("C1")).fraction
+    error = np.rad2deg(np.median(pose_error_mod_group(found, truth.rotations, operators)))
+    scored = result.history[-1]["score_resolution_angstrom"]
+    beside = to_the_truth_angstrom(result, folder, group, diameter)
+    numbers = f"{right:.3f}", f"{error:.2f}", f"{len(result.history)}", f"{scored:.1f}"
+    return [*numbers, f"{beside:.2f}"]
+
+
 def main() -> None:
     """Refine and print."""
     parser = argparse.ArgumentParser(
@@ -43,8 +55,6 @@ def main() -> None:
     parser.add_argument("--group", default="C4")
     parser.add_argument("--particle-diameter", type=float, default=220.0, help="Å")
     asked = parser.parse_args()
-    truth = read_particles(asked.data / "truth.star")
-    group = point_group(asked.group)
     print("| draws | accuracy | pose error, ° | iterations | scored, Å | to the true map, Å |")
     print("| --- | --- | --- | --- | --- | --- |")
     for draws in asked.draws:
@@ -53,16 +63,8 @@ def main() -> None:
             mode=Local(pose_search=GaussNewton(n_draws=draws)), relax=Relax(asked.group),
             subgroups="none",
         )  # fmt: skip
-        found = result.particles.rotations
-        right = register_agreement(found, truth.rotations, group, point_group("C1")).fraction
-        error = np.rad2deg(np.median(pose_error_mod_group(found, truth.rotations, group)))
-        scored = result.history[-1]["score_resolution_angstrom"]
-        beside = to_the_truth_angstrom(result, asked.data, asked.group, asked.particle_diameter)
-        print(
-            f"| {draws} | {right:.3f} | {error:.2f} | {len(result.history)} | {scored:.1f} | "
-            f"{beside:.1f} |",
-            flush=True,
-        )
+        row = judged(result, asked.data, asked.group, asked.particle_diameter)
+        print(f"| {draws} | {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

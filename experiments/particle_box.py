@@ -15,11 +15,8 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
-from draws import to_the_truth_angstrom
+from draws import judged
 
-from jaxrelax.geometry import point_group, pose_error_mod_group, register_agreement
-from jaxrelax.io import read_particles
 from jaxrelax.refinement import Callback, Local, Problem, Relax, State, StepInfo, problem, refine
 
 
@@ -49,8 +46,6 @@ def main() -> None:
     parser.add_argument("--group", default="C4")
     parser.add_argument("--particle-diameter", type=float, default=220.0, help="Å")
     asked = parser.parse_args()
-    truth = read_particles(asked.data / "truth.star")
-    group = point_group(asked.group)
     columns = (
         "box, px", "accuracy", "pose error, °", "iterations", "scored, Å", "to the true map, Å",
         "s of processors",
@@ -64,16 +59,8 @@ def main() -> None:
             relax=Relax(asked.group), subgroups="none", callbacks=[last],
             particle_diameter=asked.particle_diameter,
         )  # fmt: skip
-        found = result.particles.rotations
-        right = register_agreement(found, truth.rotations, group, point_group("C1")).fraction
-        error = np.rad2deg(np.median(pose_error_mod_group(found, truth.rotations, group)))
-        scored = result.history[-1]["score_resolution_angstrom"]
-        beside = to_the_truth_angstrom(result, asked.data, asked.group, asked.particle_diameter)
-        print(
-            f"| {last.box} | {right:.3f} | {error:.2f} | {len(result.history)} | {scored:.1f} | "
-            f"{beside:.2f} | {last.seconds:.1f} |",
-            flush=True,
-        )
+        row = judged(result, asked.data, asked.group, asked.particle_diameter)
+        print(f"| {last.box} | {' | '.join(row)} | {last.seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

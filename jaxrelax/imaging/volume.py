@@ -168,6 +168,10 @@ def rebox_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarray,
     """Crop a map to another box about its centre, or surround it with zeros; pixels stay.
 
     Centres are at ``n // 2`` before and after (RELION's ``relion_image_handler --new_box``).
+
+    Args:
+        map_: [z, y, x], any even or odd box.
+        box: in voxels.
     """
     n = map_.shape[0]
     if n == box:
