@@ -169,10 +169,10 @@ def _assembled(sums: Float[Array, "9 batch registers 6"], phase: float):
     )
 
 
-def _offset(poses: Poses, rotations, origins_px, prior: PosePrior) -> Float[Array, "batch 5"]:
-    """Offset of the current pose from the consensus in prior standard deviations."""
-    turn = small_rotation_vector(rotations @ jnp.swapaxes(poses.prior_rotations, -1, -2))
-    moved = origins_px - poses.prior_origins_px
+def _offset(centre, rotations, origins_px, prior: PosePrior) -> Float[Array, "batch 5"]:
+    """Offset of a pose from the centre of the prior in prior standard deviations."""
+    turn = small_rotation_vector(rotations @ jnp.swapaxes(centre[0], -1, -2))
+    moved = origins_px - centre[1]
     return jnp.concatenate([turn, moved], axis=-1) / prior.scales()[None, :]
 
 
@@ -193,6 +193,22 @@ def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
     eye = jnp.broadcast_to(identity, precision.shape)
     covariance = jax.scipy.linalg.cho_solve((factor, True), eye)
     return evidence, step, covariance
+
+
+class Climb(eqx.Module):
+    """Where the search of every image stands: its best pose so far, and the next one to be tried.
+
+    Poses are rotations and origins in px.
+    """
+
+    centre: tuple[Float[Array, "batch 3 3"], Float[Array, "batch 2"]]  # of the prior
+    trial: tuple[Float[Array, "batch 3 3"], Float[Array, "batch 2"]]
+    best: tuple[Float[Array, "batch 3 3"], Float[Array, "batch 2"]]
+    equations: NormalEquations  # at the best pose
+    offset: Float[Array, "batch 5"]  # of it from the centre, in prior standard deviations
+    density: Float[Array, " batch"]  # log of its marginal joint density
+    log_evidence: Float[Array, "batch registers"]
+    damping: Float[Array, " batch"]
 
 
 class GaussNewton(PoseSearch):
@@ -232,60 +248,88 @@ class GaussNewton(PoseSearch):
         worse expansion point than it began with.
         """
 
-        def expand(rotations, origins):
-            equations = normal_equations(
-                target, batch, geometry, rotations, origins, prior, n_shells
-            )
-            offset = _offset(poses, rotations, origins, prior)
-            density = jax.nn.logsumexp(
-                -0.5 * equations.misfit - 0.5 * jnp.sum(offset**2, axis=-1, keepdims=True), axis=-1
-            )
-            return equations, offset, density
+        # One expansion per turn, so that it is compiled once.
+        def turn(climb, _):
+            return self.advance(climb, target, batch, geometry, prior, n_shells), None
 
-        def move(rotations, origins, step):
-            step = step * prior.scales()[None, :]
-            return exp_so3(step[:, :3]) @ rotations, origins + step[:, 3:]
+        climb = self.begin(poses, target.channels, n_shells)
+        climb, _ = jax.lax.scan(turn, climb, None, length=self.n_steps + 1)
+        return self.posterior(climb, prior)
 
-        def body(carry, _):
-            # One expansion per turn, so that it is compiled once: judge the trial, keep the better
-            # of it and the best so far, and step from there.
-            trial, best, damping = carry
-            found = expand(*trial)
-            # Not `>=`: an image with NaN must come out as NaN, not as the placeholder.
-            better = ~(found[2] < best[1][2])
-
-            def choose(new, old):
-                return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
-
-            best = jax.tree.map(choose, (trial, found), best)
-            damping = jnp.where(better, 1.0, 0.3 * damping)
-            (rotations, origins), (equations, offset, _) = best
-            evidence, step, _ = laplace(equations, offset)
-            shared = jnp.einsum("bj,bja->ba", jax.nn.softmax(evidence, axis=-1), step)
-            length = jnp.linalg.norm(shared, axis=-1, keepdims=True)
-            shared = shared * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
-            return (move(rotations, origins, shared * damping[:, None]), best, damping), None
-
+    def begin(self, poses: Poses, channels: int, n_shells: int) -> Climb:
+        """Nothing was looked at yet."""
         start = (poses.rotations, poses.origins_px)
-        nothing = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(expand, *start)
+        n, dtype = len(poses.rotations), poses.rotations.dtype
+
+        def zeros(*shape):
+            return jnp.zeros((n, *shape), dtype)
+
+        nothing = NormalEquations(
+            misfit=zeros(channels),
+            gradient=zeros(channels, N_OFFSETS),
+            curvature=zeros(channels, N_OFFSETS, N_OFFSETS),
+            residual_power=zeros(channels, n_shells),
         )
-        worst = (*nothing[:2], jnp.full_like(nothing[2], -jnp.inf))
-        carry = (start, (start, worst), jnp.ones_like(nothing[2]))
-        (_, ((rotations, origins), (equations, offset, _)), _), _ = jax.lax.scan(
-            body, carry, None, length=self.n_steps + 1
+        return Climb(
+            centre=(poses.prior_rotations, poses.prior_origins_px),
+            trial=start,
+            best=start,
+            equations=nothing,
+            offset=zeros(N_OFFSETS),
+            density=zeros() - jnp.inf,
+            log_evidence=zeros(channels),
+            damping=zeros() + 1.0,
         )
 
-        evidence, step, covariance = laplace(equations, offset)
-        length = jnp.linalg.norm(step, axis=-1, keepdims=True)
-        step = step * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
+    def advance(
+        self,
+        climb: Climb,
+        target: FourierVolume,
+        batch: ImageBatch,
+        geometry: ImageGeometry,
+        prior: PosePrior,
+        n_shells: int,
+    ) -> Climb:
+        """Judge the trial, keep the better of it and the best so far, and step from there."""
+        equations = normal_equations(target, batch, geometry, *climb.trial, prior, n_shells)
+        offset = _offset(climb.centre, *climb.trial, prior)
+        density = jax.nn.logsumexp(
+            -0.5 * equations.misfit - 0.5 * jnp.sum(offset**2, axis=-1, keepdims=True), axis=-1
+        )
+        # Not `>=`: an image with NaN must come out as NaN, not as the placeholder.
+        better = ~(density < climb.density)
+
+        def choose(new, old):
+            return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+        best, equations, offset, density = jax.tree.map(
+            choose,
+            (climb.trial, equations, offset, density),
+            (climb.best, climb.equations, climb.offset, climb.density),
+        )
+        damping = jnp.where(better, 1.0, 0.3 * climb.damping)
+        evidence, step, _ = laplace(equations, offset)
+        shared = self._limited(jnp.einsum("bj,bja->ba", jax.nn.softmax(evidence, axis=-1), step))
+        step = shared * damping[:, None] * prior.scales()[None, :]
+        trial = (exp_so3(step[:, :3]) @ best[0], best[1] + step[:, 3:])
+        return Climb(climb.centre, trial, best, equations, offset, density, evidence, damping)
+
+    def posterior(self, climb: Climb, prior: PosePrior) -> PosePosterior:
+        """Every register's own posterior, from the expansion at the best pose."""
+        rotations, origins = climb.best
+        evidence, step, covariance = laplace(climb.equations, climb.offset)
+        step = self._limited(step)
         scaled = step * prior.scales()[None, None, :]
         return PosePosterior(
             log_evidence=evidence,
             rotations=exp_so3(scaled[..., :3]) @ rotations[:, None],
             origins_px=origins[:, None] + scaled[..., 3:],
-            offset=offset[:, None] + step,
+            offset=climb.offset[:, None] + step,
             covariance=covariance,
             spread=posterior_spread(covariance, prior),
-            residual_power=equations.residual_power,
+            residual_power=climb.equations.residual_power,
         )
+
+    def _limited(self, step: Float[Array, "*batch 5"]) -> Float[Array, "*batch 5"]:
+        length = jnp.linalg.norm(step, axis=-1, keepdims=True)
+        return step * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))

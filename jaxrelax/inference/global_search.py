@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64, Int
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int
 
 from jaxrelax.geometry import (
     PointGroup,
@@ -41,6 +41,7 @@ from jaxrelax.inference.pose_search import (
     PoseSearch,
     require_pairs,
 )
+from jaxrelax.inference.race import race
 
 # The edge of a particle may move by this share of the finest resolved distance over half a step of
 # the grid: peaks of the likelihood are about as wide.
@@ -52,6 +53,11 @@ SHIFT_RADII = np.sqrt([5.0, 9.0, 13.0, 18.0, 25.0, 36.0, 49.0, 64.0])
 SHIFT_REACH = 2.5
 # Rings hold an object of at most this share of the box; a wider one is seen through that circle.
 WIDEST = 0.8
+# Log-evidence by which a peak may be behind the best of its image and still be climbed further: from
+# a point of the grid, and from where a narrower band had its peak.
+BEHIND_ON_GRID, BEHIND_AT_PEAK = 10.0, 6.0
+# A band may be wider than the one before by this many octaves.
+WIDEST_STEP = 1.25
 # Of the sums of one chunk of images on the grid: what stays in the cache.
 GRID_BYTES = 24 * 2**20
 
@@ -167,82 +173,94 @@ class GlobalSearch(PoseSearch):
         what was found: images with a wrong pose would wander off, farther than the shifts of the
         grid lead back.
         """
-        starts = self._candidates(target, batch, geometry, poses, prior)
         current = (poses.rotations, poses.origins_px)
-        weights, widths = (jnp.asarray(part) for part in self._levels(geometry))
+        centre = poses.prior_origins_px
         turn = np.float32(np.deg2rad(self.spacing_deg))
         move = np.float32(self._shift_step_px(geometry))
 
-        def climb(band: ImageBatch, pixels: ImageGeometry, start, width):
-            """Posterior of one mode of every image in one band."""
+        def log_prior(origins_px):
+            offset = (origins_px - centre[None]) / prior.sigma_shift_px
+            return -0.5 * jnp.sum(offset**2, axis=-1)
+
+        def climb(band: ImageBatch, pixels: ImageGeometry, starts, running, width, behind):
+            """Posteriors of all starts in one band, from the best to the worst."""
             flat = PosePrior(width * turn, width * move)
-            found = self.polish(target.volume, band, pixels, Poses(*start, *start), flat, n_shells)
-            return _under_prior(found, flat, prior, poses.prior_origins_px)
+            climbs, running = race(
+                self.polish, target.volume, band, pixels, starts, running, flat, log_prior,
+                behind, n_shells,
+            )  # fmt: skip
+            found = jax.vmap(lambda one: self.polish.posterior(one, flat))(climbs)
+            found = jax.vmap(lambda one: _under_prior(one, flat, prior, centre))(found)
+            return self._best_first(found, running, width * turn, width * move)
 
         # In the band of the grid first, where there are few pixels and many candidates.
         low = self._low(geometry)
         low_batch = ImageBatch(
             batch.data[:, low], batch.ctf[:, low], batch.weights[low], batch.valid
         )
-        low_geometry = geometry.select(low)
-        found = jax.lax.map(
-            lambda start: climb(low_batch, low_geometry, start, jnp.ones(())), starts
-        )
-        # The grid or the climb may miss what was found before: that is at its peak already, and is
-        # judged in the last band beside the others.
-        last = np.arange(len(weights)) == len(weights) - 1
-        levels = (weights, widths, jnp.asarray(self.n_modes + last), jnp.asarray(last))
+        starts = self._candidates(target, batch, geometry, poses, prior)
+        # A place for the current pose, which is not climbed here.
+        starts = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), starts, current)
+        running = jnp.ones(starts[0].shape[:2], bool).at[-1].set(False)
         one = jnp.ones(())
-        found = self._best_first(found, np.ones(self.n_candidates, bool), turn * one, move)
-        found = jax.tree.map(lambda x: jnp.pad(x, ((0, 1), *[(0, 0)] * (x.ndim - 1))), found)
-        found = jax.tree.map(lambda x: x[: self.n_modes + 1], found)
+        found = climb(low_batch, geometry.select(low), starts, running, one, BEHIND_ON_GRID)
 
-        # One loop over all levels and modes, so that the climb is compiled once.
+        # One loop over all levels, so that the climb is compiled once.
         def one_level(found, level):
-            share, width, climbing, is_last = level
+            share, width, is_last = level
             narrowed = ImageBatch(batch.data, batch.ctf, batch.weights * share, batch.valid)
+            worth = jax.vmap(_evidence)(found)
+            running = worth >= worth.max(axis=0, keepdims=True) - BEHIND_AT_PEAK
+            starts = jax.vmap(_best_pose)(found)
+            # The grid or the climb may miss what was found before: that is at its peak already, and
+            # goes into the last band instead of those that climb there. The worst has its place:
+            # it is not running, for there are as many starts as candidates and one more.
             starts = jax.tree.map(
-                lambda x, one: jnp.where(is_last, x.at[self.n_modes].set(one), x),
-                jax.vmap(_best_pose)(found), current,
+                lambda x, one: jnp.where(is_last, jnp.concatenate([one[None], x[:-1]]), x),
+                starts, current,
             )  # fmt: skip
+            moved = jnp.concatenate([jnp.ones_like(running[:1]), running[:-1]])
+            running = jnp.where(is_last, moved, running)
+            running &= self._distinct(starts, running, width * turn, width * move)
+            return climb(narrowed, geometry, starts, running, width, BEHIND_AT_PEAK), None
 
-            def one_mode(mode, found):
-                start = jax.tree.map(lambda x: x[mode], starts)
-                new = climb(narrowed, geometry, start, width)
-                return jax.tree.map(lambda x, y: x.at[mode].set(y), found, new)
-
-            found = jax.lax.fori_loop(0, climbing, one_mode, found)
-            climbed = jnp.arange(self.n_modes + 1) < climbing
-            return self._best_first(found, climbed, width * turn, width * move), None
-
-        found, _ = jax.lax.scan(one_level, found, levels)
+        weights, widths = (jnp.asarray(part) for part in self._levels(geometry))
+        last = np.arange(len(weights)) == len(weights) - 1
+        found, _ = jax.lax.scan(one_level, found, (weights, widths, jnp.asarray(last)))
         # (modes, batch, channels, …) to (batch, modes · channels, …)
         return jax.tree.map(
             lambda x: jnp.moveaxis(x[: self.n_modes], 0, 1).reshape(x.shape[1], -1, *x.shape[3:]),
             found,
         )
 
-    def _best_first(self, found: PosePosterior, climbed, turn, move) -> PosePosterior:
-        """Modes of every image in the order of their evidence; those that were not climbed go last.
+    def _best_first(self, found: PosePosterior, running, turn, move) -> PosePosterior:
+        """Posteriors of every image in the order of their evidence; those given up have none.
 
-        Two that are closer than ``turn`` (rad) and ``move`` (px), or are mates of such, have
-        climbed the same peak. It must count once: the worse of them gets no evidence.
+        Two that have climbed the same peak count once: the worse of them gets no evidence.
         """
-        found = _ordered(found, jnp.where(climbed[:, None], jax.vmap(_evidence)(found), -jnp.inf))
-        rotations, origins = jax.vmap(_best_pose)(found)
+        found = _ordered(found, jnp.where(running, jax.vmap(_evidence)(found), -jnp.inf))
+        running = jnp.sort(running, axis=0, descending=True)
+        kept = self._distinct(jax.vmap(_best_pose)(found), running, turn, move)
+        found = eqx.tree_at(
+            lambda f: f.log_evidence, found, jnp.where(kept[..., None], found.log_evidence, -jnp.inf)
+        )
+        return _ordered(found, jax.vmap(_evidence)(found))
+
+    def _distinct(self, poses, running, turn, move) -> Bool[Array, "starts batch"]:
+        """Which of the running poses are not close to one before them, or to a mate of it.
+
+        Close is nearer than ``turn`` (rad) and ``move`` (px).
+        """
+        rotations, origins = poses
         between = jnp.einsum("ibxy,jbxz->ijbyz", rotations, rotations)
         traces = jnp.einsum("ijbyz,gzy->ijbg", between, self.operators).max(axis=-1)
         apart = jnp.linalg.norm(origins[:, None] - origins[None], axis=-1)
         near = (traces > 1.0 + 2.0 * jnp.cos(turn)) & (apart < move)
-        distinct = [jnp.ones(near.shape[-1], bool)]
+        distinct = [running[0]]
         for i in range(1, len(near)):
             again = [near[i, j] & distinct[j] for j in range(i)]
-            distinct.append(~jnp.any(jnp.stack(again), axis=0))
-        kept = (jnp.stack(distinct) & climbed[:, None])[..., None]
-        found = eqx.tree_at(
-            lambda f: f.log_evidence, found, jnp.where(kept, found.log_evidence, -jnp.inf)
-        )
-        return _ordered(found, jax.vmap(_evidence)(found))
+            distinct.append(running[i] & ~jnp.any(jnp.stack(again), axis=0))
+        return jnp.stack(distinct)
 
     def _low(self, geometry: ImageGeometry) -> Int[np.ndarray, " low"]:
         """Pixels in the band of the grid."""
@@ -252,12 +270,13 @@ class GlobalSearch(PoseSearch):
     def _levels(self, geometry: ImageGeometry):
         """Bands of the climb as weights of pixels, and the widths of its priors in grid steps.
 
-        Beyond the band of the grid, each an octave wider: a pose that is best in one lies within
-        reach of the peak of the next. The last one is everything.
+        Beyond the band of the grid, each about an octave wider: a pose that is best in one lies
+        within reach of the peak of the next. The last one is everything.
         """
         frequency = np.hypot(*geometry.frequencies.T)
         octaves = max(np.log2(frequency.max() * self.resolution_angstrom), 0.0)
-        exponents = np.minimum(np.arange(1, max(np.ceil(octaves), 1) + 1), octaves)
+        count = max(int(np.ceil(octaves / WIDEST_STEP)), 1)
+        exponents = octaves * np.arange(1, count + 1) / count
         limits = 2.0**exponents / self.resolution_angstrom
         weights = frequency[None] <= limits[:, None] * (1.0 + 1e-6)
         return weights.astype(np.float32), (2.0**-exponents).astype(np.float32)

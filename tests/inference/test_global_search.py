@@ -224,13 +224,20 @@ def test_the_order_follows_the_resolution_within_limits():
 
 def test_where_the_band_is_wider_than_the_grid_modes_are_climbed_octave_by_octave():
     search = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
-    coarse = eqx.tree_at(lambda s: s.resolution_angstrom, search, 2.5 * BAND)
-    weights, widths = coarse._levels(geometry_of_images())
-    counts = weights.sum(axis=1)
-    # An octave and a third beyond the grid: two bands after the grid's own.
-    low = len(coarse._low(geometry_of_images()))
-    assert low < counts[0] < counts[1] == geometry_of_images().packing.n_pixels
-    np.testing.assert_allclose(widths, [1 / 2, 1 / 2.5], rtol=0.1)
+
+    def levels(wider):
+        """Pixels and width of the prior of each band, with a grid that sees so much less."""
+        coarse = eqx.tree_at(lambda s: s.resolution_angstrom, search, wider * BAND)
+        weights, widths = coarse._levels(geometry_of_images())
+        assert len(coarse._low(geometry_of_images())) < weights[0].sum()
+        assert weights[-1].sum() == geometry_of_images().packing.n_pixels
+        assert np.all(np.diff(weights.sum(axis=1)) > 0)
+        return widths
+
+    # An octave and a third beyond the grid: two bands after the grid's own, in equal steps.
+    np.testing.assert_allclose(levels(2.5), [2.5**-0.5, 1 / 2.5], rtol=0.1)
+    # Hardly more than an octave is no reason to climb everything once more.
+    np.testing.assert_allclose(levels(2.05), [1 / 2.05], rtol=0.1)
     # Where the grid reaches the band's end, the current pose is still judged beside its finds.
     assert len(search._levels(geometry_of_images())[0]) == 1
 
