@@ -17,6 +17,7 @@ from jaxrelax.inference.global_search import (
 )
 from jaxrelax.inference.likelihood import log_likelihood
 from jaxrelax.inference.mixture import Belief, Mixture, junk_evidence, mixture_posterior
+from jaxrelax.inference.modes import KnownModes
 from jaxrelax.inference.orientation_test import (
     OrientationScores,
     PermutationTest,
@@ -47,6 +48,7 @@ __all__ = [
     "FixedPoses",
     "GaussNewton",
     "GlobalSearch",
+    "KnownModes",
     "Mixture",
     "OrientationScores",
     "PermutationTest",

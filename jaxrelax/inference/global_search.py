@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Float64, Int
+from jaxtyping import Array, Float, Float64, Int
 
 from jaxrelax.geometry import (
     PointGroup,
@@ -28,36 +28,32 @@ from jaxrelax.geometry import (
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, shift_phases
 from jaxrelax.imaging.polar import RINGS_BEYOND, PolarGrid, polar_grid
 from jaxrelax.inference.gauss_newton import GaussNewton
+from jaxrelax.inference.modes import (
+    BEHIND_AT_PEAK,
+    BEHIND_ON_GRID,
+    SHIFT_SHARE,
+    KnownModes,
+    ModeSearch,
+    best_poses,
+    evidence_of_modes,
+)
 from jaxrelax.inference.orientation_grid import (
     References,
     best_candidates,
     grid_scores,
     references,
 )
-from jaxrelax.inference.pose_search import (
-    PosePosterior,
-    PosePrior,
-    Poses,
-    PoseSearch,
-    require_pairs,
-)
-from jaxrelax.inference.race import race
+from jaxrelax.inference.pose_search import PosePosterior, PosePrior, Poses
 
 # The edge of a particle may move by this share of the finest resolved distance over half a step of
 # the grid: peaks of the likelihood are about as wide.
 EDGE_SHARE = 0.6
-SHIFT_SHARE = 1.0 / 3.0  # of the resolution, from one shift to the next
 # Shifts lie in a disc of the first of these radii, in steps, that reaches so many standard
 # deviations of the prior. Few radii, as each is a program of its own; the first has 21 shifts.
 SHIFT_RADII = np.sqrt([5.0, 9.0, 13.0, 18.0, 25.0, 36.0, 49.0, 64.0])
 SHIFT_REACH = 2.5
 # Rings hold an object of at most this share of the box; a wider one is seen through that circle.
 WIDEST = 0.8
-# Log-evidence by which a peak may be behind the best of its image and still be climbed further: from
-# a point of the grid, and from where a narrower band had its peak.
-BEHIND_ON_GRID, BEHIND_AT_PEAK = 10.0, 6.0
-# A band may be wider than the one before by this many octaves.
-WIDEST_STEP = 1.25
 # Of the sums of one chunk of images on the grid: what stays in the cache.
 GRID_BYTES = 24 * 2**20
 
@@ -79,36 +75,24 @@ class GridTarget(eqx.Module):
     grid: PolarGrid
 
 
-class GlobalSearch(PoseSearch):
+class GlobalSearch(ModeSearch):
     """Every image at every orientation; the best local maxima polished by Gauss–Newton.
 
     Attributes:
         directions: viewing directions of the grid.
-        operators: of the symmetry of the map: a pose and its mates are the same.
-        spacing_deg: of directions and in-plane angles.
         diameter_angstrom: of the particle.
-        resolution_angstrom: the grid sees frequencies up to this.
-        n_candidates: local maxima that are climbed in the band of the grid.
-        n_modes: of these, the best, which are climbed in wider and wider bands up to everything.
+        n_candidates: local maxima that are climbed: in the band of the grid, then, as far as they
+            do not fall behind, in wider and wider bands up to everything.
         shift_radius: of the disc of shifts around the centre of the prior, in steps of a third of
             the resolution.
-        n_draws: draws of its posterior at which an image goes into the map; 0: at its peaks.
-        polish: how; its prior is as wide as the grid is coarse, and narrows as the band widens.
     """
 
     directions: Float64[np.ndarray, "directions 3"]
-    operators: Float32[np.ndarray, "operators 3 3"]
-    spacing_deg: float
     diameter_angstrom: float
-    resolution_angstrom: float
-    n_candidates: int = 8
-    n_modes: int = 4
-    shift_radius: float = float(SHIFT_RADII[0])
-    n_draws: int = 4
-    polish: GaussNewton = GaussNewton(n_steps=2)
+    n_candidates: int
+    shift_radius: float
 
     def __check_init__(self):
-        require_pairs(self.n_draws)
         if not 1 <= self.n_modes <= self.n_candidates <= len(self.directions):
             raise ValueError(
                 "modes are chosen among candidates and candidates among directions; got "
@@ -120,16 +104,6 @@ class GlobalSearch(PoseSearch):
     def is_global(self) -> bool:
         """It needs no pose to start from."""
         return True
-
-    @property
-    def draws(self) -> int:
-        """Peaks of weak images follow the map that they are compared with, and it follows them."""
-        return self.n_draws
-
-    @property
-    def modes(self) -> int:
-        """As many as are kept."""
-        return self.n_modes
 
     @property
     def quarter(self) -> int:
@@ -146,7 +120,7 @@ class GlobalSearch(PoseSearch):
         diameter = min(self.diameter_angstrom / pixel, WIDEST * packing.box)
         grid = polar_grid(band, diameter, last)
         poses = jax.device_put(poses_of_directions(self.directions).astype(np.float32))
-        shifts = self._shift_step_px(geometry) * shift_grid(self.shift_radius)
+        shifts = self.steps(geometry)[1] * shift_grid(self.shift_radius)
         grid = jax.device_put(grid)
         return GridTarget(
             volume=volume,
@@ -156,6 +130,14 @@ class GlobalSearch(PoseSearch):
             shifts_px=jax.device_put(shifts.astype(np.float32)),
             grid=grid,
         )
+
+    @property
+    def followed(self) -> KnownModes:
+        """The search near the modes that this one found; one step each, as it goes on from them."""
+        return KnownModes(
+            self.operators, self.spacing_deg, self.resolution_angstrom, self.n_modes, self.n_draws,
+            GaussNewton(n_steps=1),
+        )  # fmt: skip
 
     def __call__(
         self,
@@ -173,116 +155,55 @@ class GlobalSearch(PoseSearch):
         what was found: images with a wrong pose would wander off, farther than the shifts of the
         grid lead back.
         """
-        current = (poses.rotations, poses.origins_px)
-        centre = poses.prior_origins_px
-        turn = np.float32(np.deg2rad(self.spacing_deg))
-        move = np.float32(self._shift_step_px(geometry))
-
-        def log_prior(origins_px):
-            offset = (origins_px - centre[None]) / prior.sigma_shift_px
-            return -0.5 * jnp.sum(offset**2, axis=-1)
+        turn, move = self.steps(geometry)
 
         def climb(band: ImageBatch, pixels: ImageGeometry, starts, running, width, behind):
-            """Posteriors of all starts in one band, from the best to the worst."""
-            flat = PosePrior(width * turn, width * move)
-            climbs, running = race(
-                self.polish, target.volume, band, pixels, starts, running, flat, log_prior,
-                behind, n_shells,
-            )  # fmt: skip
-            found = jax.vmap(lambda one: self.polish.posterior(one, flat))(climbs)
-            found = jax.vmap(lambda one: _under_prior(one, flat, prior, centre))(found)
-            return self._best_first(found, running, width * turn, width * move)
+            return self.climb(
+                target.volume, band, pixels, starts, running, width, poses, prior, behind, n_shells
+            )
 
         # In the band of the grid first, where there are few pixels and many candidates.
         low = self._low(geometry)
         low_batch = ImageBatch(
             batch.data[:, low], batch.ctf[:, low], batch.weights[low], batch.valid
         )
-        starts = self._candidates(target, batch, geometry, poses, prior)
         # A place for the current pose, which is not climbed here.
-        starts = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), starts, current)
+        current = (poses.rotations, poses.origins_px)
+        starts = jax.tree.map(
+            lambda x, one: jnp.concatenate([x, one[None]]),
+            self._candidates(target, batch, geometry, poses, prior), current,
+        )  # fmt: skip
         running = jnp.ones(starts[0].shape[:2], bool).at[-1].set(False)
-        one = jnp.ones(())
-        found = climb(low_batch, geometry.select(low), starts, running, one, BEHIND_ON_GRID)
+        found = climb(
+            low_batch, geometry.select(low), starts, running, jnp.ones(()), BEHIND_ON_GRID
+        )
 
         # One loop over all levels, so that the climb is compiled once.
         def one_level(found, level):
             share, width, is_last = level
             narrowed = ImageBatch(batch.data, batch.ctf, batch.weights * share, batch.valid)
-            worth = jax.vmap(_evidence)(found)
+            worth = evidence_of_modes(found)
             running = worth >= worth.max(axis=0, keepdims=True) - BEHIND_AT_PEAK
-            starts = jax.vmap(_best_pose)(found)
+            starts = best_poses(found)
             # The grid or the climb may miss what was found before: that is at its peak already, and
-            # goes into the last band instead of those that climb there. The worst has its place:
-            # it is not running, for there are as many starts as candidates and one more.
-            starts = jax.tree.map(
+            # goes into the last band instead of those that climb there. The worst gives its place:
+            # it is not running, for there is one place more than there are candidates.
+            starts, running = jax.tree.map(
                 lambda x, one: jnp.where(is_last, jnp.concatenate([one[None], x[:-1]]), x),
-                starts, current,
+                (starts, running), (current, jnp.ones_like(running[0])),
             )  # fmt: skip
-            moved = jnp.concatenate([jnp.ones_like(running[:1]), running[:-1]])
-            running = jnp.where(is_last, moved, running)
-            running &= self._distinct(starts, running, width * turn, width * move)
+            running = self.distinct(starts, running, width * turn, width * move)
             return climb(narrowed, geometry, starts, running, width, BEHIND_AT_PEAK), None
 
-        weights, widths = (jnp.asarray(part) for part in self._levels(geometry))
+        weights, widths = (jnp.asarray(part) for part in self.levels(geometry))
         last = np.arange(len(weights)) == len(weights) - 1
         found, _ = jax.lax.scan(one_level, found, (weights, widths, jnp.asarray(last)))
-        # (modes, batch, channels, …) to (batch, modes · channels, …)
-        return jax.tree.map(
-            lambda x: jnp.moveaxis(x[: self.n_modes], 0, 1).reshape(x.shape[1], -1, *x.shape[3:]),
-            found,
-        )
-
-    def _best_first(self, found: PosePosterior, running, turn, move) -> PosePosterior:
-        """Posteriors of every image in the order of their evidence; those given up have none.
-
-        Two that have climbed the same peak count once: the worse of them gets no evidence.
-        """
-        found = _ordered(found, jnp.where(running, jax.vmap(_evidence)(found), -jnp.inf))
-        running = jnp.sort(running, axis=0, descending=True)
-        kept = self._distinct(jax.vmap(_best_pose)(found), running, turn, move)
-        found = eqx.tree_at(
-            lambda f: f.log_evidence, found, jnp.where(kept[..., None], found.log_evidence, -jnp.inf)
-        )
-        return _ordered(found, jax.vmap(_evidence)(found))
-
-    def _distinct(self, poses, running, turn, move) -> Bool[Array, "starts batch"]:
-        """Which of the running poses are not close to one before them, or to a mate of it.
-
-        Close is nearer than ``turn`` (rad) and ``move`` (px).
-        """
-        rotations, origins = poses
-        between = jnp.einsum("ibxy,jbxz->ijbyz", rotations, rotations)
-        traces = jnp.einsum("ijbyz,gzy->ijbg", between, self.operators).max(axis=-1)
-        apart = jnp.linalg.norm(origins[:, None] - origins[None], axis=-1)
-        near = (traces > 1.0 + 2.0 * jnp.cos(turn)) & (apart < move)
-        distinct = [running[0]]
-        for i in range(1, len(near)):
-            again = [near[i, j] & distinct[j] for j in range(i)]
-            distinct.append(running[i] & ~jnp.any(jnp.stack(again), axis=0))
-        return jnp.stack(distinct)
+        return self.returned(found)
 
     def _low(self, geometry: ImageGeometry) -> Int[np.ndarray, " low"]:
         """Pixels in the band of the grid."""
         low = np.flatnonzero(np.hypot(*geometry.frequencies.T) <= 1.0 / self.resolution_angstrom)
         return low if len(low) else np.arange(len(geometry.frequencies))
-
-    def _levels(self, geometry: ImageGeometry):
-        """Bands of the climb as weights of pixels, and the widths of its priors in grid steps.
-
-        Beyond the band of the grid, each about an octave wider: a pose that is best in one lies
-        within reach of the peak of the next. The last one is everything.
-        """
-        frequency = np.hypot(*geometry.frequencies.T)
-        octaves = max(np.log2(frequency.max() * self.resolution_angstrom), 0.0)
-        count = max(int(np.ceil(octaves / WIDEST_STEP)), 1)
-        exponents = octaves * np.arange(1, count + 1) / count
-        limits = 2.0**exponents / self.resolution_angstrom
-        weights = frequency[None] <= limits[:, None] * (1.0 + 1e-6)
-        return weights.astype(np.float32), (2.0**-exponents).astype(np.float32)
-
-    def _shift_step_px(self, geometry: ImageGeometry) -> float:
-        return SHIFT_SHARE * self.resolution_angstrom / geometry.pixel_size_angstrom
 
     def _candidates(
         self, target: GridTarget, batch: ImageBatch, geometry, poses: Poses, prior: PosePrior
@@ -369,6 +290,8 @@ def global_search(
         resolution_angstrom=resolution,
         n_candidates=min(n_candidates, len(directions)),
         n_modes=min(n_modes, len(directions)),
+        n_draws=4,
+        polish=GaussNewton(n_steps=2),
         shift_radius=next((float(r) for r in SHIFT_RADII if r >= reach), float(SHIFT_RADII[-1])),
     )
 
@@ -388,52 +311,6 @@ def _references(volume: FourierVolume, poses, grid: PolarGrid, scale):
         volume.values[:, [volume.channels - 1, 2 * volume.channels - 1]], volume.radius
     )
     return references(last, poses, grid, scale)
-
-
-def _under_prior(
-    found: PosePosterior, flat: PosePrior, prior: PosePrior, centre_px: Float[Array, "batch 2"]
-) -> PosePosterior:
-    """A mode that was climbed without the prior of its origin: evidence, offset and covariance.
-
-    The prior hardly changes within a mode. Of orientations nothing is known beforehand; they have
-    no offset.
-    """
-    sigma = prior.sigma_shift_px
-    offset = (found.origins_px - centre_px[:, None]) / sigma
-    log_prior = -0.5 * jnp.sum(offset**2, axis=-1)
-    ratio = flat.scales() / prior.scales()
-    return eqx.tree_at(
-        lambda f: (f.log_evidence, f.offset, f.covariance),
-        found,
-        (
-            found.log_evidence + log_prior,
-            jnp.concatenate([jnp.zeros_like(found.offset[..., :3]), offset], axis=-1),
-            found.covariance * (ratio[:, None] * ratio[None, :])[None, None],
-        ),
-    )
-
-
-def _evidence(found: PosePosterior) -> Float[Array, " batch"]:
-    # The last channel is the symmetrised map where there are registers, and the map itself else.
-    return jax.nn.logsumexp(found.log_evidence, axis=-1)
-
-
-def _best_pose(found: PosePosterior):
-    """Pose of the best channel of every image."""
-    best = found.log_evidence.argmax(axis=-1)
-    image = jnp.arange(len(best))
-    return found.rotations[image, best], found.origins_px[image, best]
-
-
-def _ordered(found: PosePosterior, worth: Float[Array, "modes batch"]) -> PosePosterior:
-    """Modes of every image from the best to the worst."""
-    order = jnp.argsort(-worth, axis=0, stable=True)
-    return jax.tree.map(lambda x: _reordered(x, order), found)
-
-
-def _reordered(x: Array, order: Int[Array, "modes batch"]) -> Array:
-    """Modes of every image in another order."""
-    return x[order, jnp.arange(order.shape[1])[None]]
 
 
 def _sums(target: GridTarget, quarter: int) -> int:

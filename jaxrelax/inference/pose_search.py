@@ -24,12 +24,17 @@ N_OFFSETS = 5  # three rotations, two shifts
 
 
 class Poses(eqx.Module):
-    """Poses of a batch: current, and the consensus around which the prior sits."""
+    """Poses of a batch: current, and the consensus around which the prior sits.
+
+    For searches that follow them also the modes that every image had last.
+    """
 
     rotations: Float[Array, "batch 3 3"]
     origins_px: Float[Array, "batch 2"]
     prior_rotations: Float[Array, "batch 3 3"]
     prior_origins_px: Float[Array, "batch 2"]
+    mode_rotations: Float[Array, "batch modes 3 3"] | None = None
+    mode_origins_px: Float[Array, "batch modes 2"] | None = None
 
 
 class PosePrior(eqx.Module):
@@ -137,6 +142,19 @@ class PoseSearch(eqx.Module):
     @property
     def is_global(self) -> bool:
         """Whether it finds poses without one to start from."""
+        return False
+
+    @property
+    def from_picking(self) -> bool:
+        """Whether its prior says how far a particle is from where it was picked, and no more.
+
+        If not, the prior sits around a consensus pose.
+        """
+        return False
+
+    @property
+    def follows_modes(self) -> bool:
+        """Whether it begins from the modes that every image had last (``Poses.mode_rotations``)."""
         return False
 
     @property

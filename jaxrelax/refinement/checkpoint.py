@@ -19,7 +19,7 @@ import numpy as np
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement.state import State
 
-FORMAT = 10
+FORMAT = 11
 HEADER = "checkpoint/checkpoint.json"
 
 

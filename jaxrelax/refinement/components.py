@@ -33,15 +33,15 @@ class Mode(eqx.Module):
 
     @abc.abstractmethod
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """How the pose of an image is searched.
 
         Args:
             specimen: what is looked at.
             resolution_angstrom: limit of the frequencies that score images.
-            poses_settled: whether global searches, if there were any, have come to an end
-                (see :func:`jaxrelax.refinement.schedule.poses_settled`).
+            everywhere: in a mode that finds poses itself, whether to look for others than those
+                that were found (see :func:`jaxrelax.refinement.schedule.global_due`).
         """
 
     @property
@@ -86,7 +86,7 @@ class Registers(Mode):
     """Poses stay as they are; only registers are inferred."""
 
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """No search."""
         return FixedPoses()
@@ -129,7 +129,7 @@ class Local(Mode):
             )
 
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """The pose search."""
         return self.pose_search
@@ -145,11 +145,12 @@ class Local(Mode):
 
 
 class Homogeneous(Mode):
-    """Poses from nothing: searched globally until they settle, then refined locally.
+    """Poses from nothing: searched globally until they settle.
 
-    The global search is repeated in every iteration, so that no image keeps a wrong pose of the
-    first ones. When neither the resolution nor the number of images that still find another pose
-    improves, the poses found last become the consensus of a local search.
+    The global search is repeated, so that no image keeps a wrong pose of the first ones; in every
+    iteration at first, and once most images find the same poses again, in every third: between
+    them images are compared near the modes that they had last. When neither the resolution nor the
+    number of images that still find another pose improves, that is done until the end.
 
     Attributes:
         coarsest_order: HEALPix order of the first grid.
@@ -160,10 +161,10 @@ class Homogeneous(Mode):
             range for one of their symmetry mates; as of filaments and membrane proteins seen from
             the side. Poses may leave it by what a local search moves them.
         relax_from: with relaxation, when it begins. The group is imposed until then. ``"local"``:
-            with the local search; ``"end"``: when that has converged; ``"start"``: at once, so that
-            registers are inferred while poses are searched globally.
-        local: the local search. Its prior is wide and stays so: it lies around what these very
-            images said, and would narrow to nothing if it were learned.
+            when the poses have settled; ``"end"``: when the refinement has converged; ``"start"``:
+            at once, so that registers are inferred while poses are searched globally.
+        local: the local search of a relaxation. Its prior is wide and stays so: it lies around what
+            these very images said, and would narrow to nothing if it were learned.
     """
 
     coarsest_order: int = 2
@@ -197,18 +198,17 @@ class Homogeneous(Mode):
             raise ValueError(f'relax_from is "start", "local" or "end", not {self.relax_from!r}')
 
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, poses_settled: bool
+        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
-        """Global until the poses have settled, then local."""
-        if poses_settled:
-            return self.local.pose_search
-        return global_search(
+        """Global, or near what the last global search found."""
+        search = global_search(
             resolution_angstrom, specimen.diameter_angstrom, specimen.group,
             coarsest_order=self.coarsest_order, finest_order=self.finest_order,
             n_candidates=self.n_candidates, n_modes=self.n_modes,
             sigma_offset_angstrom=specimen.sigma_offset_angstrom,
             tilt_range_deg=self.tilt_range_deg,
         )  # fmt: skip
+        return search if everywhere else search.followed
 
     @property
     def needs_poses(self) -> bool:
@@ -232,11 +232,11 @@ class Homogeneous(Mode):
 
     @property
     def learns_prior(self) -> bool:
-        """As the local search does."""
-        return self.local.learn_prior
+        """Of orientations nothing is known beforehand."""
+        return False
 
     def prior_widths(self) -> tuple[float, float]:
-        """Of the local search, around the last poses of the global one."""
+        """Of the relaxation's local search; unused before."""
         return self.local.prior_widths()
 
 

@@ -51,6 +51,8 @@ class Expectation:
     sums: list[list[ShellSums]]  # [half][fold]
     rotations: Float64[np.ndarray, "n 3 3"]  # of the best register, without its operator
     origins_angstrom: Float64[np.ndarray, "n 2"]
+    mode_rotations: Float32[np.ndarray, "n modes 3 3"]  # the same of all modes
+    mode_origins_angstrom: Float32[np.ndarray, "n modes 2"]
     registers: Float32[np.ndarray, "n registers"]
     symmetric: Float32[np.ndarray, " n"]
     junk: Float32[np.ndarray, " n"]
@@ -98,10 +100,13 @@ def expectation(
         WorkerLost: another process has ended.
     """
     n, registers = len(problem.particles), problem.n_registers
+    modes = state.search(problem).modes
     result = Expectation(
         sums=[],
         rotations=state.rotations.copy(),
         origins_angstrom=state.origins_angstrom.copy(),
+        mode_rotations=np.zeros((n, modes, 3, 3), np.float32),
+        mode_origins_angstrom=np.zeros((n, modes, 2), np.float32),
         registers=np.zeros((n, registers), np.float32),
         symmetric=np.zeros(n, np.float32),
         junk=np.zeros(n, np.float32),
@@ -197,7 +202,16 @@ def _put_together(problem: Problem, result: Expectation):
     workers = problem.workers
     for names, joined in (
         (
-            ("rotations", "origins_angstrom", "registers", "symmetric", "junk", "log_gain"),
+            (
+                "rotations",
+                "origins_angstrom",
+                "mode_rotations",
+                "mode_origins_angstrom",
+                "registers",
+                "symmetric",
+                "junk",
+                "log_gain",
+            ),
             lambda array: workers.rows(array, problem.own),
         ),
         (tuple(name for name in SUMMED if name != "power"), workers.total),
@@ -256,6 +270,8 @@ def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expecta
     rotations = batch.rotations[m, mode, best].astype(np.float64)
     result.rotations[rows] = project_to_so3(rotations)
     result.origins_angstrom[rows] = pixel * batch.origins_px[m, mode, best]
+    result.mode_rotations[rows] = project_to_so3(batch.rotations[m, :, best].astype(np.float64))
+    result.mode_origins_angstrom[rows] = pixel * batch.origins_px[m, :, best]
     result.registers[rows] = batch.weights
     result.symmetric[rows] = batch.symmetric
     result.junk[rows] = batch.junk

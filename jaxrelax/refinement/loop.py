@@ -180,17 +180,21 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         # Between two searches nothing is seen of what poses still do.
         "settled": float(
             state.stage == "settle"
-            and not searched_globally
+            and state.poses_settled(problem)
             and search.holds_poses == problem.mode.holds_poses
         ),
+        "poses_settled": float(state.poses_settled(problem)),
         "held_poses": float(search.holds_poses),
         "relaxed": float(problem.relax is not None),
         "searched_globally": float(searched_globally),
     }
     history = (*state.history, row)
     centre = state.prior_rotations, state.prior_origins_angstrom
-    if searched_globally:
+    if search.from_picking:
         centre = found.rotations, found.origins_angstrom
+    modes = found.mode_rotations, found.mode_origins_angstrom
+    if search.holds_poses:
+        modes = state.mode_rotations, state.mode_origins_angstrom
     stage, optimism = state.stage, state.optimism
     if problem.relax is not None:
         stage = next_stage(stage, history)
@@ -202,6 +206,8 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         origins_angstrom=found.origins_angstrom,
         prior_rotations=centre[0],
         prior_origins_angstrom=centre[1],
+        mode_rotations=modes[0],
+        mode_origins_angstrom=modes[1],
         registers=found.registers,
         log_gain=found.log_gain,
         noise_power=problem.noise.update(state.noise_power, found.residual, found.count),
@@ -249,7 +255,6 @@ def _report(
     widths: _Widths,
 ) -> StepInfo:
     """The scalars of an iteration."""
-    searched_globally = state.search(problem).is_global
     best, before = found.registers.argmax(axis=1), state.registers.argmax(axis=1)
     rms = [np.sqrt(np.mean(p.symmetric**2)) for p in maps]
     rms_asymmetric = [np.sqrt(np.mean(p.asymmetric**2)) for p in maps]
@@ -279,7 +284,7 @@ def _report(
         junk_fraction=state.junk_fraction,
         sigma_rotation_deg=widths.rotation_deg,
         sigma_shift_angstrom=(
-            widths.offset_angstrom if searched_globally else widths.shift_angstrom
+            widths.offset_angstrom if state.search(problem).from_picking else widths.shift_angstrom
         ),
         seconds=0.0,
     )
@@ -361,7 +366,7 @@ def _prior_widths(problem: Problem, state: State, found: Expectation) -> _Widths
         state.sigma_rotation_deg, state.sigma_shift_angstrom, state.sigma_offset_angstrom
     )
     shift = float(np.sqrt(found.shift_moment_angstrom2))
-    if search.is_global:
+    if search.from_picking:
         return widths._replace(offset_angstrom=max(shift, SMALLEST_OFFSET_ANGSTROM))
     if not problem.mode.learns_prior or search.holds_poses:
         return widths

@@ -172,11 +172,11 @@ class Problem:
         return accumulated - MARGIN
 
     def search(
-        self, score_shell: int, poses_settled: bool, sigma_offset_angstrom: float
+        self, score_shell: int, everywhere: bool, sigma_offset_angstrom: float
     ) -> PoseSearch:
         """How poses are searched when images are scored up to a shell."""
         specimen = Specimen(self.particle_diameter_angstrom, self.group, sigma_offset_angstrom)
-        return self.mode.search(specimen, self.resolution(score_shell), poses_settled)
+        return self.mode.search(specimen, self.resolution(score_shell), everywhere)
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
         """Image geometry of an optics group up to ``max_shell``, scored band first."""

@@ -29,13 +29,13 @@ def done(setup: Setup, state: State) -> str | None:
     """Why the refinement may stop at this state, or None.
 
     While asymmetry is sought, only a fixed number of iterations stops it: at the symmetric saddle
-    every other criterion is satisfied. So it is while poses are searched globally.
+    every other criterion is satisfied. So it is until poses have settled.
     """
     return setup.problem.workers.agreed(_reason(setup, state))
 
 
 def _reason(setup: Setup, state: State) -> str | None:
-    if state.stage == "settle" and not state.search(setup.problem).is_global:
+    if state.stage == "settle" and state.poses_settled(setup.problem):
         if setup.relaxation is not None and not setup.problem.mode.settles_before_relaxing:
             return "poses have settled"
         return setup.until.reason(state)

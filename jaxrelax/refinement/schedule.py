@@ -37,30 +37,45 @@ FEWEST_GLOBAL = 3  # global searches before they can have come to an end
 FEW_JUMPS = 0.005  # of the images
 FALLING = 0.9  # what the share of jumping images falls by, at least, while it falls
 BETTER = 0.99  # the same of the resolution
+SOME_JUMPS = 0.1  # of the images; fewer are known well enough to be followed
+FOLLOWED = 2  # iterations between two global searches then
 
 
 def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
     """Whether searching all orientations again and again has come to an end.
 
     It has when hardly any image still finds another pose, or when neither their number nor the
-    resolution has improved in the last two iterations: images that show little find another pose
-    for ever. Once it has, it has.
+    resolution has improved since the search before the last one: images that show little find
+    another pose for ever. Once it has, it has.
     """
     moving = [row for row in history if row.get("held_poses") != 1.0]
-    searched = [row for row in moving if row.get("searched_globally") == 1.0]
+    searched = [i for i, row in enumerate(moving) if row.get("searched_globally") == 1.0]
     if len(searched) < FEWEST_GLOBAL:
         return False
-    if moving[-1].get("searched_globally") != 1.0:
+    if moving[-1].get("poses_settled") == 1.0:
         return True
-    jumps = [row["pose_jumps"] for row in searched[1:]]  # the first finds all
+    jumps = [moving[i]["pose_jumps"] for i in searched[1:]]  # the first finds all
     if jumps[-1] < FEW_JUMPS:
         return True
     if len(jumps) <= 2:
         return False
-    resolutions = [row["resolution_angstrom"] for row in searched]
+    resolutions = [row["resolution_angstrom"] for row in moving]
     falling = min(jumps[-2:]) < FALLING * min(jumps[:-2])
-    sharpening = min(resolutions[-2:]) < BETTER * min(resolutions[:-2])
+    sharpening = min(resolutions[searched[-2] :]) < BETTER * min(resolutions[: searched[-2]])
     return not (falling or sharpening)
+
+
+def global_due(history: tuple[dict[str, float], ...]) -> bool:
+    """Whether all orientations are searched next, as long as poses have not settled.
+
+    In every iteration while many images find another pose. When most find the same ones again
+    these are followed, which costs far less, and others looked for once in a while.
+    """
+    moving = [row for row in history if row.get("held_poses") != 1.0]
+    last = [row for row in moving if row.get("searched_globally") == 1.0][-1:]
+    if not last or last[0]["pose_jumps"] > SOME_JUMPS:
+        return True
+    return all(row.get("searched_globally") != 1.0 for row in moving[-FOLLOWED:])
 
 
 MOVING_REGISTERS = 0.01  # of the images, while it is worth while to go on at the same poses

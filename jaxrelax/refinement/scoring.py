@@ -134,7 +134,7 @@ def scored_batches(
     target = problem.workers.everywhere(search.prepare(volume, geometry))
     size = problem.batch_size(geometry.n_inner)
     everywhere = problem.workers.everywhere
-    sigma_shift = state.sigma_offset_angstrom if search.is_global else state.sigma_shift_angstrom
+    sigma_shift = state.sigma_offset_angstrom if search.from_picking else state.sigma_shift_angstrom
     prior = PosePrior(
         everywhere(np.float32(np.deg2rad(state.sigma_rotation_deg))),
         everywhere(np.float32(sigma_shift / pixel)),
@@ -217,9 +217,8 @@ def batches_at(
 
 
 def _poses(problem: Problem, state: State, rows, pixel: float, search: PoseSearch) -> Poses:
-    # A global search looks around where particles were picked, see GlobalSearch.
     picked = problem.particles.origins_angstrom
-    origins = picked if search.is_global else state.prior_origins_angstrom
+    origins = picked if search.from_picking else state.prior_origins_angstrom
 
     def single(values):
         return problem.workers.split(values.astype(np.float32))
@@ -229,4 +228,8 @@ def _poses(problem: Problem, state: State, rows, pixel: float, search: PoseSearc
         origins_px=single(state.origins_angstrom[rows] / pixel),
         prior_rotations=single(state.prior_rotations[rows]),
         prior_origins_px=single(origins[rows] / pixel),
+        mode_rotations=single(state.mode_rotations[rows]) if search.follows_modes else None,
+        mode_origins_px=(
+            single(state.mode_origins_angstrom[rows] / pixel) if search.follows_modes else None
+        ),
     )

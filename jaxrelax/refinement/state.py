@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64
 from jaxrelax.inference import FixedPoses, PoseSearch
 from jaxrelax.reconstruction import ShellSums
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.schedule import Stage, inner_due, poses_settled
+from jaxrelax.refinement.schedule import Stage, global_due, inner_due, poses_settled
 from jaxrelax.refinement.score_maps import MapPrior
 
 
@@ -29,7 +29,7 @@ class State:
     rotations: Float64[np.ndarray, "n 3 3"]
     origins_angstrom: Float64[np.ndarray, "n 2"]
     # Where the prior of a local search is centred: the poses of the input, or the last ones of a
-    # global search.
+    # search that knew of none.
     prior_rotations: Float64[np.ndarray, "n 3 3"]
     prior_origins_angstrom: Float64[np.ndarray, "n 2"]
     registers: Float32[np.ndarray, "n registers"]  # posterior
@@ -62,6 +62,13 @@ class State:
     )
     density: Float32[np.ndarray, "d d d"] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32)
+    )
+    # Poses of every image that its last search found possible, from the best to the worst.
+    mode_rotations: Float32[np.ndarray, "rows modes 3 3"] = field(
+        default_factory=lambda: np.zeros((0, 0, 3, 3), np.float32)
+    )
+    mode_origins_angstrom: Float32[np.ndarray, "rows modes 2"] = field(
+        default_factory=lambda: np.zeros((0, 0, 2), np.float32)
     )
     amplitude: float = 1.0  # calibrated factor of its gain
     # Mean squared distance between the views of a register and of the symmetrised map, in nats,
@@ -104,9 +111,15 @@ class State:
         """How the next pass over the images searches poses."""
         if problem.relax is not None and inner_due(self.history, problem.relax.inner_iterations):
             return FixedPoses()
+        everywhere = not self.poses_settled(problem) and global_due(self.history)
+        return problem.search(self.score_shell, everywhere, self.sigma_offset_angstrom)
+
+    def poses_settled(self, problem: Problem) -> bool:
+        """Whether there is nothing more to look for, or poses were known from the beginning."""
+        if problem.mode.needs_poses:
+            return True
         # While asymmetry is sought the map still changes, and with it what images show best.
-        settled = self.stage == "settle" and poses_settled(self.history)
-        return problem.search(self.score_shell, settled, self.sigma_offset_angstrom)
+        return self.stage == "settle" and poses_settled(self.history)
 
     def sums(self) -> list[list[ShellSums]]:
         """Sums by half-set and fold, empty where maps are given instead."""

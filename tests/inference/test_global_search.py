@@ -172,7 +172,7 @@ def test_the_best_mode_is_as_likely_as_the_true_pose(clear):
 def assert_distinct(search, found, group):
     """Modes with any evidence are farther apart than the last band's share of a grid step."""
     evidence, rotations = np.asarray(found.log_evidence), np.asarray(found.rotations, np.float64)
-    limit = search.spacing_deg * search._levels(geometry_of_images())[1][-1]
+    limit = search.spacing_deg * search.levels(geometry_of_images())[1][-1]
     for i in range(search.modes):
         for j in range(i):
             near = np.rad2deg(pose_error_mod_group(rotations[:, i], rotations[:, j], group)) < limit
@@ -228,7 +228,7 @@ def test_where_the_band_is_wider_than_the_grid_modes_are_climbed_octave_by_octav
     def levels(wider):
         """Pixels and width of the prior of each band, with a grid that sees so much less."""
         coarse = eqx.tree_at(lambda s: s.resolution_angstrom, search, wider * BAND)
-        weights, widths = coarse._levels(geometry_of_images())
+        weights, widths = coarse.levels(geometry_of_images())
         assert len(coarse._low(geometry_of_images())) < weights[0].sum()
         assert weights[-1].sum() == geometry_of_images().packing.n_pixels
         assert np.all(np.diff(weights.sum(axis=1)) > 0)
@@ -239,7 +239,7 @@ def test_where_the_band_is_wider_than_the_grid_modes_are_climbed_octave_by_octav
     # Hardly more than an octave is no reason to climb everything once more.
     np.testing.assert_allclose(levels(2.05), [1 / 2.05], rtol=0.1)
     # Where the grid reaches the band's end, the current pose is still judged beside its finds.
-    assert len(search._levels(geometry_of_images())[0]) == 1
+    assert len(search.levels(geometry_of_images())[0]) == 1
 
 
 def test_a_global_search_compiles_once():

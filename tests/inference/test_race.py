@@ -1,4 +1,4 @@
-"""Climbing from many starts: nothing is lost that is not behind, and what is behind costs nothing."""
+"""Climbing from many starts: only what falls behind is lost, and it costs nothing more."""
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,8 @@ def test_the_prior_of_origins_counts(problem):
         problem, starts, everything(starts), 15.0,
         lambda origins: jnp.broadcast_to(-handicap, origins.shape[:2]),
     )  # fmt: skip
-    assert np.all(running[:2]) and not np.any(running[2:])
+    assert np.all(running[:2])
+    assert not np.any(running[2:])
 
 
 def test_an_image_that_is_not_a_number_stays_one_and_spoils_no_other(problem):
