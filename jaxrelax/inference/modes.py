@@ -194,7 +194,7 @@ class KnownModes(ModeSearch):
             jnp.moveaxis(poses.mode_rotations, 1, 0)[which],
             jnp.moveaxis(poses.mode_origins_px, 1, 0)[which],
         )
-        width = self.levels(geometry)[1][-1]
+        width = float(self.levels(geometry)[1][-1])
         turn, move = self.steps(geometry)
         running = jnp.ones(starts[0].shape[:2], bool)
         running = self.distinct(starts, running, width * turn, width * move)

@@ -44,9 +44,10 @@ FOLLOWED = 2  # iterations between two global searches then
 def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
     """Whether searching all orientations again and again has come to an end.
 
-    It has when hardly any image still finds another pose, or when neither their number nor the
-    resolution has improved since the search before the last one: images that show little find
-    another pose for ever. Once it has, it has.
+    It has when hardly any image still finds another pose, or no more of them than when the poses
+    found were followed: images that show little find another one for ever. Where too many do for
+    that, it has when neither their number nor the resolution has improved in the last two searches.
+    Once it has, it has.
     """
     moving = [row for row in history if row.get("held_poses") != 1.0]
     searched = [i for i, row in enumerate(moving) if row.get("searched_globally") == 1.0]
@@ -55,7 +56,8 @@ def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
     if moving[-1].get("poses_settled") == 1.0:
         return True
     jumps = [moving[i]["pose_jumps"] for i in searched[1:]]  # the first finds all
-    if jumps[-1] < FEW_JUMPS:
+    between = [row["pose_jumps"] for row in moving[searched[-2] + 1 : searched[-1]]]
+    if jumps[-1] < FEW_JUMPS or (between and jumps[-1] <= sum(between) / len(between)):
         return True
     if len(jumps) <= 2:
         return False

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrelax.geometry import (
     asymmetric_unit,
+    exp_so3,
     healpix_directions,
     point_group,
     pose_error_mod_group,
@@ -187,6 +188,61 @@ def test_modes_are_different_poses(clear):
     assert found.log_evidence.shape == (IMAGES, 3)
     assert np.isfinite(found.log_evidence[:, 0]).all()
     assert_distinct(search, found, point_group("C1"))
+
+
+def known(found, modes, count):
+    """Poses with the modes that a search found, as the refinement hands them on."""
+    parts = [
+        np.asarray(x)[:, :count] for x in (found.rotations[:, :modes], found.origins_px[:, :modes])
+    ]
+    lost = nowhere()
+    return Poses(
+        lost.rotations, lost.origins_px, lost.prior_rotations, lost.prior_origins_px,
+        *(jnp.asarray(x) for x in parts),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_known_modes_are_climbed_from_where_they_were(clear, count):
+    search, found, volume, batch, *_ = clear
+    follow = search.followed
+    assert not follow.is_global
+    again = searched(follow, volume, batch, known(found, search.modes, count))
+    assert again.log_evidence.shape == (IMAGES, search.modes)
+    np.testing.assert_allclose(again.log_evidence[:, 0], found.log_evidence[:, 0], atol=0.05)
+    np.testing.assert_allclose(again.rotations[:, 0], found.rotations[:, 0], atol=2e-3)
+    np.testing.assert_allclose(again.origins_px[:, 0], found.origins_px[:, 0], atol=1e-2)
+    evidence = np.asarray(again.log_evidence)
+    if count == 1:
+        # What fills the places is the same pose, and counts once.
+        assert np.all(np.isneginf(evidence[:, 1:]))
+    else:
+        before = np.asarray(found.log_evidence)
+        near = before > before.max(axis=1, keepdims=True) - 4.0
+        np.testing.assert_allclose(evidence[near], before[near], atol=0.1)
+
+
+def test_modes_go_with_the_map(clear):
+    """Followed under a turned map they find its turn, if that is within their reach."""
+    search, found, volume, batch, *_ = clear
+    turn = np.asarray(exp_so3(jnp.deg2rad(jnp.array([1.5, -1.0, 1.0]))))
+    # Where the modes were for a map that has been turned since.
+    poses = known(found, search.modes, search.modes)
+    poses = eqx.tree_at(lambda p: p.mode_rotations, poses, poses.mode_rotations @ turn)
+    again = searched(search.followed, volume, batch, poses)
+    before, after = (np.asarray(f.rotations[:, 0], np.float64) for f in (found, again))
+    start = np.asarray(poses.mode_rotations[:, 0], np.float64)
+    left, right = (
+        np.rad2deg(pose_error_mod_group(one, before, point_group("C1"))) for one in (after, start)
+    )
+    assert np.all(right > 1.5)
+    assert np.median(left) < 0.1 * np.median(right)
+
+
+def test_without_modes_there_is_nothing_to_follow(clear):
+    search, _, volume, batch, *_ = clear
+    with pytest.raises(ValueError, match="no modes"):
+        search.followed(volume, batch, geometry_of_images(), nowhere(), NO_PRIOR, N_SHELLS)
 
 
 def test_one_direction_of_each_orbit_is_enough_for_a_symmetric_map():

@@ -22,6 +22,7 @@ from jaxrelax.refinement import (
     ResolutionStalled,
     prepare,
     refine,
+    schedule,
     step,
 )
 from jaxrelax.refinement.refine import done, relaxed
@@ -94,7 +95,10 @@ def test_the_prior_of_origins_is_learned_from_where_particles_were(small):
     assert state.sigma_shift_angstrom == Homogeneous().local.sigma_shift_angstrom
 
 
-def test_resuming_a_global_search_gives_the_same_result(small, tmp_path):
+@pytest.mark.parametrize("followed", [False, True])
+def test_resuming_a_global_search_gives_the_same_result(small, tmp_path, monkeypatch, followed):
+    if followed:
+        monkeypatch.setattr(schedule, "SOME_JUMPS", 1.0)
     particles = without_poses(small).select(np.arange(80))
     options = dict(mode=Homogeneous(coarsest_order=1), symmetry="C4", ini_high=30.0)
     until = MaxIterations(3)
@@ -102,7 +106,8 @@ def test_resuming_a_global_search_gives_the_same_result(small, tmp_path):
     folder = OutputFolder.create(tmp_path / "out")
     refine(particles, small.reference, until=MaxIterations(1), out=folder, **options)
     resumed = refine(particles, small.reference, until=until, out=folder, resume=True, **options)
-    assert [row["searched_globally"] for row in resumed.history] == [1.0] * 3
+    searched = [row["searched_globally"] for row in resumed.history]
+    assert searched == ([1.0, 0.0, 0.0] if followed else [1.0] * 3)
     np.testing.assert_array_equal(resumed.poses, whole.poses)
     np.testing.assert_array_equal(
         resumed.particles.origins_angstrom, whole.particles.origins_angstrom
@@ -110,11 +115,15 @@ def test_resuming_a_global_search_gives_the_same_result(small, tmp_path):
     np.testing.assert_array_equal(resumed.map, whole.map)
 
 
-def test_the_search_is_global_first_and_local_at_the_end(found):
+def test_orientations_are_searched_first_and_followed_at_the_end(found):
     globally = [row["searched_globally"] for row in found.history]
-    assert globally[0] == 1.0
-    assert globally[-1] == 0.0
-    assert globally == sorted(globally, reverse=True)
+    settled = [row["poses_settled"] for row in found.history]
+    assert globally[:2] == [1.0, 1.0]
+    assert settled[0] == 0.0
+    assert settled[-1] == 1.0
+    assert settled == sorted(settled)
+    # What has settled is not looked for any more.
+    assert all(not (g and s) for g, s in zip(globally, settled, strict=True))
 
 
 def test_modes_that_start_from_poses_refuse_particles_without(small):
@@ -147,8 +156,11 @@ def test_registers_are_found_from_no_poses(asymmetric, relax_from):
         assert all(relaxed for relaxed, _ in stages)
     else:
         # The symmetry is imposed while poses are searched, and relaxed afterwards.
-        assert all(relaxed != globally for relaxed, globally in stages)
-        assert stages == sorted(stages)
+        assert stages[0] == (0.0, 1.0)
+        assert stages[-1] == (1.0, 0.0)
+        relaxing = [relaxed for relaxed, _ in stages]
+        assert relaxing == sorted(relaxing)
+        assert not any(relaxed and globally for relaxed, globally in stages)
     assert [row["iteration"] for row in result.history] == list(range(1, len(stages) + 1))
 
 
@@ -165,14 +177,15 @@ def test_relaxation_cannot_start_from_what_there_is_not(asymmetric, start, relax
 
 
 def test_a_symmetric_stage_can_go_on_to_its_end(asymmetric):
-    """With ``relax_from="end"`` there are local iterations before the relaxed ones."""
+    """With ``relax_from="end"`` poses are followed for a while before the relaxed iterations."""
     setup = prepare(
         without_poses(asymmetric), asymmetric.reference, mode=Homogeneous(relax_from="end"),
         relax=Relax("C4"), until=MaxIterations(3),
     )  # fmt: skip
     assert setup.problem.n_registers == 1
-    local = {"searched_globally": 0.0, "settled": 1.0, "pose_jumps": 0.0, "resolution_angstrom": 20}
-    history = ({**local, "searched_globally": 1.0},) * 3 + (local,) * 2
+    row = {"pose_jumps": 0.0, "resolution_angstrom": 20}
+    history = ({**row, "searched_globally": 1.0, "settled": 0.0, "poses_settled": 0.0},) * 3
+    history += ({**row, "searched_globally": 0.0, "settled": 1.0, "poses_settled": 1.0},) * 2
     state = setup.state.replace(iteration=2, history=history)
     assert done(setup, state) is None
     assert done(setup, state.replace(iteration=3)) == "3 iterations done"

@@ -11,6 +11,7 @@ from jaxrelax.refinement.schedule import (
     FEWEST_CLEAR,
     FEWEST_SEEKING,
     STRONG_SIGNAL,
+    global_due,
     inner_due,
     next_optimism,
     next_stage,
@@ -162,14 +163,14 @@ def test_only_a_fixed_number_is_a_limit_while_seeking():
     assert (RegistersSettled() & MaxIterations(3)).limit(still) is None
 
 
-def searched(jumps, resolutions, locally=0):
-    """A history of global searches, and of some local ones after them."""
-    found = [
-        {"searched_globally": 1.0, "pose_jumps": j, "resolution_angstrom": r}
-        for j, r in zip(jumps, resolutions, strict=True)
-    ]
-    last = {"searched_globally": 0.0, "pose_jumps": 0.9, "resolution_angstrom": 4.0}
-    return tuple(found + [last] * locally)
+def searched(jumps, resolutions, followed=(), settled=0):
+    """A history of global searches, of what followed each of them, and of settled poses."""
+    rows = []
+    between = {"searched_globally": 0.0, "pose_jumps": 0.9, "resolution_angstrom": 40.0}
+    for j, r in zip(jumps, resolutions, strict=True):
+        rows.append({"searched_globally": 1.0, "pose_jumps": j, "resolution_angstrom": r})
+        rows += [{**between, "pose_jumps": f} for f in followed]
+    return tuple(rows + [{**between, "poses_settled": 1.0}] * settled)
 
 
 def test_poses_settle_when_hardly_any_image_finds_another():
@@ -185,12 +186,41 @@ def test_poses_of_images_that_jump_for_ever_settle_with_the_resolution():
     assert not poses_settled(searched([1.0, 0.5, 0.3, 0.25, 0.2], flat))
 
 
+def test_poses_settle_when_a_search_finds_no_more_than_following_did():
+    jumps, sharper = [1.0, 0.09, 0.03], [20.0, 18.0, 16.0]
+    assert poses_settled(searched(jumps, sharper, followed=(0.04, 0.03)))
+    assert not poses_settled(searched(jumps, sharper, followed=(0.03, 0.02)))
+    # Two searches say nothing yet.
+    assert not poses_settled(searched(jumps[:2], sharper[:2], followed=(0.1, 0.1)))
+
+
+def test_a_resolution_that_got_better_between_searches_got_better():
+    history = list(searched([1.0, 0.5, 0.3, 0.3, 0.3], [20.0] * 5, followed=(0.1, 0.1)))
+    assert poses_settled(tuple(history))
+    history[-5] = {**history[-5], "resolution_angstrom": 15.0}
+    assert not poses_settled(tuple(history))
+
+
 def test_settled_poses_stay_settled():
     unsettled = searched([1.0, 0.5, 0.2], [20.0, 18.0, 16.0])
     assert not poses_settled(unsettled)
-    assert poses_settled(searched([1.0, 0.5, 0.2], [20.0, 18.0, 16.0], locally=1))
+    assert poses_settled(searched([1.0, 0.5, 0.2], [20.0, 18.0, 16.0], settled=1))
 
 
 def test_without_global_searches_nothing_is_said_to_have_settled():
     assert not poses_settled(())
-    assert not poses_settled(searched([], [], locally=5))
+    assert not poses_settled(searched([], [], settled=5))
+
+
+def test_everything_is_searched_again_and_again_and_less_often_when_few_images_jump():
+    assert global_due(())
+    assert global_due(searched([1.0, 0.5], [20.0, 20.0]))
+    few = [1.0, 0.5, 0.09], [20.0] * 3
+    assert not global_due(searched(*few))
+    assert not global_due((*searched(*few), *searched([], [], settled=1)))
+    assert global_due((*searched(*few), *searched([], [], settled=2)))
+    # Registers and maps alone, at held poses, are no search.
+    held = {"held_poses": 1.0, "searched_globally": 0.0, "pose_jumps": 0.0}
+    assert not global_due((*searched(*few), *[held] * 5))
+    # Many jump again: no time to follow them.
+    assert global_due(searched([1.0, 0.5, 0.09, 0.2], [20.0] * 4))
