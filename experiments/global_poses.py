@@ -2,14 +2,14 @@
 
     python experiments/global_poses.py DATA [--group C4] [--ini-high 30] [--images N]
 
-DATA holds ``particles.star``, ``truth.star`` and ``reference.mrc``. Four refinements under the
+DATA holds ``particles.star``, ``truth.star`` and ``reference.mrc``. Five refinements under the
 group, pose errors modulo the group after every iteration:
 
 - ``nothing``: poses and shifts of the table are thrown away, the reference is low-passed;
 - ``reference``: the same from the reference up to 9 Å, to see what the way there costs;
 - ``truth``: the local search of ``Homogeneous`` from the true poses. Its prior lies around them,
   and no refinement of unknown poses knows as much;
-- ``wide``: the same with a prior twice as wide.
+- ``wide`` and ``widest``: the same with a prior twice and four times as wide.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--ini-high", type=float, default=30.0)
     parser.add_argument("--images", type=int)
     parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--starts", nargs="+", default=["nothing", "reference", "truth", "wide"])
+    parser.add_argument(
+        "--starts", nargs="+", default=["nothing", "reference", "truth", "wide", "widest"]
+    )
     arguments = parser.parse_args()
 
     truth = read_particles(arguments.data / "truth.star")
@@ -52,10 +54,13 @@ def main() -> None:
     rows = np.arange(len(truth))[: arguments.images]
     truth, particles = truth.select(rows), particles.select(rows)
     local = Homogeneous().local
-    wide = dataclasses.replace(
-        local,
-        sigma_rotation_deg=2.0 * local.sigma_rotation_deg,
-        sigma_shift_angstrom=2.0 * local.sigma_shift_angstrom,
+    wide, widest = (
+        dataclasses.replace(
+            local,
+            sigma_rotation_deg=factor * local.sigma_rotation_deg,
+            sigma_shift_angstrom=factor * local.sigma_shift_angstrom,
+        )
+        for factor in (2.0, 4.0)
     )
     true_poses = particles.with_updates(
         rotations=truth.rotations, origins_angstrom=truth.origins_angstrom
@@ -65,6 +70,7 @@ def main() -> None:
         "reference": (without_poses(particles), Homogeneous(), REFERENCE_ANGSTROM),
         "truth": (true_poses, local, arguments.ini_high),
         "wide": (true_poses, wide, arguments.ini_high),
+        "widest": (true_poses, widest, arguments.ini_high),
     }
     group = point_group(arguments.group)
     print(f"| start | iteration | search | resolution, Å | median, ° | off by > {WRONG_DEG:.0f}° |")
@@ -76,7 +82,10 @@ def main() -> None:
             ini_high=ini_high, until=ResolutionStalled() | MaxIterations(arguments.iterations),
         ):  # fmt: skip
             error = np.rad2deg(pose_error_mod_group(state.rotations, truth.rotations, group))
-            search = "global" if state.history[-1]["searched_globally"] else "local"
+            row = state.history[-1]
+            search = (
+                "global" if row["searched_globally"] else "local" if mode.needs_poses else "modes"
+            )
             print(
                 f"| {name} | {info.iteration} | {search} | {info.resolution_angstrom:.1f} | "
                 f"{np.median(error):.2f} | {np.mean(error > WRONG_DEG):.3f} |",

@@ -15,6 +15,7 @@ import argparse
 import time
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,12 +46,13 @@ from jaxrelax.inference.global_search import shift_grid
 from jaxrelax.inference.orientation_grid import grid_scores, in_plane_angles
 from jaxrelax.io import read_map, read_particles
 from jaxrelax.reconstruction import symmetrise
-from jaxrelax.refinement import Homogeneous, Map, prepare
+from jaxrelax.refinement import Homogeneous, Map, Setup, prepare
 from jaxrelax.refinement.scoring import prepared_batches
 
 BOX, PIXEL, DIAMETER = 128, 2.6, 216.0
 GEMM = 2048
 ANYWHERE_PX = 1e3
+WIDER = 0.7  # of the grid's resolution: where candidates are climbed to
 NEAR_DEG = 20.0  # of the grid point nearest to the truth, in the worst case
 
 
@@ -158,15 +160,19 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
     values, pixel = read_map(folder / "truth_map.mrc")
     symmetry = point_group(group)
     values = symmetrise(np.asarray(values, np.float32), symmetry)
-    setup = prepare(particles, Map(values, pixel), mode=Homogeneous(), symmetry=group)
-    problem = setup.problem
+    # On the scale of the images and in the box of the particle, as a refinement has it.
+    setup = prepare(
+        particles, Map(values, pixel), mode=Homogeneous(), symmetry=group, ini_high=2.5 * pixel
+    )
+    problem, values = setup.problem, setup.state.symmetric[0]
     diameter = problem.particle_diameter_angstrom
     resolution = finest_resolution_angstrom(order, diameter)
     shell = problem.shell(resolution)
     rung = problem.rung(shell)
-    low = resample_map(values, working_box(rung)) * problem.sphere(working_box(rung))
     volume = fourier_volume(
-        jnp.asarray(low[None]), radius=volume_radius(rung), image_box=problem.map_box
+        jnp.asarray(resample_map(values, working_box(rung))[None]),
+        radius=volume_radius(rung),
+        image_box=problem.map_box,
     )
     geometry = problem.geometry(0, rung, rung)
     sigma = float(np.sqrt(np.mean(truth.origins_angstrom**2)))
@@ -193,6 +199,63 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
     )
     error, spread = score_error(search, target, volume, geometry, batch)
     print(f"  error of the scores {error:.2f} nats, their spread {spread:.1f}")
+    left_out(setup, values, search, WIDER * resolution, sigma)
+
+
+def left_out(
+    setup: Setup, values: np.ndarray, search: GlobalSearch, resolution: float, sigma: float
+) -> None:
+    """How much of the images' posterior a race of candidates leaves out, and the time it takes."""
+    problem, n = setup.problem, len(setup.problem.particles)
+    shell = problem.shell(resolution)
+    rung = problem.rung(shell)
+    volume = fourier_volume(
+        jnp.asarray(resample_map(values, working_box(rung))[None]),
+        radius=volume_radius(rung),
+        image_box=problem.map_box,
+    )
+    geometry = problem.geometry(0, rung, rung)
+    batches = prepared_batches(
+        problem, 0, np.arange(n), geometry, setup.state.noise_power[0], shell, n
+    )
+    batch, poses = next(iter(batches)).scored, start(n)
+    prior = prior_of(sigma / geometry.pixel_size_angstrom)
+    chunk = 16
+
+    def evidence(candidates: int, behind_nats: float):
+        changed = eqx.tree_at(
+            lambda s: (s.n_candidates, s.n_modes, s.behind_nats), search,
+            (candidates, candidates, behind_nats),
+        )  # fmt: skip
+        target = changed.prepare(volume, geometry)
+
+        @jax.jit
+        def run(target, batch, poses):
+            def some(part):
+                (data, ctf, valid), poses = part
+                images = ImageBatch(data, ctf, batch.weights, valid)
+                found = changed(target, images, geometry.inner(), poses, prior, problem.n_shells)
+                return jax.nn.logsumexp(found.log_evidence, axis=-1)
+
+            parts = (batch.data, batch.ctf, batch.valid), poses
+            parts = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), parts)
+            return jax.lax.map(some, parts).reshape(-1)
+
+        seconds = fastest(lambda: run(target, batch, poses), 3) / n
+        return np.asarray(run(target, batch, poses), np.float64), seconds
+
+    everything, all_seconds = evidence(8, np.inf)
+    print(f"  climbed to {resolution:.1f} Å, of the posterior of all of eight candidates")
+    for name, arguments in (
+        ("a race", (8, search.behind_nats)),
+        ("the best four of the grid", (4, np.inf)),
+    ):
+        found, seconds = evidence(*arguments)
+        lost = np.clip(1.0 - np.exp(found - everything), 0.0, 1.0)
+        print(
+            f"    {name} leaves out {lost.mean():.4f} in {seconds / all_seconds:.2f} of the time "
+            "(the grid's included)"
+        )
 
 
 def score_error(search: GlobalSearch, target, volume, geometry, batch) -> tuple[float, float]:

@@ -175,7 +175,7 @@ class GlobalSearchOptions:
     tilt_range_deg: tuple[float, float] = default_of(Homogeneous, "tilt_range_deg")
     """Search directions between these angles (degrees) to the z axis only."""
     relax_from: Literal["start", "local", "end"] = default_of(Homogeneous, "relax_from")
-    """With --relax: infer registers from the start, from the local search on, or when the symmetric
+    """With --relax: infer registers from the start, when poses have settled, or when the symmetric
     refinement has converged."""
 
     def component(self) -> Homogeneous:

@@ -29,8 +29,6 @@ from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, shift_pha
 from jaxrelax.imaging.polar import RINGS_BEYOND, PolarGrid, polar_grid
 from jaxrelax.inference.gauss_newton import GaussNewton
 from jaxrelax.inference.modes import (
-    BEHIND_AT_PEAK,
-    BEHIND_ON_GRID,
     SHIFT_SHARE,
     KnownModes,
     ModeSearch,
@@ -54,6 +52,8 @@ SHIFT_RADII = np.sqrt([5.0, 9.0, 13.0, 18.0, 25.0, 36.0, 49.0, 64.0])
 SHIFT_REACH = 2.5
 # Rings hold an object of at most this share of the box; a wider one is seen through that circle.
 WIDEST = 0.8
+# Log-evidence that is negligible, with room for what a climb or a wider band still changes.
+BEHIND_NATS = 10.0
 # Of the sums of one chunk of images on the grid: what stays in the cache.
 GRID_BYTES = 24 * 2**20
 
@@ -136,7 +136,7 @@ class GlobalSearch(ModeSearch):
         """The search near the modes that this one found; one step each, as it goes on from them."""
         return KnownModes(
             self.operators, self.spacing_deg, self.resolution_angstrom, self.n_modes, self.n_draws,
-            GaussNewton(n_steps=1),
+            self.behind_nats, GaussNewton(n_steps=1),
         )  # fmt: skip
 
     def __call__(
@@ -157,9 +157,9 @@ class GlobalSearch(ModeSearch):
         """
         turn, move = self.steps(geometry)
 
-        def climb(band: ImageBatch, pixels: ImageGeometry, starts, running, width, behind):
+        def climb(band: ImageBatch, pixels: ImageGeometry, starts, running, width):
             return self.climb(
-                target.volume, band, pixels, starts, running, width, poses, prior, behind, n_shells
+                target.volume, band, pixels, starts, running, width, poses, prior, n_shells
             )
 
         # In the band of the grid first, where there are few pixels and many candidates.
@@ -174,16 +174,15 @@ class GlobalSearch(ModeSearch):
             self._candidates(target, batch, geometry, poses, prior), current,
         )  # fmt: skip
         running = jnp.ones(starts[0].shape[:2], bool).at[-1].set(False)
-        found = climb(
-            low_batch, geometry.select(low), starts, running, jnp.ones(()), BEHIND_ON_GRID
-        )
+        found = climb(low_batch, geometry.select(low), starts, running, jnp.ones(()))
 
         # One loop over all levels, so that the climb is compiled once.
         def one_level(found, level):
             share, width, is_last = level
             narrowed = ImageBatch(batch.data, batch.ctf, batch.weights * share, batch.valid)
             worth = evidence_of_modes(found)
-            running = worth >= worth.max(axis=0, keepdims=True) - BEHIND_AT_PEAK
+            near = worth >= worth.max(axis=0, keepdims=True) - self.behind_nats
+            running = near & jnp.isfinite(worth)
             starts = best_poses(found)
             # The grid or the climb may miss what was found before: that is at its peak already, and
             # goes into the last band instead of those that climb there. The worst gives its place:
@@ -193,7 +192,7 @@ class GlobalSearch(ModeSearch):
                 (starts, running), (current, jnp.ones_like(running[0])),
             )  # fmt: skip
             running = self.distinct(starts, running, width * turn, width * move)
-            return climb(narrowed, geometry, starts, running, width, BEHIND_AT_PEAK), None
+            return climb(narrowed, geometry, starts, running, width), None
 
         weights, widths = (jnp.asarray(part) for part in self.levels(geometry))
         last = np.arange(len(weights)) == len(weights) - 1
@@ -291,6 +290,7 @@ def global_search(
         n_candidates=min(n_candidates, len(directions)),
         n_modes=min(n_modes, len(directions)),
         n_draws=4,
+        behind_nats=BEHIND_NATS,
         polish=GaussNewton(n_steps=2),
         shift_radius=next((float(r) for r in SHIFT_RADII if r >= reach), float(SHIFT_RADII[-1])),
     )

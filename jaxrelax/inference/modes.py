@@ -26,9 +26,6 @@ from jaxrelax.inference.pose_search import (
 from jaxrelax.inference.race import Starts, race
 
 SHIFT_SHARE = 1.0 / 3.0  # of the resolution of the grid, from one shift to the next
-# Log-evidence by which a peak may be behind the best of its image and still be climbed further:
-# from a point of the grid, and from where it was in a narrower band or under another map.
-BEHIND_ON_GRID, BEHIND_AT_PEAK = 10.0, 6.0
 # A band may be wider than the one before by this many octaves.
 WIDEST_STEP = 1.25
 
@@ -42,6 +39,8 @@ class ModeSearch(PoseSearch):
         resolution_angstrom: the grid sees frequencies up to this.
         n_modes: how many are kept.
         n_draws: draws of its posterior at which an image goes into the map; 0: at its peaks.
+        behind_nats: log-evidence by which a mode may be behind the best of its image and still be
+            climbed further.
         polish: how modes are climbed, under a prior around each that is as wide as the grid is
             coarse, and narrows as the band widens.
     """
@@ -51,6 +50,7 @@ class ModeSearch(PoseSearch):
     resolution_angstrom: float
     n_modes: int
     n_draws: int
+    behind_nats: float
     polish: GaussNewton
 
     def __check_init__(self):
@@ -100,7 +100,6 @@ class ModeSearch(PoseSearch):
         width: float | Float[Array, ""],
         poses: Poses,
         prior: PosePrior,
-        behind_nats: float,
         n_shells: int,
     ) -> PosePosterior:
         """Posteriors near all starts, of every image from the best to the worst.
@@ -115,7 +114,6 @@ class ModeSearch(PoseSearch):
             width: of the prior around each, in steps of the grid.
             poses: where particles were picked.
             prior: of how far they are from there.
-            behind_nats: see :func:`race`.
             n_shells: of the residual power.
         """
         centre = poses.prior_origins_px
@@ -127,8 +125,8 @@ class ModeSearch(PoseSearch):
             return -0.5 * jnp.sum(offset**2, axis=-1)
 
         climbs, running = race(
-            self.polish, volume, batch, geometry, starts, running, around, log_prior, behind_nats,
-            n_shells,
+            self.polish, volume, batch, geometry, starts, running, around, log_prior,
+            self.behind_nats, n_shells,
         )  # fmt: skip
         found = jax.vmap(lambda one: self.polish.posterior(one, around))(climbs)
         found = jax.vmap(lambda one: _under_prior(one, around, prior, centre))(found)
@@ -199,11 +197,8 @@ class KnownModes(ModeSearch):
         running = jnp.ones(starts[0].shape[:2], bool)
         running = self.distinct(starts, running, width * turn, width * move)
         return self.returned(
-            self.climb(
-                target, batch, geometry, starts, running, width, poses, prior, BEHIND_AT_PEAK,
-                n_shells,
-            )
-        )  # fmt: skip
+            self.climb(target, batch, geometry, starts, running, width, poses, prior, n_shells)
+        )
 
 
 def evidence_of_modes(found: PosePosterior) -> Float[Array, "modes batch"]:

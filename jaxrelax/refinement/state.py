@@ -64,10 +64,10 @@ class State:
         default_factory=lambda: np.zeros((0, 0, 0), np.float32)
     )
     # Poses of every image that its last search found possible, from the best to the worst.
-    mode_rotations: Float32[np.ndarray, "rows modes 3 3"] = field(
+    mode_rotations: Float32[np.ndarray, "known modes 3 3"] = field(
         default_factory=lambda: np.zeros((0, 0, 3, 3), np.float32)
     )
-    mode_origins_angstrom: Float32[np.ndarray, "rows modes 2"] = field(
+    mode_origins_angstrom: Float32[np.ndarray, "known modes 2"] = field(
         default_factory=lambda: np.zeros((0, 0, 2), np.float32)
     )
     amplitude: float = 1.0  # calibrated factor of its gain
