@@ -248,6 +248,7 @@ def test_a_step_reports_its_time(one_partner):
             "widened",
             "amplified",
             "settled",
+            "poses_settled",
             "held_poses",
             "relaxed",
             "searched_globally",
