@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Int, Num
 
 from jaxrelax.io.errors import InputError, LostImagesError, MissingImagesError
 from jaxrelax.io.mrc_header import MrcHeader, read_header
@@ -116,8 +116,14 @@ class ImageReader:
             )
         return boxes.pop()
 
-    def read(self, rows) -> Float32[np.ndarray, "rows y x"]:
-        """Images of these rows of the table, in this order, as float32.
+    def read(self, rows, *, as_stored: bool = False) -> Num[np.ndarray, "rows y x"]:
+        """Images of these rows of the table, in this order.
+
+        Args:
+            rows: at least one.
+            as_stored: in the type of their stacks, which leaves the conversion to who works with
+                them; float32 where stacks have different ones or a foreign byte order, or an image
+                is to be negated. By default always float32.
 
         Raises:
             InputError: as `header` and `box`, or an image lies outside its stack.
@@ -131,13 +137,17 @@ class ImageReader:
             raise IndexError(f"row {int(rows.max())} of a table of {len(self)} particles")
         self._require_indices(rows)
         size = self.box(rows)
-        out = np.empty((len(rows), size, size), np.float32)
         stacks, slices = self.particles.stack_index[rows], self.particles.image_index[rows]
-        signs = self.particles.image_sign[rows]
+        negative = self.particles.image_sign[rows] < 0
+        kinds = {self.header(int(stack)).dtype for stack in np.unique(stacks)}
+        kind = np.dtype(np.float32)
+        if as_stored and len(kinds) == 1 and not negative.any():
+            (stored,) = kinds
+            kind = stored if stored.isnative else kind
+        out = np.empty((len(rows), size, size), kind)
         # By stack, and forwards inside it: this is how disks and page caches like it.
         for i in np.lexsort((slices, stacks)):
             out[i] = self._slice(int(stacks[i]), int(slices[i]), int(rows[i]))
-        negative = signs < 0
         if negative.any():
             out[negative] *= -1.0
         return out

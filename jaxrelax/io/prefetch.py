@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Num
 
 from jaxrelax.io.images import ImageReader
 
@@ -21,8 +21,8 @@ class _Failure:
 
 def prefetch(
     reader: ImageReader, batches: Iterable[np.ndarray], depth: int = 1
-) -> Iterator[tuple[np.ndarray, Float32[np.ndarray, "rows y x"]]]:
-    """Yield (rows, images) for each batch of rows, read ahead by a thread.
+) -> Iterator[tuple[np.ndarray, Num[np.ndarray, "rows y x"]]]:
+    """Yield (rows, images as they are stored) for each batch of rows, read ahead by a thread.
 
     Args:
         reader: used by the thread alone while this runs.
@@ -43,7 +43,7 @@ def prefetch(
                 room.acquire()
                 if stop.is_set():
                     return
-                ready.put((rows, reader.read(rows)))
+                ready.put((rows, reader.read(rows, as_stored=True)))
             ready.put(None)
         except BaseException as error:
             ready.put(_Failure(error))

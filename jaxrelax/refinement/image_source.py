@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Complex64, Float, Float32
+from jaxtyping import Array, Bool, Complex, Complex64, Float, Num
 
 from jaxrelax.imaging import HalfSpectrum, normalise_background, pack
 from jaxrelax.io import ImageReader, Particles, prefetch
@@ -57,10 +58,10 @@ class ImageSource:
         return prefetch(self.reader, batches)
 
     def normalised(
-        self, images: Float32[np.ndarray, "rows y x"], group: int
+        self, images: Num[np.ndarray, "rows y x"], group: int
     ) -> Float[Array, "rows y x"]:
         """Images with their background normalised, if that was asked for."""
-        images_ = jax.device_put(images)
+        images_ = jax.device_put(images).astype(np.float32)
         if self.normalise:
             return _normalised(images_, self.particle_radius_px[group])
         return images_
@@ -71,7 +72,7 @@ class ImageSource:
 
     def padded(
         self, batches: list[np.ndarray], size: int
-    ) -> Iterator[tuple[np.ndarray, Float32[np.ndarray, "size y x"]]]:
+    ) -> Iterator[tuple[np.ndarray, Num[np.ndarray, "size y x"]]]:
         """For each batch: rows, and ``size`` images as they are on disk, the last one repeated.
 
         ``size`` is that of the largest batch of all calls, so that what is made of the images
@@ -107,12 +108,13 @@ class ImageSource:
 
     def packing(
         self, group: int, packing: HalfSpectrum
-    ) -> Callable[[Float[Array, "size y x"]], Complex[Array, "size freq"]]:
+    ) -> Callable[[Num[Array, "size y x"]], Complex[Array, "size freq"]]:
         """What makes packed images of those on disk; to be part of a program."""
         # Not the source itself: programs outlive it.
         normalise, radius = self.normalise, self.particle_radius_px[group]
 
         def packed(images):
+            images = images.astype(jnp.float32)
             if normalise:
                 images = normalise_background(images, radius)
             return pack(images, packing)

@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -55,6 +56,32 @@ def test_float16_stacks_and_cryosparc_sign(particle_set):
     assert images.dtype == np.float32
     np.testing.assert_allclose(images[0], -particle_set.images[0], rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(images[1], particle_set.images[1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.int8, np.int16, np.uint16])
+def test_images_as_they_are_stored(particle_set, kind):
+    """The type is that of the stack; numbers are those that are read as float32."""
+    images = np.round(20 + 10 * np.clip(particle_set.images, -2, 2)).astype(kind)
+    with mrcfile.new(particle_set.folder / "stack.mrcs") as file:
+        file.set_data(images)
+    reader = ImageReader(read_particles(particle_set.write()))
+    stored, single = reader.read([3, 0], as_stored=True), reader.read([3, 0])
+    assert (stored.dtype, single.dtype) == (np.dtype(kind), np.dtype(np.float32))
+    np.testing.assert_array_equal(stored.astype(np.float32), single)
+    np.testing.assert_array_equal(stored, images[[3, 0]])
+
+
+def test_what_no_type_holds_is_read_as_float32(particle_set):
+    particle_set.write_stack("a.mrcs", dtype=np.float16)
+    with mrcfile.new(particle_set.folder / "b.mrcs") as file:
+        file.set_data(np.round(20 * particle_set.images).astype(np.int16))
+    particle_set.columns["rlnImageName"] = [f"{i + 1}@{'ab'[i // 3]}.mrcs" for i in range(6)]
+    particle_set.columns["jrxImageSign"] = ["-1", "1", "1", "1", "1", "1"]
+    reader = ImageReader(read_particles(particle_set.write()))
+    for rows, kind in (([1, 2], "f2"), ([3, 4], "i2"), ([2, 3], "f4"), ([0, 1], "f4")):
+        images = reader.read(rows, as_stored=True)
+        assert images.dtype == np.dtype(kind)
+        np.testing.assert_array_equal(images.astype(np.float32), reader.read(rows))
 
 
 def test_real_stacks_are_read(shared_data):
@@ -227,8 +254,8 @@ def test_prefetch_reads_no_further_ahead_than_asked(reader):
 def test_prefetch_holds_as_much_for_few_batches_as_for_many(reader, monkeypatch, count):
     alive, counts, read = set(), [], reader.read
 
-    def watched(rows):
-        images = read(rows)
+    def watched(rows, **options):
+        images = read(rows, **options)
         number = len(counts)
         alive.add(number)
         weakref.finalize(images, alive.discard, number)

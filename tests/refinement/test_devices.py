@@ -128,7 +128,7 @@ from jaxrelax.io import ImageReader
 from jaxrelax.refinement import Callback, MaxIterations, Registers, Relax, refine
 
 read, read_rows = [], ImageReader.read
-ImageReader.read = lambda self, rows: read.append(rows) or read_rows(self, rows)
+ImageReader.read = lambda self, rows, **options: read.append(rows) or read_rows(self, rows, **options)
 problems = []
 
 class Keep(Callback):
