@@ -49,6 +49,7 @@ class Column(NamedTuple):
 COLUMNS = {
     "iteration": Column("Iteration", "", "d"),
     "resolution_angstrom": Column("Resolution", "Å", ".2f"),
+    "mean_fsc": Column("Mean FSC", "", ".3f"),
     "score_resolution_angstrom": Column("Scored to", "Å", ".2f"),
     "mean_max_posterior": Column("Mean max posterior", "", ".3f", True),
     "register_change": Column("Register changed", "%", "%", True),

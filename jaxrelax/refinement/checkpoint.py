@@ -19,7 +19,7 @@ import numpy as np
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement.state import State
 
-FORMAT = 11
+FORMAT = 12
 HEADER = "checkpoint/checkpoint.json"
 
 

@@ -85,7 +85,11 @@ class MaxIterations(Criterion):
 
 
 class ResolutionStalled(Criterion):
-    """The resolution has not improved for some iterations.
+    """The half-maps have not come to agree better for some iterations.
+
+    Judged by their FSC averaged over all shells (``mean_fsc``). The resolution itself moves by
+    whole shells, up and down by chance, and not at all where half-maps agree to the end of the
+    images' frequencies, while poses still get better.
 
     Attributes:
         iterations: length of the standstill, counted once asymmetry is no longer sought.
@@ -97,13 +101,17 @@ class ResolutionStalled(Criterion):
 
     def reason(self, state: State) -> str | None:
         """Satisfied when the last iterations were no better than the best before them."""
-        calm = [row["resolution_angstrom"] for row in state.history if row["settled"] == 1.0]
+        calm = [row for row in state.history if row["settled"] == 1.0]
         if len(calm) <= self.iterations:
             return None
-        before, recent = min(calm[: -self.iterations]), min(calm[-self.iterations :])
-        if recent < before * (1.0 - self.tolerance):
+        curve = [row["mean_fsc"] for row in calm]
+        before, recent = max(curve[: -self.iterations]), max(curve[-self.iterations :])
+        if recent > before * (1.0 + self.tolerance):
             return None
-        return f"no better resolution than {before:.2f} Å in {self.iterations} iterations"
+        return (
+            f"half-maps agree no better in {self.iterations} iterations, to "
+            f"{calm[-1]['resolution_angstrom']:.2f} Å"
+        )
 
 
 class RegistersSettled(Criterion):

@@ -263,6 +263,7 @@ def _report(
     return StepInfo(
         iteration=state.iterations_done + 1,
         resolution_angstrom=problem.resolution(resolution_shell(curve)),
+        mean_fsc=float(np.sum(curve[1:]) / problem.last_shell),
         score_resolution_angstrom=problem.resolution(state.score_shell),
         mean_max_posterior=float(found.registers.max(axis=1).mean()),
         register_change=float(np.mean(best != before)),

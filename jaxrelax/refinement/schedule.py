@@ -36,7 +36,7 @@ NEGLIGIBLE_OPTIMISM = 0.1
 FEWEST_GLOBAL = 3  # global searches before they can have come to an end
 FEW_JUMPS = 0.005  # of the images
 FALLING = 0.9  # what the share of jumping images falls by, at least, while it falls
-BETTER = 0.99  # the same of the resolution
+BETTER = 1.01  # what the mean FSC of the half-maps rises by, while they come to agree further
 SOME_JUMPS = 0.1  # of the images; fewer are known well enough to be followed
 FOLLOWED = 2  # iterations between two global searches then
 
@@ -46,8 +46,8 @@ def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
 
     It has when hardly any image still finds another pose, or no more of them than when the poses
     found were followed: images that show little find another one for ever. Where too many do for
-    that, it has when neither their number nor the resolution has improved in the last two searches.
-    Once it has, it has.
+    that, it has when neither their number nor the agreement of the half-maps has improved in the
+    last two searches. Once it has, it has.
     """
     moving = [row for row in history if row.get("held_poses") != 1.0]
     searched = [i for i, row in enumerate(moving) if row.get("searched_globally") == 1.0]
@@ -61,9 +61,9 @@ def poses_settled(history: tuple[dict[str, float], ...]) -> bool:
         return True
     if len(jumps) <= 2:
         return False
-    resolutions = [row["resolution_angstrom"] for row in moving]
+    agreement = [row["mean_fsc"] for row in moving]
     falling = min(jumps[-2:]) < FALLING * min(jumps[:-2])
-    sharpening = min(resolutions[searched[-2] :]) < BETTER * min(resolutions[: searched[-2]])
+    sharpening = max(agreement[searched[-2] :]) > BETTER * max(agreement[: searched[-2]])
     return not (falling or sharpening)
 
 

@@ -142,6 +142,8 @@ class StepInfo:
     Attributes:
         iteration: counted from 1.
         resolution_angstrom: where the FSC of the aligned half-maps falls below 0.143.
+        mean_fsc: of the same half-maps, over all shells up to the last that is ever used; zero
+            where nothing was accumulated. It moves where the resolution, as one shell, does not.
         score_resolution_angstrom: limit of the frequencies that scored images.
         mean_max_posterior: mean over particles of the largest register probability.
         register_change: fraction of particles whose best register changed.
@@ -167,6 +169,7 @@ class StepInfo:
 
     iteration: int
     resolution_angstrom: float
+    mean_fsc: float
     score_resolution_angstrom: float
     mean_max_posterior: float
     register_change: float

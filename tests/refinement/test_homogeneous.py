@@ -183,7 +183,7 @@ def test_a_symmetric_stage_can_go_on_to_its_end(asymmetric):
         relax=Relax("C4"), until=MaxIterations(3),
     )  # fmt: skip
     assert setup.problem.n_registers == 1
-    row = {"pose_jumps": 0.0, "resolution_angstrom": 20}
+    row = {"pose_jumps": 0.0, "resolution_angstrom": 20, "mean_fsc": 0.2}
     history = ({**row, "searched_globally": 1.0, "settled": 0.0, "poses_settled": 0.0},) * 3
     history += ({**row, "searched_globally": 0.0, "settled": 1.0, "poses_settled": 1.0},) * 2
     state = setup.state.replace(iteration=2, history=history)

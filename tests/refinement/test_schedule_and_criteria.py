@@ -129,7 +129,12 @@ def test_half_the_optimism_stays_where_the_signal_is_weak():
 def criterion_rows(resolutions, posteriors, settled=1.0):
     return state_with(
         [
-            {"resolution_angstrom": r, "mean_max_posterior": p, "settled": settled}
+            {
+                "resolution_angstrom": r,
+                "mean_fsc": 4.0 / r,
+                "mean_max_posterior": p,
+                "settled": settled,
+            }
             for r, p in zip(resolutions, posteriors, strict=True)
         ]
     )
@@ -140,6 +145,20 @@ def test_resolution_must_stand_still_after_seeking():
     assert "8.00" in ResolutionStalled().reason(still)
     assert ResolutionStalled().reason(criterion_rows([8.0] * 3, [0.5] * 3, settled=0.0)) is None
     assert ResolutionStalled().reason(criterion_rows([9.0, 8.5, 8.0], [0.5] * 3)) is None
+
+
+def test_half_maps_may_come_to_agree_further_at_one_resolution():
+    """Where they agree to the last shell the resolution stands still from the beginning."""
+    rising = criterion_rows([8.0] * 5, [0.5] * 5)
+    rows = [
+        {**row, "mean_fsc": fsc}
+        for row, fsc in zip(rising.history, (0.60, 0.61, 0.62, 0.62, 0.621), strict=True)
+    ]
+    assert ResolutionStalled().reason(state_with(rows[:4])) is None
+    assert ResolutionStalled().reason(state_with(rows))
+    # By chance the resolution may be a shell better, and half-maps agree no better.
+    jumped = (*rows[2:4], {**rows[4], "resolution_angstrom": 7.5})
+    assert ResolutionStalled().reason(state_with(jumped))
 
 
 def test_registers_must_settle_after_seeking():
@@ -166,9 +185,9 @@ def test_only_a_fixed_number_is_a_limit_while_seeking():
 def searched(jumps, resolutions, followed=(), settled=0):
     """A history of global searches, of what followed each of them, and of settled poses."""
     rows = []
-    between = {"searched_globally": 0.0, "pose_jumps": 0.9, "resolution_angstrom": 40.0}
+    between = {"searched_globally": 0.0, "pose_jumps": 0.9, "mean_fsc": 0.1}
     for j, r in zip(jumps, resolutions, strict=True):
-        rows.append({"searched_globally": 1.0, "pose_jumps": j, "resolution_angstrom": r})
+        rows.append({"searched_globally": 1.0, "pose_jumps": j, "mean_fsc": 4.0 / r})
         rows += [{**between, "pose_jumps": f} for f in followed]
     return tuple(rows + [{**between, "poses_settled": 1.0}] * settled)
 
@@ -194,10 +213,10 @@ def test_poses_settle_when_a_search_finds_no_more_than_following_did():
     assert not poses_settled(searched(jumps[:2], sharper[:2], followed=(0.1, 0.1)))
 
 
-def test_a_resolution_that_got_better_between_searches_got_better():
+def test_half_maps_that_agree_further_between_searches_agree_further():
     history = list(searched([1.0, 0.5, 0.3, 0.3, 0.3], [20.0] * 5, followed=(0.1, 0.1)))
     assert poses_settled(tuple(history))
-    history[-5] = {**history[-5], "resolution_angstrom": 15.0}
+    history[-5] = {**history[-5], "mean_fsc": 4.0 / 15.0}
     assert not poses_settled(tuple(history))
 
 
