@@ -128,7 +128,7 @@ from jaxrelax.io import ImageReader
 from jaxrelax.refinement import Callback, MaxIterations, Registers, Relax, refine
 
 read, read_rows = [], ImageReader.read
-ImageReader.read = lambda self, rows, **options: read.append(rows) or read_rows(self, rows, **options)
+ImageReader.read = lambda self, rows, **kw: read.append(rows) or read_rows(self, rows, **kw)
 problems = []
 
 class Keep(Callback):
