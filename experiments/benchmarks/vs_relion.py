@@ -48,6 +48,7 @@ from jaxrelax.refinement import (
     Local,
     Problem,
     Relax,
+    Result,
     State,
     StepInfo,
     prepare,
@@ -140,6 +141,7 @@ def auto_refine(relion: Relion, asked: argparse.Namespace) -> None:
         ),
         flush=True,
     )  # fmt: skip
+    print(f"  jaxrelax {compilation(ours)}", flush=True)
     if asked.limit_minutes == 0.0:
         return
     theirs = relion.auto_refine(n, symmetry, INI_HIGH, 60.0 * asked.limit_minutes)
@@ -188,6 +190,7 @@ def relax(relion: Relion, asked: argparse.Namespace) -> None:
             f"  {name:8s} {seconds:7.0f} s, {done[name]} iterations, "
             f"registers right {right[name]:.3f}, {error_deg(found[name], truth, group)}"
         )
+    print(f"  jaxrelax {compilation(ours)}")
     print(f"  RELION's time over ours {times['RELION'] / times['jaxrelax']:.2f}")
     for name, fraction in (
         ("more registers right than RELION's", right["RELION"]),
@@ -240,6 +243,14 @@ def resolutions(
     between = resolution_shell(fsc(halves[0], halves[1], mask))
     beside = resolution_shell(fsc(0.5 * (halves[0] + halves[1]), true_map, mask), 0.5)
     return edge / between, edge / beside
+
+
+def compilation(ours: Result) -> str:
+    """How many programs a run made, and how long that took, in words."""
+    return (
+        f"compiled {ours.compiled_programs} programs or found them in the cache, "
+        f"in {ours.compile_seconds:.0f} s"
+    )
 
 
 def error_deg(rotations: Float64[np.ndarray, "n 3 3"], truth: Particles, symmetry: str) -> str:
