@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -10,8 +11,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Complex64, Float, Num
 
 from jaxrelax.imaging import HalfSpectrum, normalise_background, pack
+from jaxrelax.imaging.chunks import equal_part, fitting
 from jaxrelax.io import ImageReader, Particles, prefetch
 from jaxrelax.refinement.workers import EACH, Workers
+
+# Temporaries of a transform, for each pixel of an image.
+PIXEL_BYTES = 24
 
 _normalised = jax.jit(normalise_background, static_argnums=1)
 
@@ -109,15 +114,24 @@ class ImageSource:
     def packing(
         self, group: int, packing: HalfSpectrum
     ) -> Callable[[Num[Array, "size y x"]], Complex[Array, "size freq"]]:
-        """What makes packed images of those on disk; to be part of a program."""
+        """What makes packed images of those on disk; to be part of a program.
+
+        Some images at a time: a batch is far larger than the cache, and transforms of all of it at
+        once wait for memory.
+        """
         # Not the source itself: programs outlive it.
         normalise, radius = self.normalise, self.particle_radius_px[group]
 
-        def packed(images):
+        def some(images):
             images = images.astype(jnp.float32)
             if normalise:
                 images = normalise_background(images, radius)
             return pack(images, packing)
+
+        def packed(images):
+            n, *shape = images.shape
+            size = equal_part(n, fitting(PIXEL_BYTES * math.prod(shape)))
+            return jax.lax.map(some, images.reshape(-1, size, *shape)).reshape(n, -1)
 
         return packed
 
