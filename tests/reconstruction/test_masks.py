@@ -101,6 +101,30 @@ def test_density_mask_holds_body_and_weak_partner_and_leaves_the_solvent():
     assert np.all(mask[radii(N) > 25] < 1e-6)
 
 
+def test_density_mask_finds_a_partner_that_stands_out_at_its_own_size_alone():
+    """Where images are few the noise at 15 Å hides what at 30 Å is plain. 0.1 Å is no blur."""
+    group, pixel = point_group("C4"), 4.0
+    rng = np.random.default_rng(3)
+    x = np.arange(N) - N // 2
+    centre = np.array([16.0, 0.0, 3.0])
+    z, y, x = np.meshgrid(x, x, x, indexing="ij")
+    squared = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
+    body = symmetrise(blobs(N), group)
+    partner = (0.5 * body.max() * np.exp(-squared / (2 * 3.0**2))).astype(np.float32)
+    halves = [
+        body + partner + 0.35 * body.max() * rng.standard_normal((N,) * 3).astype(np.float32)
+        for _ in range(2)
+    ]
+    fine, both = (
+        density_mask(*halves, pixel, 23.0 * pixel, group, coarse_angstrom=coarse)
+        for coarse in (0.1, 30.0)
+    )
+    sites = [np.rint(g @ centre).astype(int) + N // 2 for g in group.operators]
+    assert max(fine[site[2], site[1], site[0]] for site in sites) < 0.5
+    assert min(both[site[2], site[1], site[0]] for site in sites) == 1.0
+    assert both.mean() < 0.3
+
+
 def test_density_mask_is_the_sphere_where_nothing_stands_out():
     nothing = np.zeros((N,) * 3, np.float32)
     mask = density_mask(nothing, nothing, 4.0, 80.0, point_group("C2"))
