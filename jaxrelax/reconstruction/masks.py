@@ -12,8 +12,6 @@ from jaxrelax.reconstruction.rotate import symmetrise
 
 # Of a map's highest power: what the end of its band leaves around the density.
 RINGING = 1e-3
-# The same of a blurred map: what is left of a solid edge 1.3 widths of the blur beyond it.
-SPREAD = 1e-2
 # Width of a Gaussian whose transform falls to a half at a resolution of 1.
 BLUR = np.sqrt(0.5 * np.log(2.0)) / np.pi
 
@@ -93,12 +91,12 @@ def density_mask(
 
     The low-passed map's symmetric average (where noise is least) and the average of its square
     (where a partner at one site counts in full at all of them) are compared with those of half the
-    difference of the half-maps, which is noise alone and has its power. Once more in a blurred map:
-    a domain of some ten kDa stands out farthest from the noise at about its own size, and where
-    images are few at no finer one. Where images are many, what stands out is also the ringing of a
-    map that ends at a shell, and what blurring spreads; so a small share of the highest power is
-    asked for too. A generous mask: it removes noise from the solvent and must not cut off a weak
-    partner.
+    difference of the half-maps, which is noise alone and has its power. Around what was found it is
+    looked for once more in a blurred map: a domain of some ten kDa stands out farthest from the
+    noise at about its own size, and where images are few at no finer one. Where images are many,
+    what stands out is also the ringing of a map that ends at a shell; so a small share of the
+    highest power is asked for too. A generous mask: it removes noise from the solvent and must not
+    cut off a weak partner.
 
     Args:
         first, second: unregularised half-maps in one frame, not masked.
@@ -123,22 +121,31 @@ def density_mask(
         lowpass(0.5 * (first + sign * second), pixel_size_angstrom, lowpass_angstrom)
         for sign in (1.0, -1.0)
     ]
-    width = BLUR * coarse_angstrom / pixel_size_angstrom
-    blurred = [scipy.ndimage.gaussian_filter(map_, width, mode="constant") for map_ in fine]
     averages = (lambda map_: symmetrise(map_, group) ** 2, lambda map_: symmetrise(map_**2, group))
-    solid = np.zeros(sphere.shape, bool)
-    for maps, least in ((fine, RINGING), (blurred, SPREAD)):
+
+    def standing_out(maps, where) -> Bool[np.ndarray, "n n n"]:
         density, noise = (map_ * sphere for map_ in maps)
-        for average, share in zip(averages, (min(faintest, least), least), strict=True):
-            empty = average(noise)[inside]
+        found = np.zeros(sphere.shape, bool)
+        for average, share in zip(averages, (min(faintest, RINGING), RINGING), strict=True):
+            empty = average(noise)[where]
             centre = np.median(empty)
             spread = 1.4826 * np.median(np.abs(empty - centre))
             power = average(density)
-            solid |= power > max(centre + significance**2 * spread, share * power.max())
-    solid &= inside
-    if not solid.any():
-        return sphere
-    return soft_region(solid, pixel_size_angstrom, extend_angstrom, edge_angstrom)
+            highest = average(fine[0] * sphere).max()
+            found |= power > max(centre + significance**2 * spread, share * highest)
+        return found & where
+
+    def around(solid) -> Float32[np.ndarray, "n n n"]:
+        return soft_region(solid, pixel_size_angstrom, extend_angstrom, edge_angstrom)
+
+    solid = standing_out(fine, inside)
+    known = around(solid) if solid.any() else np.zeros_like(sphere)
+    width = BLUR * coarse_angstrom / pixel_size_angstrom
+    blurred = [
+        scipy.ndimage.gaussian_filter(map_ * (1.0 - known), width, mode="constant") for map_ in fine
+    ]
+    solid |= standing_out(blurred, inside & (known < 0.5))
+    return around(solid) if solid.any() else sphere
 
 
 def solvent_mask(
