@@ -126,6 +126,8 @@ def density_mask(
     def standing_out(maps, where) -> Bool[np.ndarray, "n n n"]:
         density, noise = (map_ * sphere for map_ in maps)
         found = np.zeros(sphere.shape, bool)
+        if not where.any():  # the particle fills its sphere
+            return found
         for average, share in zip(averages, (min(faintest, RINGING), RINGING), strict=True):
             empty = average(noise)[where]
             centre = np.median(empty)

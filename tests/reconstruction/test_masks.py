@@ -125,6 +125,14 @@ def test_density_mask_finds_a_partner_that_stands_out_at_its_own_size_alone():
     assert both.mean() < 0.3
 
 
+def test_density_mask_of_a_particle_that_fills_its_sphere():
+    rng = np.random.default_rng(4)
+    ball = soft_sphere(N, 18.0, 2.0)
+    halves = [ball + 0.01 * rng.standard_normal((N,) * 3).astype(np.float32) for _ in range(2)]
+    mask = density_mask(*halves, 4.0, 18.0 * 4.0, point_group("C2"))
+    assert mask[radii(N) < 17].min() == 1.0
+
+
 def test_density_mask_is_the_sphere_where_nothing_stands_out():
     nothing = np.zeros((N,) * 3, np.float32)
     mask = density_mask(nothing, nothing, 4.0, 80.0, point_group("C2"))
