@@ -130,7 +130,7 @@ def scored_batches(
     Without a mixture every image is taken to show the particle in one of its registers.
     """
     pixel = problem.particles.optics[group].pixel_size_angstrom
-    score = search_program(problem, group, geometry, search)
+    score = search_program(problem, geometry, search)
     target = problem.workers.everywhere(search.prepare(volume, geometry))
     size = problem.batch_size(geometry.n_inner)
     everywhere = problem.workers.everywhere
