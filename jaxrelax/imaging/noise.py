@@ -70,7 +70,8 @@ def pixel_weights(
     """Multiplicity ÷ noise power for each packed pixel, zero beyond ``max_shell``.
 
     ``−½ Σ weight·|residual|²`` over the packed pixels is the Gaussian log-likelihood of the whole
-    image (up to its constant).
+    image, up to a constant that depends on the power: see
+    :func:`jaxrelax.inference.log_normaliser` where that is to be learned.
     """
     weights = jnp.asarray(packing.multiplicity) / power[shells]
     return jnp.where(jnp.asarray(shells) <= max_shell, weights, 0.0)

@@ -15,7 +15,7 @@ from jaxrelax.inference.global_search import (
     finest_resolution_angstrom,
     global_search,
 )
-from jaxrelax.inference.likelihood import log_likelihood
+from jaxrelax.inference.likelihood import log_density, log_likelihood, log_normaliser
 from jaxrelax.inference.mixture import Belief, Mixture, junk_evidence, mixture_posterior
 from jaxrelax.inference.modes import KnownModes
 from jaxrelax.inference.orientation_test import (
@@ -69,7 +69,9 @@ __all__ = [
     "global_search",
     "harden",
     "junk_evidence",
+    "log_density",
     "log_likelihood",
+    "log_normaliser",
     "mixture_posterior",
     "orientation_scores",
     "permutation_test",

@@ -331,5 +331,7 @@ class GaussNewton(PoseSearch):
         )
 
     def _limited(self, step: Float[Array, "*batch 5"]) -> Float[Array, "*batch 5"]:
-        length = jnp.linalg.norm(step, axis=-1, keepdims=True)
-        return step * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-6))
+        # The bound is on the square: a root has no derivative at 0.
+        square = jnp.sum(step * step, axis=-1, keepdims=True)
+        length = jnp.sqrt(jnp.maximum(square, 1e-12))
+        return step * jnp.minimum(1.0, self.max_step / length)

@@ -1,7 +1,8 @@
 """The Gaussian log-likelihood of images given slices, per hypothesis (register or class).
 
-Maps enter as channels of one Fourier volume; hypothesis j is channel j at the image's pose. All
-log-likelihoods drop the constant that depends on the noise alone.
+Maps enter as channels of one Fourier volume; hypothesis j is channel j at the image's pose. What
+tells hypotheses apart leaves out the constant that depends on the noise alone: all log-evidences of
+this package do. To learn the noise it must be there (:func:`log_normaliser`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ def log_likelihood(
 ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels freq"]]:
     """−½ Σ weight |y − c P V_j|² for every channel j, and |y − c P V_j|² itself.
 
+    For comparing hypotheses under one noise spectrum. It has no maximum in the spectrum: to learn
+    that take :func:`log_density`.
+
     Args:
         volume: hypotheses as channels.
         batch: packed images; ``weights`` decide the band.
@@ -74,3 +78,44 @@ def log_likelihood(
 
     power = blocks.joined(in_stages((*stages, squared_residual), blocks.count))
     return -0.5 * jnp.einsum("bjf,f->bj", power, batch.weights), power
+
+
+def log_normaliser(batch: ImageBatch, geometry: ImageGeometry) -> Float[Array, ""]:
+    """What log-evidences leave out: the logarithm of the noise density's normalisation.
+
+    −½ Σ m log 2πσ² over the scored pixels (``weights`` = m/σ² above 0), m being the multiplicity
+    and σ² the power, E|X|² of the unitary transform. A pixel that stands for its conjugate too is
+    two real numbers of variance σ²/2, −log πσ² as a density of real and imaginary part; as the
+    transform of the whole plane is unitary, the sum as it stands is that of the density of the
+    image itself, of what it has in the band.
+
+    Add it to a log-likelihood or a log-evidence of the same batch
+    (:func:`jaxrelax.inference.gain_over_mixture`, ``PosePosterior.log_evidence``) wherever noise
+    spectra are compared or learned; it is the same for every image of the batch.
+    """
+    weights = jnp.asarray(batch.weights)
+    multiplicity = jnp.asarray(geometry.packing.multiplicity, weights.dtype)
+    scored = weights > 0
+    precision = jnp.where(scored, weights, multiplicity) / multiplicity
+    log_power = jnp.where(scored, np.log(2.0 * np.pi) - jnp.log(precision), 0.0)
+    return -0.5 * jnp.sum(multiplicity * log_power)
+
+
+def log_density(
+    volume: FourierVolume,
+    batch: ImageBatch,
+    geometry: ImageGeometry,
+    rotations: Float[Array, "batch 3 3"],
+    origins_px: Float[Array, "batch 2"],
+) -> Float[Array, "batch channels"]:
+    """Normalised log-density of the images given every channel: log p(y | A, t, V_j, σ²).
+
+    :func:`log_likelihood` plus :func:`log_normaliser`. With ``weights`` from
+    :func:`jaxrelax.imaging.pixel_weights` it can be differentiated by the noise spectrum, and is
+    greatest where that is the mean residual power of each shell; over several registers
+    :func:`jaxrelax.inference.gain_over_mixture` of it is the marginal likelihood.
+
+    Arguments as for :func:`log_likelihood`.
+    """
+    scores, _ = log_likelihood(volume, batch, geometry, rotations, origins_px)
+    return scores + log_normaliser(batch, geometry)

@@ -14,6 +14,9 @@ from jaxtyping import Array, Float
 
 from jaxrelax.imaging import ImageBatch, ImageGeometry
 
+# By which states are apart in derivatives at most: the square of its exponential is a float.
+MOST_NATS = 40.0
+
 
 class Mixture(eqx.Module):
     """How frequent the states are, and what junk may look like.
@@ -74,16 +77,52 @@ def mixture_posterior(
 ) -> Belief:
     """Posterior over registers, the symmetric state and junk from their log-evidences.
 
-    A fraction of zero switches its state off exactly.
+    A fraction of zero switches its state off exactly, and a fraction of one all others.
+    Differentiable in everything: in a fraction that is 0 or 1 from within.
     """
+    registers, symmetric, junk = jnp.asarray(registers), jnp.asarray(symmetric), jnp.asarray(junk)
+    fractions = jnp.asarray(mixture.symmetric_fraction), jnp.asarray(mixture.junk_fraction)
+    return _belief(registers, symmetric, junk, *fractions)
+
+
+@jax.custom_jvp
+def _belief(registers, symmetric, junk, symmetric_fraction, junk_fraction) -> Belief:
     n = registers.shape[-1]
-    share = mixture.symmetric_fraction
-    one = registers + jnp.log1p(-share) - jnp.log(n)
-    both = jnp.concatenate([one, (symmetric + jnp.log(share))[:, None]], axis=-1)
+    one = registers + jnp.log1p(-symmetric_fraction) - jnp.log(n)
+    both = jnp.concatenate([one, (symmetric + jnp.log(symmetric_fraction))[:, None]], axis=-1)
     belief = jax.nn.softmax(both, axis=-1)
-    particle = jax.nn.logsumexp(both, axis=-1) + jnp.log1p(-mixture.junk_fraction)
+    particle = jax.nn.logsumexp(both, axis=-1) + jnp.log1p(-junk_fraction)
     return Belief(
         registers=belief[:, :n] + belief[:, n:] / n,
         symmetric=belief[:, n],
-        junk=jax.nn.sigmoid(junk + jnp.log(mixture.junk_fraction) - particle),
+        junk=jax.nn.sigmoid(junk + jnp.log(junk_fraction) - particle),
     )
+
+
+@_belief.defjvp
+def _belief_jvp(values, changes):
+    """The derivative of `_odds_belief`; logarithms of fractions have none at 0 and 1."""
+    return _belief(*values), jax.jvp(_odds_belief, values, changes)[1]
+
+
+def _odds_belief(registers, symmetric, junk, symmetric_fraction, junk_fraction) -> Belief:
+    """The same as `_belief`, rational in the fractions; less exact where odds are extreme."""
+    n = registers.shape[-1]
+    among = jax.nn.softmax(registers, axis=-1)
+    one = jax.nn.logsumexp(registers, axis=-1) - jnp.log(n)
+    shown, particle = _of_two(one, symmetric, symmetric_fraction)
+    return Belief(
+        registers=among * (1.0 - shown)[:, None] + shown[:, None] / n,
+        symmetric=shown,
+        junk=_of_two(particle, junk, junk_fraction)[0],
+    )
+
+
+def _of_two(one, other, fraction):
+    """Posterior of the other of two states, and the evidence of both, of its prior fraction."""
+    ahead = other - one
+    behind = ahead < 0
+    less = jnp.exp(jnp.maximum(jnp.where(behind, ahead, -ahead), -MOST_NATS))
+    first = jnp.where(behind, 1.0, less) * (1.0 - fraction)
+    second = jnp.where(behind, less, 1.0) * fraction
+    return second / (first + second), jnp.where(behind, one, other) + jnp.log(first + second)

@@ -16,7 +16,7 @@ from jaxrelax.imaging import (
     pixel_weights,
     volume_radius,
 )
-from jaxrelax.inference import log_likelihood
+from jaxrelax.inference import log_density
 
 from .conftest import BOX, N_SHELLS, SHELL, two_registers
 
@@ -37,7 +37,7 @@ def parameters():
 
 
 def scores(values):
-    """Log-likelihood of every image and register, as a function of everything it depends on."""
+    """Log-density of every image and register, as a function of everything it depends on."""
     rng = np.random.default_rng(9)
     packing = half_spectrum(BOX, SHELL)
     geometry = image_geometry(packing, PIXEL_ANGSTROM, BOX, PIXEL_ANGSTROM)
@@ -62,7 +62,7 @@ def scores(values):
         valid=jnp.ones(N_IMAGES, bool),
     )
     rotations = exp_so3(values["rotation"]) @ poses
-    return log_likelihood(volume, batch, geometry, rotations, values["shift"])[0]
+    return log_density(volume, batch, geometry, rotations, values["shift"])
 
 
 def total(values):

@@ -181,3 +181,99 @@ def test_the_probability_of_junk_is_honest(known_states):
     spread = np.sqrt(junk * (1.0 - junk))
     for use in (np.ones_like(junk), junk, junk < 0.5):
         assert abs(np.sum(use * wrong)) < 4.0 * np.linalg.norm(use * spread) + 0.5
+
+
+def enumerated(evidences, symmetric, junk):
+    """Registers, symmetric and junk in float64, from a table of all that an image may be.
+
+    Without logarithms of fractions: every state by its prior probability times its likelihood.
+    """
+    likelihood = np.exp(evidences - evidences.max(axis=1, keepdims=True))
+    prior = np.array([(1 - junk) * (1 - symmetric) / REGISTERS] * REGISTERS)
+    joint = likelihood * np.concatenate([prior, [(1 - junk) * symmetric, junk]])
+    shown = likelihood[:, :-1] * np.concatenate(
+        [[(1 - symmetric) / REGISTERS] * REGISTERS, [symmetric]]
+    )
+    shown /= shown.sum(axis=1, keepdims=True)
+    return np.concatenate(
+        [
+            shown[:, :-1] + shown[:, -1:] / REGISTERS,
+            shown[:, -1:],
+            joint[:, -1:] / joint.sum(axis=1, keepdims=True),
+        ],
+        axis=1,
+    )
+
+
+def everything(evidences, symmetric, junk):
+    e = jnp.asarray(evidences)
+    found = mixture_posterior(
+        e[:, :REGISTERS], e[:, REGISTERS], e[:, REGISTERS + 1],
+        Mixture(symmetric, junk, jnp.zeros(N_SHELLS)),
+    )  # fmt: skip
+    return jnp.concatenate([found.registers, found.symmetric[:, None], found.junk[:, None]], axis=1)
+
+
+@pytest.mark.parametrize("symmetric", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("junk", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("ties", [False, True])
+def test_derivatives_are_those_of_enumeration(symmetric, junk, ties):
+    """By fractions, also where they are 0 or 1 (from within), and by evidences."""
+    rng = np.random.default_rng(5)
+    evidences = rng.uniform(-3, 3, (N, REGISTERS + 2))
+    if ties:
+        evidences[:] = 1.5
+    one = rng.standard_normal((N, REGISTERS + 2))  # weights of a scalar made of all results
+
+    def expected(e, s, j):
+        return float(np.sum(one * enumerated(e, s, j)))
+
+    with jax.enable_x64(True):
+        arguments = (jnp.asarray(evidences), jnp.asarray(symmetric), jnp.asarray(junk))
+        np.testing.assert_allclose(
+            everything(*arguments), enumerated(evidences, symmetric, junk), atol=1e-12
+        )
+        by_evidence, by_symmetric, by_junk = jax.grad(
+            lambda *a: jnp.sum(one * everything(*a)), argnums=(0, 1, 2)
+        )(*arguments)
+
+    def slope(function, at):
+        """Of second order, to the side where there is room."""
+        step = 1e-5 if at < 0.5 else -1e-5
+        values = [function(at + i * step) for i in range(3)]
+        return (-1.5 * values[0] + 2.0 * values[1] - 0.5 * values[2]) / step
+
+    assert by_symmetric == pytest.approx(
+        slope(lambda s: expected(evidences, s, junk), symmetric), rel=1e-5, abs=1e-6
+    )
+    assert by_junk == pytest.approx(
+        slope(lambda j: expected(evidences, symmetric, j), junk), rel=1e-5, abs=1e-6
+    )
+    for index in [(0, 0), (1, REGISTERS - 1), (2, REGISTERS), (3, REGISTERS + 1)]:
+        ahead, behind = evidences.copy(), evidences.copy()
+        ahead[index] += 1e-6
+        behind[index] -= 1e-6
+        difference = expected(ahead, symmetric, junk) - expected(behind, symmetric, junk)
+        assert by_evidence[index] == pytest.approx(difference / 2e-6, abs=1e-7)
+
+
+@jax.jit
+def slopes(evidences, symmetric, junk):
+    """Of every result summed over images, by all that it depends on."""
+
+    def totals(*values):
+        return everything(*values).sum(axis=0)
+
+    return jax.jacrev(totals, argnums=(0, 1, 2))(evidences, symmetric, junk)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0, 300.0, -300.0])
+@pytest.mark.parametrize("fraction", [0.0, 1e-30, 0.5, 1.0])
+def test_no_derivative_is_nan(offset, fraction):
+    """In single precision, wherever an evidence stands above the others or below."""
+    rng = np.random.default_rng(6)
+    for column in (0, REGISTERS, REGISTERS + 1):
+        evidences = rng.uniform(-3, 3, (N, REGISTERS + 2)).astype(np.float32)
+        evidences[:, column] += offset
+        found = slopes(jnp.asarray(evidences), jnp.float32(fraction), jnp.float32(fraction))
+        assert all(np.isfinite(part).all() for part in found)
