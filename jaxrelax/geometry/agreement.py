@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
+from jaxrelax.arrays import AnyArray
+
 from .cosets import right_cosets
 from .groups import PointGroup, nearest_operator
 from .subgroups import subgroup_indices
@@ -45,8 +47,8 @@ class RegisterAgreement(NamedTuple):
 
 
 def best_global_operator(
-    registers_a: Int[np.ndarray, "n"],
-    registers_b: Int[np.ndarray, "n"],
+    registers_a: Int[AnyArray, "n"],
+    registers_b: Int[AnyArray, "n"],
     group: PointGroup,
     subgroup: PointGroup | None = None,
 ) -> GlobalOperator:
@@ -127,8 +129,8 @@ def _relating_elements(
 
 
 def register_agreement(
-    estimated: Float[np.ndarray, "n 3 3"],
-    true: Float[np.ndarray, "n 3 3"],
+    estimated: Float[AnyArray, "n 3 3"],
+    true: Float[AnyArray, "n 3 3"],
     group: PointGroup,
     subgroup: PointGroup,
 ) -> RegisterAgreement:
@@ -149,7 +151,7 @@ def register_agreement(
         ValueError: if the numbers of poses differ or are zero, or H is not a subgroup of G.
     """
     cosets = right_cosets(group, subgroup)
-    elements, _ = _relating_elements(estimated, true, group)
+    elements, _ = _relating_elements(np.asarray(estimated), np.asarray(true), group)
     registers = cosets.coset_table[elements]
     best = int(np.argmax(np.bincount(registers)))
     correct = registers == best
@@ -158,7 +160,7 @@ def register_agreement(
 
 
 def pose_error_mod_group(
-    estimated: Float[np.ndarray, "n 3 3"], true: Float[np.ndarray, "n 3 3"], group: PointGroup
+    estimated: Float[AnyArray, "n 3 3"], true: Float[AnyArray, "n 3 3"], group: PointGroup
 ) -> Float64[np.ndarray, "n"]:
     """Geodesic angle in radians between poses, at the element of G that makes it smallest.
 
@@ -168,4 +170,4 @@ def pose_error_mod_group(
     Raises:
         ValueError: if the numbers of poses differ or are zero.
     """
-    return _relating_elements(estimated, true, group)[1]
+    return _relating_elements(np.asarray(estimated), np.asarray(true), group)[1]

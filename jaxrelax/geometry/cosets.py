@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from jaxrelax.arrays import AnyArray
+
 from .groups import PointGroup
 from .subgroups import subgroup_indices
 
@@ -51,7 +53,7 @@ def right_cosets(group: PointGroup, subgroup: PointGroup) -> RightCosets:
 
 
 def register_mates(
-    poses: Float[np.ndarray, "*batch 3 3"], representatives: Float[np.ndarray, "n_registers 3 3"]
+    poses: Float[AnyArray, "*batch 3 3"], representatives: Float[AnyArray, "n_registers 3 3"]
 ) -> Float64[np.ndarray, "*batch n_registers 3 3"]:
     """The poses ``A r_jᵀ`` of every register, exactly (not snapped to a grid of directions)."""
     poses = np.asarray(poses, dtype=np.float64)

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from scipy.spatial import KDTree
 
+from jaxrelax.arrays import AnyArray
+
 from .groups import PointGroup
 from .rotations import euler_to_matrix
 
@@ -54,7 +56,7 @@ def healpix_spacing_deg(order: int) -> float:
 
 
 def direction_neighbours(
-    directions: Float64[np.ndarray, "directions 3"], spacing_deg: float
+    directions: Float[AnyArray, "directions 3"], spacing_deg: float
 ) -> Int[np.ndarray, "directions neighbours"]:
     """The nearest other directions of each, eight where there are so many.
 
@@ -65,6 +67,7 @@ def direction_neighbours(
         directions: unit vectors of a HEALPix grid, or of a part of one.
         spacing_deg: of the grid.
     """
+    directions = np.asarray(directions, np.float64)
     count = min(N_NEIGHBOURS + 1, len(directions))
     distance, nearest = KDTree(directions).query(directions, k=count)
     nearest = np.asarray(nearest).reshape(len(directions), count)
@@ -73,13 +76,14 @@ def direction_neighbours(
 
 
 def asymmetric_unit(
-    directions: Float64[np.ndarray, "directions 3"], group: PointGroup
+    directions: Float[AnyArray, "directions 3"], group: PointGroup
 ) -> Bool[np.ndarray, " directions"]:
     """Which directions lie nearer to one generic direction than to its mates under a group.
 
     Every direction has a mate in this unit, up to the spacing at its border. A pose A is the same
     view of a symmetric map as A gᵀ, whose direction is that of A turned by g.
     """
+    directions = np.asarray(directions, np.float64)
     cosines = directions @ (group.operators @ _GENERIC).T
     own = _GENERIC @ directions.T
     # A hair of tolerance: a direction on the border belongs to all units that meet there.
@@ -87,7 +91,7 @@ def asymmetric_unit(
 
 
 def directions_in_tilt_range(
-    directions: Float64[np.ndarray, "directions 3"],
+    directions: Float[AnyArray, "directions 3"],
     group: PointGroup,
     tilt_range_deg: tuple[float, float],
 ) -> Float64[np.ndarray, "some 3"]:
@@ -102,6 +106,7 @@ def directions_in_tilt_range(
         The directions themselves where they are in the range; those without such a mate are left
         out.
     """
+    directions = np.asarray(directions, np.float64)
     mates = np.einsum("gij,dj->dgi", group.operators, directions)
     tilt = np.rad2deg(np.arccos(np.clip(mates[..., 2], -1.0, 1.0)))
     inside = (tilt >= tilt_range_deg[0]) & (tilt <= tilt_range_deg[1])
@@ -110,10 +115,10 @@ def directions_in_tilt_range(
 
 
 def poses_of_directions(
-    directions: Float64[np.ndarray, "directions 3"],
+    directions: Float[AnyArray, "directions 3"],
 ) -> Float64[np.ndarray, "directions 3 3"]:
     """Poses A with in-plane angle psi = 0 whose viewing direction Aᵀz is each direction."""
-    x, y, z = directions.T
+    x, y, z = np.asarray(directions, np.float64).T
     rot = np.rad2deg(np.arctan2(y, x))
     tilt = np.rad2deg(np.arctan2(np.hypot(x, y), z))
     return euler_to_matrix(rot, tilt, 0.0)

@@ -10,6 +10,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
+from jaxrelax.arrays import AnyArray
+
 from .rotations import project_to_so3, rotation_angle
 
 # Larger closures are refused: D360, the largest named group, has 720 elements.
@@ -118,7 +120,7 @@ class PointGroup:
 
 
 def nearest_operator(
-    rotations: Float[np.ndarray, "*batch 3 3"], operators: Float[np.ndarray, "n 3 3"]
+    rotations: Float[AnyArray, "*batch 3 3"], operators: Float[AnyArray, "n 3 3"]
 ) -> tuple[Int[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
     """For each rotation the nearest of a list of operators.
 
@@ -243,7 +245,7 @@ def _polish(
 
 
 def group_from_operators(
-    operators: Float[np.ndarray, "n 3 3"],
+    operators: Float[AnyArray, "n 3 3"],
     name: str = "custom",
     tolerance: float = 1e-3,
     labels: Sequence[str] | None = None,

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Float64
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
+from jaxrelax.arrays import AnyArray
+
 # Below this sin(tilt) the viewing direction is the z axis to 1e-10 rad, and rot is only noise.
 _GIMBAL_SINE = 1e-10
 
@@ -61,7 +63,7 @@ def euler_to_matrix(
 
 
 def matrix_to_euler(
-    matrix: Float[np.ndarray, "*batch 3 3"],
+    matrix: Float[AnyArray, "*batch 3 3"],
 ) -> tuple[
     Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]
 ]:
@@ -92,7 +94,7 @@ def matrix_to_euler(
     return degrees(rot), degrees(tilt), degrees(psi)
 
 
-def rotvec_to_matrix(rotvec: Float[np.ndarray, "*batch 3"]) -> Float64[np.ndarray, "*batch 3 3"]:
+def rotvec_to_matrix(rotvec: Float[AnyArray, "*batch 3"]) -> Float64[np.ndarray, "*batch 3 3"]:
     """Rotation matrices ``exp([v]×)`` of rotation vectors (axis times angle, radians).
 
     Raises:
@@ -104,7 +106,7 @@ def rotvec_to_matrix(rotvec: Float[np.ndarray, "*batch 3"]) -> Float64[np.ndarra
     return Rotation.from_rotvec(v.reshape(-1, 3)).as_matrix().reshape(*v.shape, 3)
 
 
-def matrix_to_rotvec(matrix: Float[np.ndarray, "*batch 3 3"]) -> Float64[np.ndarray, "*batch 3"]:
+def matrix_to_rotvec(matrix: Float[AnyArray, "*batch 3 3"]) -> Float64[np.ndarray, "*batch 3"]:
     """Rotation vectors in radians (length in [0, π]) of rotation matrices.
 
     At an angle of exactly π both signs of the axis are right; which one is returned is undefined.
@@ -117,14 +119,14 @@ def matrix_to_rotvec(matrix: Float[np.ndarray, "*batch 3 3"]) -> Float64[np.ndar
 
 
 def cryosparc_pose_to_matrix(
-    pose: Float[np.ndarray, "*batch 3"],
+    pose: Float[AnyArray, "*batch 3"],
 ) -> Float64[np.ndarray, "*batch 3 3"]:
     """Pose matrices ``A = exp(v)ᵀ`` of cryoSPARC's ``alignments3D/pose`` rotation vectors."""
     return np.ascontiguousarray(rotvec_to_matrix(pose).mT)
 
 
 def matrix_to_cryosparc_pose(
-    matrix: Float[np.ndarray, "*batch 3 3"],
+    matrix: Float[AnyArray, "*batch 3 3"],
 ) -> Float64[np.ndarray, "*batch 3"]:
     """Rotation vectors for cryoSPARC's ``alignments3D/pose``: the inverse map."""
     return matrix_to_rotvec(_matrices(matrix, "a pose matrix").mT)
@@ -141,7 +143,7 @@ def _sinc_of_square(t: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     return jnp.where(small, series, jnp.sin(root) / root)
 
 
-def exp_so3(rotvec: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
+def exp_so3(rotvec: Float[AnyArray, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
     """Rotation matrices of rotation vectors, differentiable everywhere (jax.numpy).
 
     Args:
@@ -166,7 +168,7 @@ def exp_so3(rotvec: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def rotation_angle(matrix: Float[np.ndarray, "*batch 3 3"]) -> Float64[np.ndarray, "*batch"]:
+def rotation_angle(matrix: Float[AnyArray, "*batch 3 3"]) -> Float64[np.ndarray, "*batch"]:
     """Geodesic angle of rotations from the identity, in radians in [0, π].
 
     From sine and cosine together, so it is accurate near 0 and near π, where the arc cosine of
@@ -194,7 +196,7 @@ def random_rotations(n: int, rng: np.random.Generator) -> Float64[np.ndarray, "n
     return Rotation.from_quat(rng.standard_normal((n, 4))).as_matrix()
 
 
-def project_to_so3(matrix: Float[np.ndarray, "*batch 3 3"]) -> Float64[np.ndarray, "*batch 3 3"]:
+def project_to_so3(matrix: Float[AnyArray, "*batch 3 3"]) -> Float64[np.ndarray, "*batch 3 3"]:
     """The rotation nearest to each matrix in the Frobenius norm (by SVD; Kabsch 1976).
 
     Raises:
@@ -206,7 +208,7 @@ def project_to_so3(matrix: Float[np.ndarray, "*batch 3 3"]) -> Float64[np.ndarra
     return u @ vt
 
 
-def is_axis_aligned_permutation(matrix: Float[np.ndarray, "3 3"], tolerance: float = 1e-9) -> bool:
+def is_axis_aligned_permutation(matrix: Float[AnyArray, "3 3"], tolerance: float = 1e-9) -> bool:
     """Whether a rotation only permutes and flips the axes (a signed permutation matrix).
 
     Such an operator maps voxels of a cubic grid onto voxels, without interpolation.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Float32, Int, Int32
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging.ctf import CTFParameters, ctf
 from jaxrelax.imaging.half_spectrum import HalfSpectrum
 
@@ -81,10 +82,10 @@ class ImageBatch(eqx.Module):
     ``data`` is centred on the box centre, not yet on the particle.
     """
 
-    data: Complex[Array, "batch freq"]
-    ctf: Float[Array, "batch freq"]  # times the amplitude factor of the geometry
-    weights: Float[Array, " freq"]  # multiplicity / noise power, zero outside the scored band
-    valid: Bool[Array, " batch"]  # False for padding rows
+    data: Complex[AnyArray, "batch freq"]
+    ctf: Float[AnyArray, "batch freq"]  # times the amplitude factor of the geometry
+    weights: Float[AnyArray, " freq"]  # multiplicity / noise power, zero outside the scored band
+    valid: Bool[AnyArray, " batch"]  # False for padding rows
 
 
 def batch_ctf(
@@ -96,13 +97,14 @@ def batch_ctf(
 
 
 def undo_premultiplication(
-    data: Complex[Array, "batch freq"], ctf_values: Float[Array, "batch freq"]
+    data: Complex[AnyArray, "batch freq"], ctf_values: Float[AnyArray, "batch freq"]
 ) -> tuple[Complex[Array, "batch freq"], Float[Array, "batch freq"]]:
     """Images that were multiplied by their CTF, divided by it again where it is not tiny.
 
     The likelihood of c·y under noise c²σ² is that of y under σ²; where the CTF vanishes the pixel
     says nothing, so both data and CTF are set to zero there.
     """
+    data, ctf_values = on_device((data, ctf_values))
     usable = jnp.abs(ctf_values) > SMALLEST_PREMULTIPLIED_CTF
     safe = jnp.where(usable, ctf_values, 1.0)
     return jnp.where(usable, data / safe, 0.0), jnp.where(usable, ctf_values, 0.0)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxrelax.arrays import AnyArray
+
 # About a core's cache, or enough to fill an accelerator. With `in_stages` the cache holds what
 # blocks read and leave behind.
 CHUNK_BYTES = {"cpu": 3 * 2**20, "accelerator": 2**29}
@@ -34,7 +36,7 @@ def equal_part(n: int, most: int) -> int:
     return next(size for size in range(min(most, n), 0, -1) if n % size == 0)
 
 
-def in_stages(stages: tuple[Callable[[Int[Array, ""], Any], Any], ...], count: int) -> Any:
+def in_stages(stages: tuple[Callable[[Int[AnyArray, ""], Any], Any], ...], count: int) -> Any:
     """Take items 0 … count − 1 through ``stages``, each called with the item and what came before.
 
     XLA on the CPU merges a computation into each of those that use it: it is done again for each,

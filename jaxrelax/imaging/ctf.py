@@ -10,6 +10,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrelax.arrays import AnyArray, on_device
+
 ANGSTROM_PER_MM = 1e7
 
 
@@ -19,24 +21,24 @@ class CTFParameters(eqx.Module):
     Units: ångström, degrees, kilovolt, millimetre, as in RELION STAR files.
     """
 
-    defocus_u_angstrom: Float[Array, "*batch"]
-    defocus_v_angstrom: Float[Array, "*batch"]
-    defocus_angle_deg: Float[Array, "*batch"]
-    phase_shift_deg: Float[Array, "*batch"]
-    bfactor_angstrom2: Float[Array, "*batch"]
-    voltage_kv: Float[Array, "*batch"]
-    spherical_aberration_mm: Float[Array, "*batch"]
-    amplitude_contrast: Float[Array, "*batch"]
+    defocus_u_angstrom: Float[AnyArray, "*batch"]
+    defocus_v_angstrom: Float[AnyArray, "*batch"]
+    defocus_angle_deg: Float[AnyArray, "*batch"]
+    phase_shift_deg: Float[AnyArray, "*batch"]
+    bfactor_angstrom2: Float[AnyArray, "*batch"]
+    voltage_kv: Float[AnyArray, "*batch"]
+    spherical_aberration_mm: Float[AnyArray, "*batch"]
+    amplitude_contrast: Float[AnyArray, "*batch"]
 
 
-def electron_wavelength_angstrom(voltage_kv: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+def electron_wavelength_angstrom(voltage_kv: Float[AnyArray, "*batch"]) -> Float[Array, "*batch"]:
     """Relativistic electron wavelength in Å for an accelerating voltage in kV."""
-    volts = 1e3 * voltage_kv
+    volts = 1e3 * jnp.asarray(voltage_kv)
     return 12.2643247 / jnp.sqrt(volts * (1.0 + 0.978466e-6 * volts))
 
 
 def ctf(
-    parameters: CTFParameters, frequencies: Float[Array, "freq 2"]
+    parameters: CTFParameters, frequencies: Float[AnyArray, "freq 2"]
 ) -> Float[Array, "*batch freq"]:
     """CTF values of a batch at shared spatial frequencies.
 
@@ -48,6 +50,7 @@ def ctf(
         ``sin(πλΔf k² − ½πCsλ³k⁴ + φ + atan(Q0/√(1−Q0²))) · exp(−Bk²/4)``, which is ``+Q0`` at
         k = 0 (RELION's sign: protein white, under-focus positive).
     """
+    parameters, frequencies = on_device((parameters, frequencies))
 
     def column(x):
         return jnp.asarray(x)[..., None]

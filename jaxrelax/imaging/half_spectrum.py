@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Float32, Int, Int32
 
+from jaxrelax.arrays import AnyArray
+
 
 class HalfSpectrum(eqx.Module):
     """Which Fourier pixels are kept, and where they sit (host-resident NumPy leaves).
@@ -82,23 +84,25 @@ def half_spectrum(box: int, max_shell: int, inner_shell: int | None = None) -> H
     )
 
 
-def pack(images: Float[Array, "batch y x"], packing: HalfSpectrum) -> Complex[Array, "batch freq"]:
+def pack(
+    images: Float[AnyArray, "batch y x"], packing: HalfSpectrum
+) -> Complex[Array, "batch freq"]:
     """Unitary Fourier transform of real images about the centre ``box // 2``, packed.
 
     Moving the origin to the box centre multiplies by (−1)^(kx+ky), exactly, for even boxes.
     """
     n = packing.box
-    spectrum = jnp.fft.rfft2(images) / n
+    spectrum = jnp.fft.rfft2(jnp.asarray(images)) / n
     packed = spectrum.reshape(images.shape[0], -1)[:, packing.flat_index]
     return packed * centring_signs(packing)[None, :]
 
 
 def unpack(
-    packed: Complex[Array, "batch freq"], packing: HalfSpectrum
+    packed: Complex[AnyArray, "batch freq"], packing: HalfSpectrum
 ) -> Float[Array, "batch y x"]:
     """Real images of a packed spectrum (zero outside the band): the inverse of :func:`pack`."""
     n = packing.box
-    values = packed * centring_signs(packing)[None, :]
+    values = jnp.asarray(packed) * centring_signs(packing)[None, :]
     half = jnp.zeros((packed.shape[0], n * (n // 2 + 1)), values.dtype)
     half = half.at[:, packing.flat_index].set(values)
     # kx = 0 is its own mirror column: the half that was not kept is the conjugate of the rest.
@@ -116,7 +120,7 @@ def centring_signs(packing: HalfSpectrum) -> Float32[np.ndarray, " freq"]:
 
 
 def shift_phases(
-    shifts_px: Float[Array, "*batch 2"], packing: HalfSpectrum
+    shifts_px: Float[AnyArray, "*batch 2"], packing: HalfSpectrum
 ) -> Complex[Array, "*batch freq"]:
     """exp(−2πi k·t/N): multiplies a spectrum to shift its image by ``+t`` pixels (x, y)."""
     k = jnp.asarray(packing.wavevectors_px) * (-2.0 * np.pi / packing.box)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging.half_spectrum import HalfSpectrum
 
 
@@ -62,10 +63,10 @@ def white_spectrum(n_groups: int, n_shells: int) -> Float64[np.ndarray, "groups 
 
 
 def pixel_weights(
-    power: Float[Array, " shells"],
+    power: Float[AnyArray, " shells"],
     packing: HalfSpectrum,
-    shells: Int[np.ndarray, " freq"],
-    max_shell: Int[Array, ""] | int,
+    shells: Int[AnyArray, " freq"],
+    max_shell: Int[AnyArray, ""] | int,
 ) -> Float[Array, " freq"]:
     """Multiplicity ÷ noise power for each packed pixel, zero beyond ``max_shell``.
 
@@ -73,5 +74,5 @@ def pixel_weights(
     image, up to a constant that depends on the power: see
     :func:`jaxrelax.inference.log_normaliser` where that is to be learned.
     """
-    weights = jnp.asarray(packing.multiplicity) / power[shells]
+    weights = jnp.asarray(packing.multiplicity) / jnp.asarray(power)[jnp.asarray(shells)]
     return jnp.where(jnp.asarray(shells) <= max_shell, weights, 0.0)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging.half_spectrum import HalfSpectrum, pack
 
 
@@ -22,12 +23,13 @@ def soft_circle(box: int, radius_px: float, edge_px: float = 5.0) -> Float32[np.
 
 
 def normalise_background(
-    images: Float[Array, "batch y x"], particle_radius_px: float
+    images: Float[AnyArray, "batch y x"], particle_radius_px: float
 ) -> Float[Array, "batch y x"]:
     """Shift and scale each image to mean 0 and standard deviation 1 outside the particle circle.
 
     RELION's normalisation (``relion_preprocess --norm --bg_radius``), without the ramp.
     """
+    images = jnp.asarray(images)
     outside = (radii_px(images.shape[-1]) > particle_radius_px).astype(np.float32)[None]
     count = outside.sum()
     mean = jnp.sum(images * outside, axis=(1, 2), keepdims=True) / count
@@ -36,7 +38,7 @@ def normalise_background(
 
 
 def background_power(
-    images: Float[Array, "batch y x"], packing: HalfSpectrum, particle_radius_px: float
+    images: Float[AnyArray, "batch y x"], packing: HalfSpectrum, particle_radius_px: float
 ) -> Float[Array, "batch freq"]:
     """Noise power |X|² per Fourier pixel estimated from the region outside the particle circle.
 
@@ -45,5 +47,5 @@ def background_power(
     background keeps the particle's own signal, which at low frequency exceeds the noise, out.
     """
     window = 1.0 - soft_circle(packing.box, particle_radius_px)
-    spectrum = pack(images * window[None], packing)
+    spectrum = pack(jnp.asarray(images) * window[None], packing)
     return jnp.abs(spectrum) ** 2 / np.mean(window**2)

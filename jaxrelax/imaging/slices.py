@@ -22,6 +22,7 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Complex, Float, Float32, Int
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging.chunks import Blocks, in_stages
 
 OVERSAMPLING = 2
@@ -35,7 +36,7 @@ class FourierVolume(eqx.Module):
     ``radius`` is the half width in oversampled pixels: slices may reach ``radius − 2``.
     """
 
-    values: Float[Array, "voxels pairs"]
+    values: Float[AnyArray, "voxels pairs"]
     radius: int = eqx.field(static=True)
 
     @property
@@ -153,8 +154,8 @@ class Parts(NamedTuple):
 
 def slice_stages(
     volume: FourierVolume,
-    rotations: Float[Array, "images 3 3"],
-    wavevectors: Float32[np.ndarray | Array, "points 2"],
+    rotations: Float[AnyArray, "images 3 3"],
+    wavevectors: Float32[AnyArray, "points 2"],
     derivatives: bool = False,
 ) -> tuple[Blocks, tuple[Callable, ...]]:
     """Stages of :func:`in_stages` that make the slices of every channel at shared poses.
@@ -170,6 +171,7 @@ def slice_stages(
         :class:`Parts`: the slices, or all that :func:`extract_parts_and_derivatives` does. Other
         arguments as for :func:`extract_slices`.
     """
+    volume, rotations = on_device((volume, rotations))
     blocks = Blocks.of(len(rotations), len(wavevectors), POINT_BYTES * volume.channels)
     parts = jnp.swapaxes(blocks.split(jnp.asarray(wavevectors).T), 0, 1)
 
@@ -217,8 +219,8 @@ def _extracted(volume, rotations, wavevectors, derivatives: bool) -> list[Parts]
 
 def extract_parts(
     volume: FourierVolume,
-    rotations: Float[Array, "batch 3 3"],
-    wavevectors: Float32[np.ndarray | Array, "freq 2"],
+    rotations: Float[AnyArray, "batch 3 3"],
+    wavevectors: Float32[AnyArray, "freq 2"],
 ) -> tuple[Float[Array, "batch channels freq"], Float[Array, "batch channels freq"]]:
     """Real and imaginary parts of the slices of every channel at shared poses.
 
@@ -231,8 +233,8 @@ def extract_parts(
 
 def extract_slices(
     volume: FourierVolume,
-    rotations: Float[Array, "batch 3 3"],
-    wavevectors: Float32[np.ndarray, "freq 2"],
+    rotations: Float[AnyArray, "batch 3 3"],
+    wavevectors: Float32[AnyArray, "freq 2"],
 ) -> Complex[Array, "batch channels freq"]:
     """Slices of every channel at shared poses. Differentiable in volume and rotations.
 
@@ -246,8 +248,8 @@ def extract_slices(
 
 def extract_parts_and_derivatives(
     volume: FourierVolume,
-    rotations: Float[Array, "batch 3 3"],
-    wavevectors: Float32[np.ndarray, "freq 2"],
+    rotations: Float[AnyArray, "batch 3 3"],
+    wavevectors: Float32[AnyArray, "freq 2"],
 ) -> tuple[Parts, Parts, Parts]:
     """Slices, and how they change with a small rotation, from the same eight voxels.
 
@@ -264,12 +266,12 @@ def extract_parts_and_derivatives(
 
 
 def insert_slices(
-    accumulator: Float[Array, "voxels 4"],
+    accumulator: Float[AnyArray, "voxels 4"],
     radius: int,
-    rotations: Float[Array, "batch 3 3"],
-    wavevectors: Float32[np.ndarray, "freq 2"],
-    values: Complex[Array, "batch freq"],
-    weights: Float[Array, "batch freq"],
+    rotations: Float[AnyArray, "batch 3 3"],
+    wavevectors: Float32[AnyArray, "freq 2"],
+    values: Complex[AnyArray, "batch freq"],
+    weights: Float[AnyArray, "batch freq"],
 ) -> Float[Array, "voxels 4"]:
     """Add slices to an accumulator: the adjoint of :func:`extract_slices` for one channel.
 
@@ -283,6 +285,7 @@ def insert_slices(
         values: numerator terms, e.g. ``w c y/σ²``.
         weights: denominator terms, e.g. ``w c²/σ²``.
     """
+    accumulator, rotations, values, weights = on_device((accumulator, rotations, values, weights))
     base, fractions, sign = _cells(rotations, jnp.asarray(wavevectors).T, radius)
     fx, fy, fz = (fraction[..., None] for fraction in fractions)
     rows = jnp.stack([values.real, values.imag * sign, weights, jnp.zeros_like(weights)], axis=-1)
@@ -302,7 +305,7 @@ def insert_slices(
 
 
 def fold_friedel(
-    accumulator: Float[np.ndarray, "voxels columns"], radius: int
+    accumulator: Float[AnyArray, "voxels columns"], radius: int
 ) -> Float[np.ndarray, "voxels columns"]:
     """A copy whose plane x = 0 is Hermitian: each voxel's Friedel mate is added to it.
 

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Array, Complex, Complex64, Float, Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging.slices import OVERSAMPLING, FourierVolume, half_shape
 
 
@@ -58,7 +59,7 @@ def _centring(indices: Int[np.ndarray, " k"]) -> Complex64[np.ndarray, " k"]:
 
 @partial(jax.jit, static_argnames=("radius", "image_box"))
 def fourier_volume(
-    maps: Float[Array, "channels n n n"], *, radius: int, image_box: int
+    maps: Float[AnyArray, "channels n n n"], *, radius: int, image_box: int
 ) -> FourierVolume:
     """Oversampled, gridding-corrected transform of one or more maps, channels interleaved.
 
@@ -97,7 +98,7 @@ def fourier_volume(
 
 
 def map_from_half_transform(
-    transform: Complex[Array, "z y x"], *, box: int, image_box: int
+    transform: Complex[AnyArray, "z y x"], *, box: int, image_box: int
 ) -> Float[Array, "n n n"]:
     """The real map of an oversampled half transform: the inverse of :func:`fourier_volume`.
 
@@ -106,6 +107,7 @@ def map_from_half_transform(
         box: working box ``n`` of the map, at least the radius.
         image_box: as in :func:`fourier_volume`.
     """
+    transform = jnp.asarray(transform)
     radius = transform.shape[2] - 1
     padded = OVERSAMPLING * box
     if transform.shape != half_shape(radius) or radius > box:
@@ -144,7 +146,7 @@ def half_grid_shells(radius: int) -> Int[np.ndarray, "z y x"]:
     return np.rint(half_grid_frequencies(radius)).astype(np.int32)
 
 
-def resample_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:
+def resample_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:
     """Fourier crop or pad a map to another even box over the same physical extent.
 
     Values keep their scale: a constant stays that constant.
@@ -164,7 +166,7 @@ def resample_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarr
     return (real * (box / n) ** 3).astype(np.float32)
 
 
-def rebox_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:
+def rebox_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:
     """Crop a map to another box about its centre, or surround it with zeros; pixels stay.
 
     Centres are at ``n // 2`` before and after (RELION's ``relion_image_handler --new_box``).
@@ -176,7 +178,7 @@ def rebox_map(map_: Float[np.ndarray, "n n n"], box: int) -> Float32[np.ndarray,
     n = map_.shape[0]
     if n == box:
         return np.asarray(map_, np.float32)
-    inner = min(n, box)
+    map_, inner = np.asarray(map_), min(n, box)
     here, there = (slice(m // 2 - inner // 2, m // 2 - inner // 2 + inner) for m in (n, box))
     result = np.zeros((box,) * 3, np.float32)
     result[there, there, there] = map_[here, here, here]

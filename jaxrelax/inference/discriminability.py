@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Float32
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging import (
     FourierVolume,
     ImageGeometry,
@@ -39,10 +40,10 @@ Points = Float[Array, "truths points registers"] | Float32[np.ndarray, "truths p
 
 def whitened_views(
     views: FourierVolume,
-    ctf: Float[Array, "batch freq"],
-    weights: Float[Array, " freq"],
+    ctf: Float[AnyArray, "batch freq"],
+    weights: Float[AnyArray, " freq"],
     geometry: ImageGeometry,
-    rotations: Float[Array, "batch 3 3"],
+    rotations: Float[AnyArray, "batch 3 3"],
 ) -> Float[Array, "batch channels twice_freq"]:
     """Views of every channel under the CTF, in units of the noise.
 
@@ -56,6 +57,7 @@ def whitened_views(
     Returns:
         Real parts, then imaginary parts; the noise has variance 1 in each of these numbers.
     """
+    ctf, weights = on_device((ctf, weights))
     real, imaginary = extract_parts(views, rotations, geometry.slice_wavevectors)
     scale = (ctf * jnp.sqrt(weights)[None])[:, None]
     return jnp.concatenate([real * scale, imaginary * scale], axis=-1)
@@ -63,10 +65,10 @@ def whitened_views(
 
 def whitened_tangents(
     symmetric: FourierVolume,
-    ctf: Float[Array, "batch freq"],
-    weights: Float[Array, " freq"],
+    ctf: Float[AnyArray, "batch freq"],
+    weights: Float[AnyArray, " freq"],
     geometry: ImageGeometry,
-    rotations: Float[Array, "batch 3 3"],
+    rotations: Float[AnyArray, "batch 3 3"],
     prior: PosePrior,
 ) -> Float[Array, "batch 5 twice_freq"]:
     """How the view of a map changes with its pose, in units of the noise.
@@ -78,6 +80,7 @@ def whitened_tangents(
 
     Other arguments and the layout as for :func:`whitened_views`.
     """
+    ctf, weights, prior = on_device((ctf, weights, prior))
     value, tilted, turned = extract_parts_and_derivatives(
         symmetric, rotations, geometry.slice_wavevectors
     )
@@ -99,9 +102,9 @@ def whitened_tangents(
 
 
 def register_gram(
-    first: Float[Array, "batch registers numbers"],
-    second: Float[Array, "batch registers numbers"],
-    tangents: Float[Array, "batch offsets numbers"] | None = None,
+    first: Float[AnyArray, "batch registers numbers"],
+    second: Float[AnyArray, "batch registers numbers"],
+    tangents: Float[AnyArray, "batch offsets numbers"] | None = None,
 ) -> Float[Array, "batch registers registers"]:
     """Inner products of the registers' views, in noise units, about their mean.
 
@@ -133,7 +136,7 @@ def register_gram(
 
 
 def squared_distance(
-    gram: Float[Array, "batch registers registers"],
+    gram: Float[AnyArray, "batch registers registers"],
 ) -> Float[Array, " batch"]:
     """Mean squared distance d² between two registers, in noise units, from a centred Gram matrix.
 
@@ -170,7 +173,7 @@ def accuracy_points(
 
 
 def expected_accuracy(
-    gram: Float[Array, "batch registers registers"],
+    gram: Float[AnyArray, "batch registers registers"],
     points: Points,
 ) -> Float[Array, " batch"]:
     """How often the most probable register is the right one: E[max_j p_j], the Bayes accuracy.
@@ -181,7 +184,7 @@ def expected_accuracy(
         gram: of :func:`register_gram`; negative eigenvalues are set to zero.
         points: of :func:`accuracy_points`. The true register is each in turn.
     """
-    gram, noise = _evidence_noise(gram, points)
+    gram, noise = _evidence_noise(jnp.asarray(gram), points)
     evidence = gram[:, :, None, :] + noise - 0.5 * _diagonal(gram)[:, None, None, :]
     # Truth g's row of K is its column: K is symmetric.
     log_largest = jnp.max(evidence, axis=-1) - jax.nn.logsumexp(evidence, axis=-1)
@@ -189,8 +192,8 @@ def expected_accuracy(
 
 
 def accuracy_with_estimate(
-    cross: Float[Array, "batch registers registers"],
-    own: Float[Array, "batch registers registers"],
+    cross: Float[AnyArray, "batch registers registers"],
+    own: Float[AnyArray, "batch registers registers"],
     points: Points,
 ) -> Float[Array, " batch"]:
     """How often the best register is the right one when a noisy map scores.
@@ -205,6 +208,7 @@ def accuracy_with_estimate(
         own: Gram matrix of the estimate with itself.
         points: as for :func:`expected_accuracy`.
     """
+    cross, own = on_device((cross, own))
     own, noise = _evidence_noise(own, points)
     evidence = cross[:, :, None, :] + noise - 0.5 * _diagonal(own)[:, None, None, :]
     truth = jnp.arange(cross.shape[1])[None, :, None]

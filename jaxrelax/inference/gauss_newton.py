@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxrelax.arrays import on_device
 from jaxrelax.geometry import exp_so3
 from jaxrelax.imaging import (
     FourierVolume,
@@ -247,6 +248,7 @@ class GaussNewton(PoseSearch):
         A step that lowers the marginal joint density is taken back, so a call never ends at a
         worse expansion point than it began with.
         """
+        target, batch, poses, prior = on_device((target, batch, poses, prior))
 
         # One expansion per turn, so that it is compiled once.
         def turn(climb, _):

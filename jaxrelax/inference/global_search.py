@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
+from jaxrelax.arrays import on_device
 from jaxrelax.geometry import (
     PointGroup,
     asymmetric_unit,
@@ -155,6 +156,7 @@ class GlobalSearch(ModeSearch):
         what was found: images with a wrong pose would wander off, farther than the shifts of the
         grid lead back.
         """
+        target, batch, poses, prior = on_device((target, batch, poses, prior))
         turn, move = self.steps(geometry)
 
         def climb(band: ImageBatch, pixels: ImageGeometry, starts, running, width):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Float32, Int32
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
@@ -52,8 +53,8 @@ def log_likelihood(
     volume: FourierVolume,
     batch: ImageBatch,
     geometry: ImageGeometry,
-    rotations: Float[Array, "batch 3 3"],
-    origins_px: Float[Array, "batch 2"],
+    rotations: Float[AnyArray, "batch 3 3"],
+    origins_px: Float[AnyArray, "batch 2"],
 ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels freq"]]:
     """−½ Σ weight |y − c P V_j|² for every channel j, and |y − c P V_j|² itself.
 
@@ -67,6 +68,7 @@ def log_likelihood(
         rotations: A of each image.
         origins_px: RELION origins in image pixels.
     """
+    batch, origins_px = on_device((batch, origins_px))
     blocks, stages = slice_stages(volume, rotations, geometry.slice_wavevectors)
     data = centred_data(batch, origins_px, geometry)
     images = [blocks.split(each) for each in (data.real, data.imag, batch.ctf)]
@@ -105,8 +107,8 @@ def log_density(
     volume: FourierVolume,
     batch: ImageBatch,
     geometry: ImageGeometry,
-    rotations: Float[Array, "batch 3 3"],
-    origins_px: Float[Array, "batch 2"],
+    rotations: Float[AnyArray, "batch 3 3"],
+    origins_px: Float[AnyArray, "batch 2"],
 ) -> Float[Array, "batch channels"]:
     """Normalised log-density of the images given every channel: log p(y | A, t, V_j, σ²).
 

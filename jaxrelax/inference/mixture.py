@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging import ImageBatch, ImageGeometry
 
 # By which states are apart in derivatives at most: the square of its exponential is a float.
@@ -28,9 +29,9 @@ class Mixture(eqx.Module):
             object of the particle's power shows before the CTF.
     """
 
-    symmetric_fraction: Float[Array, ""]
-    junk_fraction: Float[Array, ""]
-    object_power: Float[Array, " shells"]
+    symmetric_fraction: Float[AnyArray, ""]
+    junk_fraction: Float[AnyArray, ""]
+    object_power: Float[AnyArray, " shells"]
 
 
 class Belief(eqx.Module):
@@ -57,6 +58,7 @@ def junk_evidence(
     variance φ: the noise is then σ² + c²φ, whose log-determinant stays (half the multiplicity
     times log(1 + c²φ/σ²) per pixel).
     """
+    batch, mixture = on_device((batch, mixture))
     multiplicity = jnp.asarray(geometry.packing.multiplicity)
     power = jnp.real(batch.data) ** 2 + jnp.imag(batch.data) ** 2
     noise = -0.5 * jnp.einsum("bf,f->b", power, batch.weights)
@@ -70,9 +72,9 @@ def junk_evidence(
 
 
 def mixture_posterior(
-    registers: Float[Array, "batch registers"],
-    symmetric: Float[Array, " batch"],
-    junk: Float[Array, " batch"],
+    registers: Float[AnyArray, "batch registers"],
+    symmetric: Float[AnyArray, " batch"],
+    junk: Float[AnyArray, " batch"],
     mixture: Mixture,
 ) -> Belief:
     """Posterior over registers, the symmetric state and junk from their log-evidences.
@@ -80,9 +82,8 @@ def mixture_posterior(
     A fraction of zero switches its state off exactly, and a fraction of one all others.
     Differentiable in everything: in a fraction that is 0 or 1 from within.
     """
-    registers, symmetric, junk = jnp.asarray(registers), jnp.asarray(symmetric), jnp.asarray(junk)
-    fractions = jnp.asarray(mixture.symmetric_fraction), jnp.asarray(mixture.junk_fraction)
-    return _belief(registers, symmetric, junk, *fractions)
+    fractions = (mixture.symmetric_fraction, mixture.junk_fraction)
+    return _belief(*on_device((registers, symmetric, junk, *fractions)))
 
 
 @jax.custom_jvp

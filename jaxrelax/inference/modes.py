@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from jaxrelax.arrays import on_device
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
 from jaxrelax.inference.gauss_newton import GaussNewton
 from jaxrelax.inference.pose_search import (
@@ -183,6 +184,7 @@ class KnownModes(ModeSearch):
         n_shells: int,
     ) -> PosePosterior:
         """Evidence and pose of every register near every mode."""
+        target, batch, poses, prior = on_device((target, batch, poses, prior))
         if poses.mode_rotations is None or poses.mode_origins_px is None:
             raise ValueError("there are no modes to begin from")
         count = min(poses.mode_rotations.shape[1], self.n_modes)

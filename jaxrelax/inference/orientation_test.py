@@ -20,6 +20,7 @@ import scipy.special
 import scipy.stats
 from jaxtyping import Array, Float, Int
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, extract_parts
 from jaxrelax.inference.likelihood import centred_data
 
@@ -49,9 +50,9 @@ def orientation_scores(
     added: FourierVolume,
     batch: ImageBatch,
     geometry: ImageGeometry,
-    rotations: Float[Array, "batch 3 3"],
-    origins_px: Float[Array, "batch 2"],
-    others: Float[Array, "batch others 3 3"],
+    rotations: Float[AnyArray, "batch 3 3"],
+    origins_px: Float[AnyArray, "batch 2"],
+    others: Float[AnyArray, "batch others 3 3"],
 ) -> OrientationScores:
     """Score the added part at each image's own orientation and at others.
 
@@ -76,6 +77,8 @@ def orientation_scores(
         raise ValueError(
             f"a base of {base.channels} channels cannot carry {added.channels} added parts"
         )
+    base, added, batch, others = on_device((base, added, batch, others))
+    rotations, origins_px = on_device((rotations, origins_px))
     real, imaginary = extract_parts(base, rotations, geometry.slice_wavevectors)
     data = centred_data(batch, origins_px, geometry)[:, None]
     ctf = batch.ctf[:, None]
@@ -140,8 +143,8 @@ class PermutationTest(NamedTuple):
 
 
 def permutation_test(
-    own: Float[np.ndarray, " n"],
-    foreign: Float[np.ndarray, "n others"],
+    own: Float[AnyArray, " n"],
+    foreign: Float[AnyArray, "n others"],
     rng: np.random.Generator,
     draws: int = DRAWS,
 ) -> PermutationTest:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
+from jaxrelax.arrays import on_device
 from jaxrelax.geometry import exp_so3
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
 from jaxrelax.inference.gauss_newton import small_rotation_vector
@@ -64,6 +65,7 @@ class PoseGrid(PoseSearch):
         n_shells: int,
     ) -> PosePosterior:
         """Posterior sums over the grid; the prior is the normalised Gaussian on its points."""
+        target, batch, poses, prior = on_device((target, batch, poses, prior))
         offsets = jnp.asarray(self.offsets())
         log_prior = jax.nn.log_softmax(-0.5 * jnp.sum(offsets**2, axis=-1))
         scales = prior.scales()

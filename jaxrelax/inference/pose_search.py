@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.geometry import exp_so3
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
 from jaxrelax.inference.likelihood import log_likelihood, residual_power
@@ -29,19 +30,19 @@ class Poses(eqx.Module):
     For searches that follow them also the modes that every image had last.
     """
 
-    rotations: Float[Array, "batch 3 3"]
-    origins_px: Float[Array, "batch 2"]
-    prior_rotations: Float[Array, "batch 3 3"]
-    prior_origins_px: Float[Array, "batch 2"]
-    mode_rotations: Float[Array, "batch modes 3 3"] | None = None
-    mode_origins_px: Float[Array, "batch modes 2"] | None = None
+    rotations: Float[AnyArray, "batch 3 3"]
+    origins_px: Float[AnyArray, "batch 2"]
+    prior_rotations: Float[AnyArray, "batch 3 3"]
+    prior_origins_px: Float[AnyArray, "batch 2"]
+    mode_rotations: Float[AnyArray, "batch modes 3 3"] | None = None
+    mode_origins_px: Float[AnyArray, "batch modes 2"] | None = None
 
 
 class PosePrior(eqx.Module):
     """Gaussian prior of the pose around the consensus; per axis, in radians and image pixels."""
 
-    sigma_rotation_rad: Float[Array, ""]
-    sigma_shift_px: Float[Array, ""]
+    sigma_rotation_rad: Float[AnyArray, ""]
+    sigma_shift_px: Float[AnyArray, ""]
 
     def scales(self) -> Float[Array, "5"]:
         """Standard deviations of (δx, δy, δz, origin x, origin y)."""
@@ -59,13 +60,13 @@ class PosePosterior(eqx.Module):
     ``spread`` is a root of the covariance in radians and image pixels.
     """
 
-    log_evidence: Float[Array, "batch *hypotheses"]
-    rotations: Float[Array, "batch *hypotheses 3 3"]
-    origins_px: Float[Array, "batch *hypotheses 2"]
-    offset: Float[Array, "batch *hypotheses 5"]
-    covariance: Float[Array, "batch *hypotheses 5 5"]
-    spread: Float[Array, "batch *hypotheses 5 5"]
-    residual_power: Float[Array, "batch *hypotheses shells"]
+    log_evidence: Float[AnyArray, "batch *hypotheses"]
+    rotations: Float[AnyArray, "batch *hypotheses 3 3"]
+    origins_px: Float[AnyArray, "batch *hypotheses 2"]
+    offset: Float[AnyArray, "batch *hypotheses 5"]
+    covariance: Float[AnyArray, "batch *hypotheses 5 5"]
+    spread: Float[AnyArray, "batch *hypotheses 5 5"]
+    residual_power: Float[AnyArray, "batch *hypotheses shells"]
 
 
 def posterior_spread(
@@ -89,9 +90,9 @@ def require_pairs(n_draws: int) -> None:
 
 def draw_poses(
     found: PosePosterior,
-    modes: Float[Array, "batch modes registers"],
+    modes: Float[AnyArray, "batch modes registers"],
     key: Key[Array, ""],
-    images: Int[Array, " batch"],
+    images: Int[AnyArray, " batch"],
     draws: int,
 ) -> tuple[Float[Array, "batch draws registers 3 3"], Float[Array, "batch draws registers 2"]]:
     """Poses of every register drawn from its posterior, a mixture of Gaussians: rotations, origins.
@@ -107,6 +108,7 @@ def draw_poses(
         images: numbers of the images, so that a draw does not depend on the batch that it is in.
         draws: how many; even.
     """
+    found, modes, images = on_device((found, modes, images))
     registers = modes.shape[2]
 
     def random(image):
@@ -216,6 +218,7 @@ class FixedPoses(PoseSearch):
         n_shells: int,
     ) -> PosePosterior:
         """Log-likelihood of each register at the given pose."""
+        poses = on_device(poses)
         scores, power = log_likelihood(target, batch, geometry, poses.rotations, poses.origins_px)
         n, registers = scores.shape
         return PosePosterior(

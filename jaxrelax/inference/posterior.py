@@ -7,35 +7,38 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxrelax.arrays import AnyArray
+
 
 def posterior(
-    log_evidence: Float[Array, "batch hypotheses"],
-    log_prior: Float[Array, " hypotheses"] | None = None,
+    log_evidence: Float[AnyArray, "batch hypotheses"],
+    log_prior: Float[AnyArray, " hypotheses"] | None = None,
 ) -> Float[Array, "batch hypotheses"]:
     """Posterior over hypotheses: softmax of log-evidence plus log-prior (uniform by default)."""
     if log_prior is not None:
-        log_evidence = log_evidence + log_prior[None, :]
+        log_evidence = jnp.asarray(log_evidence) + jnp.asarray(log_prior)[None, :]
     return jax.nn.softmax(log_evidence, axis=-1)
 
 
-def harden(weights: Float[Array, "batch hypotheses"]) -> Float[Array, "batch hypotheses"]:
+def harden(weights: Float[AnyArray, "batch hypotheses"]) -> Float[Array, "batch hypotheses"]:
     """All weight on the most probable hypothesis (``register="hard"``)."""
     return jax.nn.one_hot(jnp.argmax(weights, axis=-1), weights.shape[-1], dtype=weights.dtype)
 
 
-def entropy(weights: Float[np.ndarray, "n hypotheses"]) -> Float[np.ndarray, " n"]:
+def entropy(weights: Float[AnyArray, "n hypotheses"]) -> Float[np.ndarray, " n"]:
     """Entropy of each posterior in nats: 0 when certain, log(hypotheses) when uniform."""
+    weights = np.asarray(weights)
     safe = np.where(weights > 0, weights, 1.0)
     return -(weights * np.log(safe)).sum(axis=-1)
 
 
-def gain_over_mixture(log_evidence: Float[Array, "batch registers"]) -> Float[Array, " batch"]:
+def gain_over_mixture(log_evidence: Float[AnyArray, "batch registers"]) -> Float[Array, " batch"]:
     """Log of the mean evidence over registers: the marginal likelihood of an image."""
     return jax.nn.logsumexp(log_evidence, axis=-1) - jnp.log(log_evidence.shape[-1])
 
 
 def significant(
-    weights: Float[np.ndarray, "batch hypotheses"], mass: float = 0.999
+    weights: Float[AnyArray, "batch hypotheses"], mass: float = 0.999
 ) -> tuple[Int[np.ndarray, " kept"], Int[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
     """The smallest set of hypotheses of each image that holds ``mass`` of its posterior.
 
@@ -43,6 +46,7 @@ def significant(
         image rows, hypothesis columns and weights, renormalised to the image's total. Rows with
         zero total weight (padding, rejected images) contribute nothing.
     """
+    weights = np.asarray(weights)
     order = np.argsort(-weights, axis=1, kind="stable")
     ranked = np.take_along_axis(weights, order, axis=1).astype(np.float64)
     total = ranked.sum(axis=1, keepdims=True)

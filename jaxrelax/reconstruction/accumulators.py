@@ -14,8 +14,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int64
+from jaxtyping import Float, Float32, Int, Int64
 
+from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging import (
     ImageBatch,
     ImageGeometry,
@@ -38,7 +39,7 @@ class Accumulator(eqx.Module):
     While images are inserted a fourth, unused column aligns the rows; :func:`completed` drops it.
     """
 
-    values: Float[Array | np.ndarray, "voxels columns"]
+    values: Float[AnyArray, "voxels columns"]
     radius: int = eqx.field(static=True)
 
     def __add__(self, other: Accumulator) -> Accumulator:
@@ -58,10 +59,10 @@ def empty_accumulator(radius: int) -> Accumulator:
 class Candidates(eqx.Module):
     """Weighted poses to back-project: which image of the batch, at which pose, how much of it."""
 
-    row: Int[Array, " kept"]
-    rotations: Float[Array, "kept 3 3"]
-    origins_px: Float[Array, "kept 2"]
-    weight: Float[Array, " kept"]
+    row: Int[AnyArray, " kept"]
+    rotations: Float[AnyArray, "kept 3 3"]
+    origins_px: Float[AnyArray, "kept 2"]
+    weight: Float[AnyArray, " kept"]
 
 
 def accumulate(
@@ -75,6 +76,7 @@ def accumulate(
     Candidates are gone through in chunks, so that memory does not depend on their number. On CPU
     one by one: temporaries stay in the cache, and XLA copies what is scattered from two axes.
     """
+    accumulator, batch, candidates = on_device((accumulator, batch, candidates))
     most = 1 if on_cpu() else fitting(POINT_BYTES * geometry.packing.n_pixels)
     size = equal_part(len(candidates.row), most)
     chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), candidates)

@@ -10,6 +10,7 @@ import scipy.ndimage
 import scipy.optimize
 from jaxtyping import Float, Float32, Float64
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, matrix_to_rotvec, rotvec_to_matrix
 from jaxrelax.imaging import resample_map
 from jaxrelax.reconstruction.masks import soft_sphere
@@ -50,7 +51,7 @@ class AxisAlignment(NamedTuple):
         return (before - after) / max(before, 1e-12)
 
 
-def symmetry_correlation(map_: Float[np.ndarray, "n n n"], group: PointGroup) -> float:
+def symmetry_correlation(map_: Float[AnyArray, "n n n"], group: PointGroup) -> float:
     """Correlation of a (spherically masked) map with its symmetrised self; 1 if symmetric."""
     map_ = np.asarray(map_ * _particle_sphere(map_.shape[0]), np.float32)
     average = symmetrise(map_, group)
@@ -58,11 +59,12 @@ def symmetry_correlation(map_: Float[np.ndarray, "n n n"], group: PointGroup) ->
 
 
 def moved(
-    map_: Float32[np.ndarray, "n n n"],
-    rotation: Float[np.ndarray, "3 3"],
-    centre_px: Float[np.ndarray, "3"],
+    map_: Float32[AnyArray, "n n n"],
+    rotation: Float[AnyArray, "3 3"],
+    centre_px: Float[AnyArray, "3"],
 ) -> Float32[np.ndarray, "n n n"]:
     """The map with ``centre_px`` (x, y, z from the box centre) moved there, then rotated."""
+    map_ = np.asarray(map_)
     spectrum = scipy.ndimage.fourier_shift(
         np.asarray(scipy.fft.rfftn(map_)), -np.asarray(centre_px)[::-1], n=len(map_), axis=-1
     )
@@ -71,7 +73,7 @@ def moved(
 
 
 def align_axes(
-    map_: Float32[np.ndarray, "n n n"], group: PointGroup, finest_box: int = SEARCH_BOXES[-1]
+    map_: Float32[AnyArray, "n n n"], group: PointGroup, finest_box: int = SEARCH_BOXES[-1]
 ) -> AxisAlignment:
     """Rotation and shift that maximise the map's correlation with its symmetrised self.
 
@@ -88,6 +90,7 @@ def align_axes(
     """
     if group.order == 1:
         raise ValueError("C1 has no axes to align")
+    map_ = np.asarray(map_)
     n = map_.shape[0]
     motion = np.zeros(6)
     boxes = sorted({min(box, finest_box, n) for box in (*SEARCH_BOXES, finest_box)})
@@ -113,7 +116,7 @@ def align_axes(
     )
 
 
-def misaligned_axes(map_: Float32[np.ndarray, "n n n"], group: PointGroup) -> AxisAlignment | None:
+def misaligned_axes(map_: Float32[AnyArray, "n n n"], group: PointGroup) -> AxisAlignment | None:
     """The alignment a map needs, or None if its axes are within tolerance.
 
     None too for a map that alignment makes hardly more symmetric: either it has no such symmetry,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, isotypic_weights
 from jaxrelax.reconstruction.fsc import shell_counts
 from jaxrelax.reconstruction.isotypic import apply_gain
@@ -32,10 +33,10 @@ def component_shares(group: PointGroup, subgroup: PointGroup) -> Float64[np.ndar
 
 
 def component_fsc(
-    asymmetric1: Float32[np.ndarray, "n n n"],
-    asymmetric2: Float32[np.ndarray, "n n n"],
+    asymmetric1: Float32[AnyArray, "n n n"],
+    asymmetric2: Float32[AnyArray, "n n n"],
     group: PointGroup,
-    operators: Int[np.ndarray, " shells"],
+    operators: Int[AnyArray, " shells"],
 ) -> Float64[np.ndarray, "components shells"]:
     """FSC of every asymmetric component between two (masked) asymmetric parts.
 
@@ -47,7 +48,8 @@ def component_fsc(
         group: G.
         operators: for each shell the index of g such that ``g A₂`` is in the frame of A₁.
     """
-    n = len(asymmetric1)
+    asymmetric1, asymmetric2 = np.asarray(asymmetric1), np.asarray(asymmetric2)
+    operators, n = np.asarray(operators), len(asymmetric1)
     weights = isotypic_weights(group)[1:]
     auto1, _ = _correlations(asymmetric1, asymmetric1, group)
     auto2, cross = _correlations(asymmetric2, asymmetric1, group)
@@ -74,9 +76,9 @@ def _correlations(map_, other, group: PointGroup):
 
 
 def share_of_components(
-    fsc: Float[np.ndarray, " shells"],
-    components: Float[np.ndarray, "components shells"],
-    counts: Float[np.ndarray, "components shells"],
+    fsc: Float[AnyArray, " shells"],
+    components: Float[AnyArray, "components shells"],
+    counts: Float[AnyArray, "components shells"],
 ) -> Float64[np.ndarray, "components shells"]:
     """FSCs of the components, each no surer than its number of coefficients allows.
 
@@ -90,7 +92,8 @@ def share_of_components(
         components: of each component by itself.
         counts: independent coefficients.
     """
-    result = np.zeros_like(components)
+    fsc, components, counts = (np.asarray(each) for each in (fsc, components, counts))
+    result = np.zeros(components.shape)
     total = counts.sum(axis=0)
     for row, (mine, count) in enumerate(zip(components, counts, strict=True)):
         if not np.any(count > 0):
@@ -132,14 +135,15 @@ def component_counts(
 
 
 def apply_component_gains(
-    map_: Float32[np.ndarray, "n n n"],
-    gains: Float[np.ndarray, "components shells"],
+    map_: Float32[AnyArray, "n n n"],
+    gains: Float[AnyArray, "components shells"],
     group: PointGroup,
 ) -> Float32[np.ndarray, "n n n"]:
     """Multiply every component and shell of an asymmetric part by its gain.
 
     The sum Σ_h [Σ_χ gain_χ w_χ(h)] h V.
     """
+    map_, gains = np.asarray(map_), np.asarray(gains)
     if np.all(gains == gains[0]):
         return apply_gain(map_, gains[0])
     ball = half_ball(len(map_))

@@ -8,6 +8,8 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float, Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray
+
 
 @lru_cache(maxsize=4)
 def rfft_shells(n: int) -> tuple[Int[np.ndarray, " voxels"], Float64[np.ndarray, " voxels"]]:
@@ -38,14 +40,15 @@ def cross_power(a, b, n: int) -> Float64[np.ndarray, " shells"]:
 
 
 def fsc(
-    map1: Float[np.ndarray, "n n n"],
-    map2: Float[np.ndarray, "n n n"],
-    mask: Float[np.ndarray, "n n n"] | None = None,
+    map1: Float[AnyArray, "n n n"],
+    map2: Float[AnyArray, "n n n"],
+    mask: Float[AnyArray, "n n n"] | None = None,
 ) -> Float64[np.ndarray, " shells"]:
     """Fourier shell correlation in shells 0 … n/2 (Harauz & van Heel, Optik 73 (1986) 146)."""
+    map1, map2 = np.asarray(map1), np.asarray(map2)
     n = map1.shape[0]
     if mask is not None:
-        map1, map2 = map1 * mask, map2 * mask
+        map1, map2 = map1 * np.asarray(mask), map2 * np.asarray(mask)
     a, b = spectrum(map1), spectrum(map2)
     power = np.sqrt(cross_power(a, a, n) * cross_power(b, b, n))
     return np.divide(cross_power(a, b, n), power, out=np.zeros_like(power), where=power > 0)
@@ -66,9 +69,9 @@ def randomise_phases(
 
 
 def corrected_fsc(
-    map1: Float[np.ndarray, "n n n"],
-    map2: Float[np.ndarray, "n n n"],
-    mask: Float[np.ndarray, "n n n"],
+    map1: Float[AnyArray, "n n n"],
+    map2: Float[AnyArray, "n n n"],
+    mask: Float[AnyArray, "n n n"],
     rng: np.random.Generator,
 ) -> dict[str, Float64[np.ndarray, " shells"]]:
     """FSC unmasked, masked, with randomised phases, and corrected for the mask's own correlation.
@@ -76,6 +79,7 @@ def corrected_fsc(
     Chen et al., Ultramicroscopy 135 (2013) 24: phases are randomised where the unmasked FSC first
     falls below 0.8, and two shells later the corrected curve is (F − R)/(1 − R).
     """
+    map1, map2 = np.asarray(map1), np.asarray(map2)
     unmasked = fsc(map1, map2)
     masked = fsc(map1, map2, mask)
     start = max(first_below(unmasked, 0.8), 2)
@@ -87,13 +91,13 @@ def corrected_fsc(
     return {"unmasked": unmasked, "masked": masked, "random": random, "corrected": corrected}
 
 
-def first_below(curve: Float[np.ndarray, " shells"], threshold: float) -> int:
+def first_below(curve: Float[AnyArray, " shells"], threshold: float) -> int:
     """First shell (from 1) whose value falls below the threshold; the length if none does."""
     below = np.flatnonzero(np.asarray(curve)[1:] < threshold)
     return int(below[0]) + 1 if len(below) else len(curve)
 
 
-def resolution_shell(curve: Float[np.ndarray, " shells"], threshold: float = 0.143) -> int:
+def resolution_shell(curve: Float[AnyArray, " shells"], threshold: float = 0.143) -> int:
     """Last shell before the FSC first falls below the threshold (at least 1).
 
     Rosenthal & Henderson, J. Mol. Biol. 333 (2003) 721, for the threshold.

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float, Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup
 from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
 from jaxrelax.reconstruction.rotate import inside_sphere, rotated_maps, symmetrise
@@ -26,12 +27,12 @@ class IsotypicParts(NamedTuple):
 
 
 def isotypic_parts(
-    map_: Float32[np.ndarray, "n n n"], group: PointGroup, subgroup: PointGroup
+    map_: Float32[AnyArray, "n n n"], group: PointGroup, subgroup: PointGroup
 ) -> IsotypicParts:
     """Split Sym_H V into Sym_G V and the rest."""
     # Symmetrising drops the corners of Fourier space for some groups and not for others; a corner
     # that only one of the two terms has would look like asymmetry.
-    map_ = inside_sphere(map_)
+    map_ = inside_sphere(np.asarray(map_))
     symmetric = symmetrise(map_, group)
     kept = symmetrise(map_, subgroup) if subgroup.order > 1 else map_
     return IsotypicParts(symmetric, kept - symmetric)
@@ -54,11 +55,11 @@ class HalfAlignment(NamedTuple):
 
 
 def align_half_maps(
-    asymmetric1: Float32[np.ndarray, "n n n"],
-    asymmetric2: Float32[np.ndarray, "n n n"],
+    asymmetric1: Float32[AnyArray, "n n n"],
+    asymmetric2: Float32[AnyArray, "n n n"],
     group: PointGroup,
     operators: list[int],
-    shell_weight: Float[np.ndarray, " shells"],
+    shell_weight: Float[AnyArray, " shells"],
     independent_fraction: float = 1.0,
 ) -> HalfAlignment:
     """Align two asymmetric parts over ``operators`` (indices in G) and correlate them.
@@ -76,6 +77,7 @@ def align_half_maps(
         independent_fraction: of the mask that the maps were multiplied by
             (:func:`jaxrelax.reconstruction.independent_fraction`).
     """
+    asymmetric1, asymmetric2 = np.asarray(asymmetric1), np.asarray(asymmetric2)
     n = asymmetric1.shape[0]
     first, second = spectrum(asymmetric1), spectrum(asymmetric2)
     power = np.sqrt(cross_power(first, first, n) * cross_power(second, second, n))
@@ -83,7 +85,7 @@ def align_half_maps(
     for row, turned in enumerate(rotated_maps(asymmetric2, group.operators[operators])):
         cross = cross_power(first, spectrum(turned), n)
         correlation[row] = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
-    votes = correlation * shell_weight
+    votes = correlation * np.asarray(shell_weight)
     total = votes.sum(axis=1)
     excluded = int(np.ceil(independent_fraction ** (-1 / 3)))
     window = np.lib.stride_tricks.sliding_window_view(
@@ -112,7 +114,7 @@ def asymmetric_coefficients(
 
 
 def apply_gain(
-    map_: Float32[np.ndarray, "n n n"], gain: Float[np.ndarray, " shells"]
+    map_: Float32[AnyArray, "n n n"], gain: Float[AnyArray, " shells"]
 ) -> Float32[np.ndarray, "n n n"]:
     """Multiply every shell of a map by its gain; shells beyond the curve are dropped."""
     n = map_.shape[0]

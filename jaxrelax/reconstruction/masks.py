@@ -6,6 +6,7 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Bool, Float, Float32
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import resample_map
 from jaxrelax.reconstruction.rotate import symmetrise
@@ -24,7 +25,7 @@ def soft_sphere(n: int, radius_px: float, edge_px: float) -> Float32[np.ndarray,
     return (0.5 + 0.5 * np.cos(np.pi * t)).astype(np.float32)
 
 
-def independent_fraction(mask: Float[np.ndarray, "n n n"]) -> float:
+def independent_fraction(mask: Float[AnyArray, "n n n"]) -> float:
     """Fraction of a shell's Fourier coefficients that stay independent under a mask.
 
     Masking correlates neighbouring coefficients; the effective number is the box's times
@@ -35,7 +36,7 @@ def independent_fraction(mask: Float[np.ndarray, "n n n"]) -> float:
 
 
 def particle_radius_angstrom(
-    map_: Float[np.ndarray, "n n n"], pixel_size_angstrom: float, floor: float = 1e-3
+    map_: Float[AnyArray, "n n n"], pixel_size_angstrom: float, floor: float = 1e-3
 ) -> float:
     """Radius beyond which the radial variance of a map stays below ``floor`` of its maximum.
 
@@ -74,8 +75,8 @@ def soft_region(
 
 
 def density_mask(
-    first: Float[np.ndarray, "n n n"],
-    second: Float[np.ndarray, "n n n"],
+    first: Float[AnyArray, "n n n"],
+    second: Float[AnyArray, "n n n"],
     pixel_size_angstrom: float,
     radius_angstrom: float,
     group: PointGroup,
@@ -114,6 +115,7 @@ def density_mask(
     Returns:
         mask, 0 to 1; the sphere itself if nothing stands out.
     """
+    first, second = np.asarray(first), np.asarray(second)
     n = first.shape[0]
     sphere = soft_sphere(n, radius_angstrom / pixel_size_angstrom, 2.0)
     inside = sphere > 0.5
@@ -151,7 +153,7 @@ def density_mask(
 
 
 def solvent_mask(
-    map_: Float[np.ndarray, "n n n"],
+    map_: Float[AnyArray, "n n n"],
     pixel_size_angstrom: float,
     *,
     lowpass_angstrom: float = 15.0,
@@ -163,6 +165,7 @@ def solvent_mask(
     The procedure of RELION's ``relion_mask_create`` with the threshold chosen from the histogram
     (Otsu, IEEE Trans. SMC 9 (1979) 62) instead of by hand.
     """
+    map_ = np.asarray(map_)
     n = map_.shape[0]
     smooth = lowpass(map_, pixel_size_angstrom, lowpass_angstrom)
     inside = soft_sphere(n, 0.47 * n, 0.02 * n) > 0.5

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Complex64, Float, Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
 from jaxrelax.reconstruction.fsc import rfft_shells
 
@@ -29,7 +30,7 @@ SINGLE_THREADED_POINTS = 100_000
 
 
 def rotate_map(
-    map_: Float32[np.ndarray, "n n n"], rotation: Float[np.ndarray, "3 3"]
+    map_: Float32[AnyArray, "n n n"], rotation: Float[AnyArray, "3 3"]
 ) -> Float32[np.ndarray, "n n n"]:
     """The rotated map (gV)(r) = V(g⁻¹ r) about the centre ``n // 2``; r is (x, y, z).
 
@@ -39,11 +40,12 @@ def rotate_map(
 
 
 def rotated_maps(
-    map_: Float32[np.ndarray, "n n n"], rotations: Float[np.ndarray, "m 3 3"]
+    map_: Float32[AnyArray, "n n n"], rotations: Float[AnyArray, "m 3 3"]
 ) -> Iterator[Float32[np.ndarray, "n n n"]]:
     """The map turned by each of several rotations, as by :func:`rotate_map`, but faster."""
+    map_, rotations = np.asarray(map_), np.asarray(rotations)
     exact = [is_axis_aligned_permutation(rotation) for rotation in rotations]
-    others = _turned(map_, np.asarray(rotations)[~np.array(exact, bool)])
+    others = _turned(map_, rotations[~np.array(exact, bool)])
     for rotation, by_axes in zip(rotations, exact, strict=True):
         yield _permute(map_, rotation) if by_axes else map_in_ball(next(others), len(map_))
 
@@ -132,14 +134,13 @@ def _permute(map_, rotation):
     return np.ascontiguousarray(result)
 
 
-def symmetrise(
-    map_: Float32[np.ndarray, "n n n"], group: PointGroup
-) -> Float32[np.ndarray, "n n n"]:
+def symmetrise(map_: Float32[AnyArray, "n n n"], group: PointGroup) -> Float32[np.ndarray, "n n n"]:
     """Average of a map over a group.
 
     The operators that permute the axes form a subgroup P and cost nothing; the average over G is
     the average of r_j (Sym_P V) over left coset representatives r_j of P in G.
     """
+    map_ = np.asarray(map_)
     exact = np.array([is_axis_aligned_permutation(g) for g in group.operators])
     average = np.mean([_permute(map_, g) for g in group.operators[exact]], axis=0)
     if exact.all():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int16
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging import (
     half_grid_shells,
     half_shape,
@@ -55,7 +56,7 @@ def mean_weight(accumulator: Accumulator, n_shells: int) -> Float64[np.ndarray, 
 
 def wiener_map(
     accumulator: Accumulator,
-    inverse_tau2: Float[Array, " shells"] | Float[np.ndarray, " shells"],
+    inverse_tau2: Float[AnyArray, " shells"],
     *,
     box: int,
     image_box: int,
@@ -103,11 +104,11 @@ def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box,
 
 
 def inverse_tau2(
-    weight: Float[np.ndarray, " shells"], fsc: Float[np.ndarray, " shells"]
+    weight: Float[AnyArray, " shells"], fsc: Float[AnyArray, " shells"]
 ) -> Float[np.ndarray, " shells"]:
     """1/τ² of a half-map from its mean weight and the FSC between half-maps.
 
     SSNR = F/(1−F) = τ² · weight (Scheres 2012, eq. 9, without the factor 2 of the joined map).
     """
-    f = np.clip(fsc, 1e-3, 0.999)
-    return weight * (1.0 - f) / f
+    f = np.clip(np.asarray(fsc), 1e-3, 0.999)
+    return np.asarray(weight) * (1.0 - f) / f
