@@ -324,8 +324,10 @@ def test_searches_take_both(name):
     arguments = (target, BATCH, POSES, PRIOR)
     one = traced_search(name, *(converted(x, np.asarray) for x in arguments))
     other = traced_search(name, *(converted(x, jnp.asarray) for x in arguments))
-    assert str(one.jaxpr) == str(other.jaxpr)
-    assert_same(one.consts, other.consts)
+    assert one.out_avals == other.out_avals
+    assert sorted(map(str, one.in_avals)) == sorted(map(str, other.in_avals)) == []
+    operations = [[str(each.primitive) for each in kind.eqns] for kind in (one, other)]
+    assert operations[0] == operations[1]
 
 
 def test_packages_are_those_of_the_core():
