@@ -17,8 +17,8 @@ from jaxrelax.refinement.result import Result
 # Between probabilities that should agree.
 LARGE_GAP = 0.1
 # Of what the posterior claims above chance: what the half-maps must predict at least. They cannot
-# know of what agrees between them in no shell, so less than all of it is no contradiction.
-CONFIRMED_SHARE = 0.5
+# know of shells in which they do not agree yet, and fall short where the asymmetry is weak.
+CONFIRMED_SHARE = 1.0 / 3.0
 # Amplitude of the difference map, of the symmetrised map's: less is rounding and interpolation.
 NIL = 1e-3
 
@@ -47,10 +47,12 @@ def contradictions(result: Result) -> list[Contradiction]:
                 Contradiction(
                     f"the half-maps predict {percent(predicted)}",
                     f"The posterior takes {percent(claimed)} of the registers for right, but what "
-                    f"the half-maps agree on, noise, CTFs and views predict {percent(predicted)} "
-                    f"at best (chance: {percent(chance)}). Registers are told apart by something "
-                    "that is not in the density: a group that the map does not have, an axis off "
-                    "its place, errors of the poses, images that are bad.",
+                    "the half-maps agree on predicts, with these CTFs, views and noise, "
+                    f"{percent(predicted)} (chance: {percent(chance)}). Either the asymmetry is "
+                    "too weak for these maps to show it, and the posterior is over-confident; or "
+                    "registers are told apart by something that is not in the density: a group "
+                    "that the map does not have, an axis off its place, errors of the poses, bad "
+                    "images.",
                 )
             )
     amplitude = _amplitude(result.difference) / max(_amplitude(result.map_symmetrised), 1e-30)
@@ -73,34 +75,37 @@ def doubt(result: Result) -> str:
     if not found:
         return ""
     return (
-        f"This is contradicted: {' and '.join(one.brief for one in found)}. Do not rely on the "
-        "asymmetry, the registers or the map before the warnings are understood."
+        f"This is contradicted: {' and '.join(one.brief for one in found)}. Do not rely on "
+        "registers and asymmetric density before the warnings are understood."
     )
 
 
-def crowded_register(result: Result) -> list[str]:
-    """A warning if one register holds most of the particles that poses had no reason to prefer.
+def crowded_register(result: Result) -> float | None:
+    """Share of the particles in the fullest register, where that is most; else None.
 
-    A symmetric refinement leaves every register alike. A run that started from the registers of
-    the input keeps them, and is not warned of.
+    A symmetric refinement leaves every register alike, so its poses give no reason to prefer one.
+    A run that started from the registers of the input keeps them, and None is returned.
     """
     if result.evidence is None or not result.evidence.found:
-        return []
+        return None
     if relaxation_setting(result, "start") == "poses":
-        return []
+        return None
     registers = result.registers.shape[1]
     counts = np.bincount(result.best_register, minlength=registers)
-    share = counts.max() / counts.sum()
-    if share < 0.5 * (1.0 + 1.0 / registers):
-        return []
+    share = float(counts.max() / counts.sum())
+    return share if share >= 0.5 * (1.0 + 1.0 / registers) else None
+
+
+def crowded_text(result: Result, share: float) -> str:
+    """What a crowded register means: two things, of which the poses' origin decides."""
     group = relaxation_setting(result, "group") or "the group"
-    return [
-        f"One of {registers} registers holds {percent(share)} of the particles. That is right if "
-        "the input poses told registers apart already (a refinement in C1, or an earlier "
-        f"relaxation). Poses from a refinement with {group} imposed are spread over all registers "
-        f"alike; if these are, the map does not have {group}, or its axis is off its place: "
-        "compare with `jaxrelax align`."
-    ]
+    return (
+        f"One of {len(result.operators)} registers holds {percent(share)} of the particles. That "
+        "is right if the input poses told registers apart already (a refinement in C1, or an "
+        f"earlier relaxation). Poses from a refinement with {group} imposed are spread over all "
+        f"registers alike; if these are, the map does not have {group}, or its axis is off its "
+        "place: compare with `jaxrelax align`."
+    )
 
 
 def _amplitude(map_) -> float:

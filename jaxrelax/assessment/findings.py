@@ -10,6 +10,7 @@ from jaxrelax.assessment.contradictions import (
     LARGE_GAP,
     contradictions,
     crowded_register,
+    crowded_text,
     doubt,
 )
 from jaxrelax.assessment.words import percent, relaxation_setting
@@ -57,10 +58,16 @@ def consequence(result: Result) -> str:
             f"The posterior takes the most probable register for right in {share} of the particles "
             f"(chance: {chance}). {doubt(result)}"
         )
-    return (
+    text = (
         "The most probable register is expected to be right for "
-        f"{share} of the particles (chance: {chance})."
+        f"{share} of the particles (chance: {chance})"
     )
+    if (crowd := crowded_register(result)) is not None:
+        text += (
+            ", if the input poses told registers apart already: one register holds "
+            f"{percent(crowd)} of them (see the warnings)"
+        )
+    return text + "."
 
 
 def key_figures(result: Result) -> list[KeyFigure]:
@@ -121,7 +128,8 @@ def warnings(result: Result) -> list[str]:
     if result.evidence is None:
         return notes
     notes += [one.text for one in contradictions(result)]
-    notes += crowded_register(result)
+    if (crowd := crowded_register(result)) is not None:
+        notes.append(crowded_text(result, crowd))
     evidence, chance = result.evidence, 1.0 / len(result.operators)
     largest = float(result.registers.max(axis=1).mean())
     if not evidence.found and largest > chance + LARGE_GAP:

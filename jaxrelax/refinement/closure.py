@@ -11,35 +11,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Bool
+
 from jaxrelax.geometry import PointGroup, subgroup_indices
 from jaxrelax.refinement.result import SubgroupTest
 from jaxrelax.refinement.symmetry_test import Candidates
 
 
-def closed(
-    rows: Sequence[SubgroupTest], candidates: Sequence[Candidates], group: PointGroup
-) -> list[SubgroupTest]:
-    """The tests, with ``implied_by`` where a larger symmetry that stands contains the tested one.
+def containment(
+    candidates: Sequence[Candidates], group: PointGroup
+) -> Bool[np.ndarray, "classes classes"]:
+    """Whether class i is contained in class j: one of its groups in one of the other's.
 
     Args:
-        rows: one test per candidate.
-        candidates: classes of conjugate subgroups, larger ones first, as from
-            :func:`jaxrelax.refinement.symmetry_test.candidate_subgroups`. A class is contained in
-            another if one of its groups is in one of the other's.
+        candidates: classes of conjugate subgroups of G.
         group: G.
     """
     members = [
         [frozenset(subgroup_indices(group, one).tolist()) for one in candidate.conjugates]
-        for candidate in candidates[: len(rows)]
+        for candidate in candidates
     ]
+    return np.array(
+        [
+            [any(small < large for small in mine for large in larger) for larger in members]
+            for mine in members
+        ]
+    )
+
+
+def closed(
+    rows: Sequence[SubgroupTest], contained: Bool[np.ndarray, "classes classes"]
+) -> list[SubgroupTest]:
+    """The tests, with ``implied_by`` where a larger symmetry that stands contains the tested one.
+
+    Args:
+        rows: one test for each of the first classes, larger ones first.
+        contained: from :func:`containment`.
+    """
     judged: list[SubgroupTest] = []
-    for row, mine in zip(rows, members, strict=True):
+    for number, row in enumerate(rows):
         row = row._replace(implied_by=None)
         standing = [
-            other
-            for other, larger in zip(judged, members, strict=False)
-            if not other.rejected and any(small < large for small in mine for large in larger)
-        ]
+            other for place, other in enumerate(judged)
+            if contained[number, place] and not other.rejected
+        ]  # fmt: skip
         if row.rejected and standing:
             largest = max(standing, key=lambda other: (other.order, other.log10_p))
             row = row._replace(implied_by=largest.name)

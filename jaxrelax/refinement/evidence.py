@@ -22,7 +22,7 @@ from jaxrelax.reconstruction import (
     mean_weight,
     wiener_map,
 )
-from jaxrelax.refinement.closure import closed
+from jaxrelax.refinement.closure import closed, containment
 from jaxrelax.refinement.expectation import total
 from jaxrelax.refinement.maximisation import coefficients, register_limit, unregularised_map
 from jaxrelax.refinement.problem import MARGIN, Problem
@@ -124,7 +124,7 @@ def asymmetry_evidence(
     )
     if wanted:
         rows += [test(number)[1] for number in range(1, len(candidates))]
-    rows = closed(rows, candidates, problem.group)
+    rows = closed(rows, containment(candidates[: len(rows)], problem.group))
 
     gain, best = np.zeros(len(registers)), registers.argmax(axis=1)
     for one in found:
