@@ -100,11 +100,12 @@ def first_below(
     Args:
         curve: FSC per shell.
         threshold: of the FSC.
-        counts: independent coefficients behind every shell. Shells of few, as the lowest, are
-            judged together with the next ones (:func:`pooled`). None: every shell by itself.
+        counts: independent coefficients behind every shell. One of few, as the lowest, falls below
+            only if it does so together with the next ones (:func:`pooled`). None: every shell by
+            itself.
     """
     if counts is not None:
-        curve = pooled(curve, counts)
+        curve = np.maximum(curve, pooled(curve, counts))
     below = np.flatnonzero(np.asarray(curve)[1:] < threshold)
     return int(below[0]) + 1 if len(below) else len(curve)
 
