@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrelax.assessment import save, symmetry_summary, warnings
+from jaxrelax.assessment.contradictions import contradictions, doubt
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
     ParticleOptions,
@@ -37,8 +38,9 @@ class Command:
     out: Path | None = None
     """Folder for symmetry_test.json, the report and the maps; without it nothing is written."""
 
-    poses: Literal["fixed", "local"] = "fixed"
-    """Hold the poses, or refine them locally. Errors of the poses can look like asymmetry."""
+    poses: Literal["local", "fixed"] = "local"
+    """Refine the poses locally, or hold them and take them for exact: errors of poses that are held
+    look like asymmetry."""
     overwrite: Switch = False
     """With --out: replace the results of an earlier run in the folder."""
     quiet: Annotated[Switch, tyro.conf.arg(aliases=["-q"])] = False
@@ -90,6 +92,8 @@ class Command:
         if writes:
             print(result.evidence.table())
             print(result.evidence.sentence())
+            if contradictions(result):
+                print(doubt(result))
         return result
 
     def _check_out(self) -> None:

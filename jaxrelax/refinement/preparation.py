@@ -35,6 +35,7 @@ from jaxrelax.refinement.criteria import (
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
 from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
+from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.workers import available_workers
 
@@ -151,8 +152,9 @@ def prepare(
     half_set = _half_sets(particles, seed)
     folds = relax.cross_fit if relax is not None else 5
     register_mask = _register_mask(relax, optics.box, pixel)
-    if register_mask is not None:
-        register_mask = rebox_map(register_mask, box)
+    if relax is not None and register_mask is not None:
+        groups = relaxation_groups(relax, symmetry)
+        register_mask = completed_mask(rebox_map(register_mask, box), relax, *groups)
     make = partial(
         Problem,
         noise=noise,

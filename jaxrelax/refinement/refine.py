@@ -18,6 +18,7 @@ from jaxrelax.refinement.compilation import Compilations
 from jaxrelax.refinement.components import Mode, Relax
 from jaxrelax.refinement.criteria import Criterion
 from jaxrelax.refinement.finish import finish
+from jaxrelax.refinement.notes import Notes
 from jaxrelax.refinement.preparation import Map, Setup, prepare
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.state import State, StepInfo
@@ -151,7 +152,7 @@ def refine(
         LostImagesError: images that can no longer be read while it runs; the checkpoint remains.
     """
     began = time.perf_counter()
-    with Compilations() as compiled:
+    with Compilations() as compiled, Notes() as notes:
         setup = prepare(
             particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
             until=until, ini_high=ini_high,
@@ -205,6 +206,7 @@ def refine(
         seconds=time.perf_counter() - began,
         compiled_programs=compiled.programs,
         compile_seconds=compiled.seconds,
+        notes=tuple(notes.texts),
     )
     if result.evidence is not None:
         LOG.info("%s", result.evidence.sentence())
