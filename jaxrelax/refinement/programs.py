@@ -52,7 +52,7 @@ def preparation(problem: Problem, group: int, geometry: ImageGeometry, packed: b
     """Compiled CTF and weights of a batch, of images as they are on disk or packed before."""
     source = problem.images
     shape = (geometry.packing.max_shell, geometry.packing.n_inner, packed)
-    made = (source.normalise, source.particle_radius_px[group])
+    made = (source.normalise[group], source.particle_radius_px[group])
     return _cached(
         ("prepare", _group_key(problem, group), shape, made),
         lambda: _preparation_program(
