@@ -63,7 +63,8 @@ class BackgroundStatistics(NamedTuple):
     mean: Float[Array, " batch"]
     deviation: Float[Array, " batch"]
     peak: Float[Array, " batch"]  # largest distance of any pixel from the mean, in deviations
-    spread: Float[Array, " batch"]  # largest less smallest pixel; NaN if any pixel is
+    spread: Float[Array, " batch"]  # largest less smallest pixel; NaN if one is not finite
+    corner_spread: Float[Array, " batch"]  # the same of what lies outside the inscribed circle
 
 
 def background_statistics(
@@ -75,7 +76,9 @@ def background_statistics(
     absolute deviation of some of the pixels), which a pixel that is far off does not change.
     """
     flat = images.reshape(len(images), -1)
-    outside = np.flatnonzero(radii_px(images.shape[-1]).ravel() > particle_radius_px)
+    radii = radii_px(images.shape[-1]).ravel()
+    outside = np.flatnonzero(radii > particle_radius_px)
+    corners = flat[:, np.flatnonzero(radii > images.shape[-1] // 2)]
     some = flat[:, outside[:: -(-len(outside) // MEDIAN_PIXELS)]]
     # Whatever all pixels have in common goes first: squares of raw values lose what varies.
     centre = jnp.median(some, axis=1, keepdims=True)
@@ -90,7 +93,13 @@ def background_statistics(
         mean=mean + centre[:, 0],
         deviation=deviation,
         peak=furthest / jnp.where(measure > 0, measure, 1.0),
-        spread=jnp.max(flat, axis=1) - jnp.min(flat, axis=1),
+        # Not by themselves: the largest of some numbers and NaN is a number on a processor.
+        spread=jnp.where(
+            jnp.all(jnp.isfinite(flat), axis=1),
+            jnp.max(flat, axis=1) - jnp.min(flat, axis=1),
+            jnp.nan,
+        ),
+        corner_spread=jnp.max(corners, axis=1) - jnp.min(corners, axis=1),
     )
 
 

@@ -35,7 +35,8 @@ def write_star(particles: Particles, path: str | os.PathLike) -> None:
 
     From a STAR file: every block, column and row stays, in the form it had (3.0 stays 3.0). Rows
     whose pose, origin, half-set or class changed get new text in those columns; all other text
-    is kept. Where images are to be inverted, ``jrxImageSign`` says so to jaxrelax. From a ``.cs`` file: a STAR file of RELION 3.1 is made. Extra columns come last.
+    is kept. Where images are to be inverted, ``jrxImageSign`` says so to jaxrelax. From a ``.cs``
+    file: a STAR file of RELION 3.1 is made. Extra columns come last.
 
     Raises:
         InputError: the disk is full or the folder cannot be written to.

@@ -41,7 +41,7 @@ def background_spectrum(
             power += np.asarray(measured(prepared)).sum(axis=0)
             count += len(images)
         power, count = problem.workers.total((power, count))
-        if count and not 0 < power.sum() < np.inf:
+        if count and power.sum() == 0:
             raise InputError(
                 f"{problem.particles.source}: the images of optics group "
                 f"'{problem.particles.optics[group].name}' show no noise around their particles; "

@@ -32,7 +32,7 @@ MOST_IMAGES, MOST_POWER = 0.01, 0.05
 # A pixel so many deviations of the background away is none of the particle's. Where all images
 # have such pixels (images almost without noise), so many times what is usual.
 PEAK, PEAK_FACTOR = 100.0, 10.0
-# A background is constant when it varies by less than this of the image's range.
+# A background is constant when its corners vary by less than this of the image's range.
 CONSTANT = 1e-6
 # Of images in a batch.
 BATCH_BYTES = 2**26
@@ -51,6 +51,7 @@ class Statistics(NamedTuple):
     deviation: Float64[np.ndarray, " n"]
     peak: Float64[np.ndarray, " n"]
     spread: Float64[np.ndarray, " n"]
+    corner_spread: Float64[np.ndarray, " n"]
 
     @property
     def power(self) -> Float64[np.ndarray, " n"]:
@@ -95,10 +96,9 @@ def usable_images(
     bad = unusable(particles, statistics, masked=normalise == "no")
     if len(particles) and all(bad.get(row) == CONSTANT_BACKGROUND for row in range(len(particles))):
         raise InputError(
-            f"{particles.source}: around the particles (outside {particle_diameter_angstrom:.0f} "
-            "Å) all images are constant, so they are masked and do not show their noise. Give the "
-            "images before masking (or a smaller --particle-diameter), or take them as they are "
-            "with --normalise no --noise white."
+            f"{particles.source}: around the particles all images are constant, so they were "
+            "masked and do not show their noise. Give the images before masking, or take them as "
+            "they are with --normalise no --noise white."
         )
     usable = drop_bad_images(particles, skip_bad, bad)
     if bad:
@@ -168,7 +168,7 @@ def unusable(particles: Particles, statistics: Statistics, masked: bool = False)
                 bad[int(row)] = NOT_FINITE
             elif statistics.spread[row] == 0:
                 bad[int(row)] = EQUAL
-            elif statistics.deviation[row] <= CONSTANT * statistics.spread[row]:
+            elif statistics.corner_spread[row] <= CONSTANT * statistics.spread[row]:
                 if not masked:
                     bad[int(row)] = CONSTANT_BACKGROUND
             elif statistics.peak[row] > limit:
@@ -190,6 +190,7 @@ def _normalised(particles: Particles, statistics: Statistics, group: int, normal
     if usual <= TOLERANCE and far.sum() <= MOST_IMAGES * members.sum() and power <= MOST_POWER:
         return False
     amount = f"{far.sum()} of {members.sum()} images" if far.any() else "most images"
+    amount = "all images" if far.sum() == members.sum() else amount
     what = (
         f"optics group '{particles.optics[group].name}': the background of {amount} is not "
         "normalised (mean 0, standard deviation 1)"
