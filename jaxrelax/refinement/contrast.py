@@ -59,7 +59,7 @@ class Populations:
     def mixed(self) -> bool:
         """Whether there are black images beyond doubt."""
         enough = self.shares[1] >= LEAST and self.shares[1] * len(self.black) >= 5
-        return enough and self.gain > GAIN and self.apart >= NOTICED
+        return bool(enough and self.gain > GAIN and self.apart >= NOTICED)
 
 
 def inverted(particles: Particles, rows: Bool[np.ndarray, " n"]) -> Particles:
