@@ -68,17 +68,8 @@ class ParticleOptions(TableOptions):
     """How the table of particles is read, and what becomes of images that cannot be used."""
 
     skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
-    """Leave out images that are constant or hold NaN, instead of stopping."""
-
-    def read(self, path: Path, *, require_poses: bool = True) -> Particles:
-        """The table, with images that cannot be used refused or left out.
-
-        Raises:
-            InputError: as `TableOptions.read`, and see `jaxrelax.io.drop_bad_images`.
-        """
-        return drop_bad_images(
-            super().read(path, require_poses=require_poses), self.skip_bad_images
-        )
+    """Leave out images that cannot be used (NaN, constant, with a pixel far from all others),
+    instead of stopping."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +191,11 @@ class RefinementOptions:
     particle_diameter: float | None = default_of(refine, "particle_diameter")
     """Diameter of the particle (Å); by default from the reference."""
     normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
-    """Normalise the background of every image; auto looks whether it is."""
+    """Normalise the background of every image; auto looks at all of them, and normalises the
+    optics groups that need it."""
+    contrast: Literal["auto", "white", "black"] = default_of(refine, "contrast")
+    """Of the particles in the images; auto compares them with the reference, and inverts images
+    that are clearly black."""
     max_iterations: int = LIMIT.iterations
     """Stop after so many iterations at the latest; where a relaxation follows a symmetric stage,
     each has as many."""

@@ -50,7 +50,11 @@ class Command:
     particle_diameter: float | None = default_of(predict_registers, "particle_diameter")
     """Diameter of the particle, partner included (Å); by default from the map."""
     normalise: Literal["auto", "yes", "no"] = default_of(predict_registers, "normalise")
-    """Normalise the background of every image; auto looks whether it is."""
+    """Normalise the background of every image; auto looks at all of them, and normalises the
+    optics groups that need it."""
+    contrast: Literal["auto", "white", "black"] = default_of(predict_registers, "contrast")
+    """Of the particles in the images; auto compares them with the map, and inverts images that are
+    clearly black."""
     seed: int = default_of(predict_registers, "seed")
     """Seed of the samples of images for noise and grey scale."""
     out: Path | None = None
@@ -83,6 +87,7 @@ class Command:
                 max_resolution=self.max_resolution,
                 particle_diameter=self.particle_diameter,
                 normalise=self.normalise,
+                contrast=self.contrast,
                 seed=self.seed,
             )
             console.say(found.summary())

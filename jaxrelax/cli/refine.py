@@ -111,6 +111,7 @@ class Command:
                     resume=self.resume,
                     subgroups=self.subgroups,
                     devices=self.workers.devices,
+                    skip_bad_images=self.table.skip_bad_images,
                     **arguments,
                 )
             finally:

@@ -77,6 +77,7 @@ class Command:
                     callbacks=(bars,),
                     subgroups="all",
                     devices=self.workers.devices,
+                    skip_bad_images=self.table.skip_bad_images,
                     **arguments,
                 )
             finally:

@@ -12,7 +12,9 @@ from jaxrelax.imaging.ctf import CTFParameters, ctf, electron_wavelength_angstro
 from jaxrelax.imaging.half_spectrum import HalfSpectrum, half_spectrum, pack, shift_phases, unpack
 from jaxrelax.imaging.noise import NoiseModel, RadialNoise, pixel_weights, white_spectrum
 from jaxrelax.imaging.preprocess import (
+    BackgroundStatistics,
     background_power,
+    background_statistics,
     normalise_background,
     radii_px,
     soft_circle,
@@ -42,6 +44,7 @@ from jaxrelax.imaging.volume import (
 )
 
 __all__ = [
+    "BackgroundStatistics",
     "Blocks",
     "CTFParameters",
     "FourierVolume",
@@ -53,6 +56,7 @@ __all__ = [
     "RadialNoise",
     "SmoothNoise",
     "background_power",
+    "background_statistics",
     "batch_ctf",
     "ctf",
     "electron_wavelength_angstrom",

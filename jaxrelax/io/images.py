@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Int, Num
@@ -256,27 +257,34 @@ def find_bad_images(
     return bad
 
 
-def drop_bad_images(particles: Particles, skip_bad: bool = False) -> Particles:
+def drop_bad_images(
+    particles: Particles,
+    skip_bad: bool | None = False,
+    bad: Mapping[int, str] | None = None,
+) -> Particles:
     """The particles whose images are usable.
 
     Args:
-        particles: whose images are all read once.
-        skip_bad: leave bad images out, with a count in the log, instead of raising.
+        particles: whose images are all read once, unless ``bad`` is given.
+        skip_bad: leave bad images out, with a count in the log, instead of raising; None where
+            nobody can be told to ask for it.
+        bad: rows that cannot be used, with the reason, where somebody has looked already.
 
     Raises:
-        InputError: there are bad images and ``skip_bad`` is False, or no good one is left.
+        InputError: there are bad images and ``skip_bad`` is not True, or no good one is left.
     """
     with ImageReader(particles) as reader:
-        bad = find_bad_images(reader)
+        bad = find_bad_images(reader) if bad is None else bad
         if not bad:
             return particles
-        named = [f"{reader.image_name(row)} ({bad[row]})" for row in sorted(bad)[:5]]
+        named = [f"{reader.image_name(row)} (row {row + 1}: {bad[row]})" for row in sorted(bad)[:5]]
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     listing = ", ".join(named) + more
     if not skip_bad or len(bad) == len(particles):
+        or_else = "" if skip_bad is None else ", or leave them out with --skip-bad-images"
         raise InputError(
             f"{particles.source}: {len(bad)} of {len(particles)} images cannot be used: "
-            f"{listing}. Remove these rows, or leave them out with --skip-bad-images."
+            f"{listing}. Remove these rows{or_else}."
         )
     logger.warning("Left out %d of %d images: %s", len(bad), len(particles), listing)
     keep = np.ones(len(particles), bool)

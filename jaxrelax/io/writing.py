@@ -26,13 +26,17 @@ from jaxrelax.io.particles import Particles
 from jaxrelax.io.relion_tables import ANGLES, StarDocument
 from jaxrelax.io.star import StarTable, write_star_tables
 
+# What images are multiplied by when they are read: +1, or -1 where their particle is black.
+IMAGE_SIGN, SIGN = "jrxImageSign", "blob/sign"
+
 
 def write_star(particles: Particles, path: str | os.PathLike) -> None:
     """Write particles as a STAR file that RELION 3.1 to 5 and jaxrelax read.
 
     From a STAR file: every block, column and row stays, in the form it had (3.0 stays 3.0). Rows
     whose pose, origin, half-set or class changed get new text in those columns; all other text
-    is kept. From a ``.cs`` file: a STAR file of RELION 3.1 is made. Extra columns come last.
+    is kept. Where images are to be inverted, ``jrxImageSign`` says so to jaxrelax. From a ``.cs``
+    file: a STAR file of RELION 3.1 is made. Extra columns come last.
 
     Raises:
         InputError: the disk is full or the folder cannot be written to.
@@ -41,7 +45,10 @@ def write_star(particles: Particles, path: str | os.PathLike) -> None:
     if isinstance(document, CryosparcDocument):
         document = star_document(particles)
     elif isinstance(document, StarDocument):
-        document = document.with_particles(_updated_rows(particles, document))
+        table = _updated_rows(particles, document)
+        if np.any(particles.image_sign < 0):
+            table = _with_column(table, IMAGE_SIGN, as_text(particles.image_sign))
+        document = document.with_particles(table)
     else:
         raise TypeError(f"no way to write {type(document).__name__} as STAR")
     table = document.particles
@@ -148,6 +155,7 @@ def write_cs(particles: Particles, path: str | os.PathLike) -> None:
             "cryoSPARC's uids are not known. Write a STAR file and import that."
         )
     records = _with_alignment_fields(particles, document.records).copy()
+    names = records.dtype.names or ()
     changed = particles.changed_rows()
     rows = changed["rotations"]
     records[POSE][rows] = matrix_to_cryosparc_pose(particles.rotations[rows])
@@ -159,6 +167,10 @@ def write_cs(particles: Particles, path: str | os.PathLike) -> None:
         rows = changed[name] & (getattr(particles, name) > 0)
         if rows.any():
             records[field][rows] = getattr(particles, name)[rows] - 1
+    if np.any((records[SIGN] < 0 if SIGN in names else False) != (particles.image_sign < 0)):
+        if SIGN not in names:
+            records = append_fields(records, {SIGN: np.ones(len(records), np.float32)})
+        records[SIGN] = particles.image_sign
     for label, values in particles.extra_columns.items():
         name, values = cryosparc_field(label), _fixed_width(values)
         if name in (records.dtype.names or ()):

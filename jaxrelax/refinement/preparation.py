@@ -13,9 +13,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float32
 
-from jaxrelax.imaging import NoiseModel, RadialNoise, radii_px, rebox_map
+from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.io import (
-    ImageReader,
     InputError,
     Particles,
     read_map,
@@ -26,6 +25,7 @@ from jaxrelax.reconstruction import particle_radius_angstrom
 from jaxrelax.refinement import loop
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
 from jaxrelax.refinement.components import Local, Mode, Relax
+from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.criteria import (
     Criterion,
     MaxIterations,
@@ -33,6 +33,7 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
 )
 from jaxrelax.refinement.described import described
+from jaxrelax.refinement.image_statistics import usable_images
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
 from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
 from jaxrelax.refinement.register_mask import completed_mask
@@ -90,6 +91,8 @@ def prepare(
     max_alignment_resolution: float | None = None,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
+    contrast: Literal["auto", "white", "black"] = "auto",
+    skip_bad_images: bool | None = False,
     seed: int = 0,
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
@@ -134,6 +137,8 @@ def prepare(
             f"{max_alignment_resolution}"
         )
 
+    if contrast not in ("auto", "white", "black"):
+        raise InputError(f'contrast is "auto", "white" or "black", not {contrast!r}')
     relaxation_groups(relax, symmetry)  # unknown groups are refused before anything is read
     name = "the reference" if isinstance(reference, Map) else str(reference)
     optics = particles.optics[0]
@@ -146,9 +151,12 @@ def prepare(
     values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
     pixel = optics.pixel_size_angstrom
     diameter = _diameter(particle_diameter, values, pixel)
+    workers = available_workers(devices)
+    if contrast == "black":
+        particles = inverted(particles, np.ones(len(particles), bool))
+    particles, normalised = usable_images(particles, diameter, normalise, skip_bad_images, workers)
     # The map's box is that of the particle: what images have around it, it need not hold.
     box = particle_box(optics.box, pixel, diameter)
-    workers = available_workers(devices)
     half_set = _half_sets(particles, seed)
     folds = relax.cross_fit if relax is not None else 5
     register_mask = _register_mask(relax, optics.box, pixel)
@@ -163,7 +171,7 @@ def prepare(
         particle_diameter_angstrom=diameter,
         half_set=half_set,
         fold=np.random.default_rng((seed, 0)).integers(max(folds, 2), size=len(particles)),
-        normalise=workers.agreed(_normalise(normalise, particles, diameter)),
+        normalise=normalised,
         seed=seed,
         cache_bytes=int(cache_gib * 2**30),
         max_alignment_resolution_angstrom=max_alignment_resolution,
@@ -174,15 +182,18 @@ def prepare(
         relaxation = partial(
             make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask
         )
-        problem = make(particles, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
+        make = partial(make, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
     else:
-        problem = make(
-            particles, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask
-        )
+        make = partial(make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask)
+    problem = make(particles)
     require_axes(problem, values, name)
     values = rebox_map(values, box)
+    shell = problem.rung(problem.shell(ini_high))
+    if contrast == "auto":
+        white = made_white(problem, values, shell, name)
+        problem = problem if white is particles else make(white)
     match = matched_scale if mode.needs_poses else matched_power
-    values = match(problem, values, problem.rung(problem.shell(ini_high)), name)
+    values = match(problem, values, shell, name)
     state = loop.init(problem, values, ini_high_angstrom=ini_high)
     until = DEFAULT_UNTIL if until is None else until
     identity = {
@@ -194,6 +205,7 @@ def prepare(
         "max_alignment_resolution": max_alignment_resolution,
         "particle_diameter": diameter,
         "normalise": normalise,
+        "contrast": contrast,
         "seed": seed,
         "particles": file_hash(particles.source) if particles.source.is_file() else "in memory",
         "particle_values": particles_hash(particles),
@@ -261,24 +273,3 @@ def _register_mask(relax: Relax | None, box: int, pixel: float):
         return None
     mask, mask_pixel = read_mask(relax.mask)
     return np.clip(on_box(mask, mask_pixel, box, pixel, relax.mask), 0.0, 1.0)
-
-
-def _normalise(choice: str, particles: Particles, diameter: float) -> bool:
-    """Whether to normalise; ``auto`` does where sampled backgrounds are off by more than 20 %."""
-    if choice not in ("auto", "yes", "no"):
-        raise InputError(f'normalise is "auto", "yes" or "no", not {choice!r}')
-    if choice != "auto":
-        return choice == "yes"
-    with ImageReader(particles) as reader:
-        reader.validate()
-        rows = np.linspace(0, len(particles) - 1, min(len(particles), 32)).astype(int)
-        off = []
-        for row in rows:
-            optics = particles.optics[particles.optics_group[row]]
-            outside = radii_px(optics.box) > 0.5 * diameter / optics.pixel_size_angstrom
-            background = reader.read(np.array([row]))[0][outside]
-            off.append(max(abs(background.mean()), abs(background.std() - 1.0)))
-    if np.median(off) <= 0.2:
-        return False
-    LOG.warning("%s: image backgrounds are not normalised; normalising them", particles.source)
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -71,7 +72,7 @@ class Problem:
         register_mask: Float32[np.ndarray, "b b b"] | None,
         half_set: Int8[np.ndarray, " n"],
         fold: Int[np.ndarray, " n"],
-        normalise: bool,
+        normalise: bool | Sequence[bool],
         seed: int,
         cache_bytes: int,
         max_alignment_resolution_angstrom: float | None = None,

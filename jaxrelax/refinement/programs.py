@@ -40,7 +40,7 @@ def preparation(problem: Problem, group: int, geometry: ImageGeometry, packed: b
     """Compiled CTF and weights of a batch, of images as they are on disk or packed before."""
     source = problem.images
     optics = problem.particles.optics[group]
-    made = (source.normalise, source.particle_radius_px[group])
+    made = (source.normalise[group], source.particle_radius_px[group])
     corrections = (optics.phase_flipped, optics.ctf_premultiplied)
     return cached_program(
         lambda: _preparation_program(

@@ -5,25 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
-from jaxrelax.imaging import (
-    FourierVolume,
-    ImageBatch,
-    ImageGeometry,
-    fourier_volume,
-    resample_map,
-    volume_radius,
-    working_box,
-)
-from jaxrelax.inference import log_likelihood
+from jaxrelax.imaging import resample_map
 from jaxrelax.io import InputError, read_map
 from jaxrelax.reconstruction import misaligned_axes
 from jaxrelax.refinement.background import background_spectrum
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.projection_match import low_passed, matches
 from jaxrelax.refinement.score_maps import slice_power
 from jaxrelax.refinement.scoring import batches_at
 
@@ -97,8 +87,7 @@ def matched_scale(
     Raises:
         InputError: the factor is not positive: inverted contrast, or a map of something else.
     """
-    low = _low(problem, reference, max_shell)
-    volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
+    low = low_passed(problem, reference, max_shell)
     cross, power = 0.0, 0.0
     white = np.ones(problem.n_shells)
     rng = np.random.default_rng((problem.seed, 4))
@@ -106,14 +95,9 @@ def matched_scale(
         rows = np.flatnonzero(problem.particles.optics_group == group)
         rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
         rows = problem.mine(rows)
-        geometry = problem.geometry(group, max_shell, max_shell)
-        misfits = _misfits(geometry)
-        for chosen, *images in batches_at(problem, group, rows, geometry, white):
-            scores = np.asarray(misfits(volume, *images), np.float64)
-            none, once, twice = scores[:, : len(chosen)].sum(axis=1)
-            quadratic = 0.5 * (twice - 2 * once + none)
-            power += quadratic
-            cross += 0.5 * (none + quadratic - once)
+        for _, products, powers in matches(problem, low, group, rows, max_shell, white):
+            cross += float(products.sum())
+            power += float(powers.sum())
     cross, power = problem.workers.total((cross, power))
     factor = cross / power if power > 0 else 0.0
     if factor <= 0:
@@ -123,20 +107,6 @@ def matched_scale(
             "poses belong to this map"
         )
     return _scaled(reference, factor, name)
-
-
-def _misfits(geometry: ImageGeometry):
-    """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
-
-    @jax.jit
-    def misfits(volume: FourierVolume, batch: ImageBatch, rotations, origins_px):
-        def at(factor):
-            scaled = FourierVolume(volume.values * factor, volume.radius)
-            return -2.0 * log_likelihood(scaled, batch, geometry, rotations, origins_px)[0][:, 0]
-
-        return jax.lax.map(at, jnp.arange(3, dtype=volume.values.dtype))
-
-    return misfits
 
 
 def matched_power(
@@ -150,7 +120,7 @@ def matched_power(
     Raises:
         InputError: the images have no more power than their background.
     """
-    low = _low(problem, reference, max_shell)
+    low = low_passed(problem, reference, max_shell)
     views = slice_power(low, problem.map_box, problem.n_shells)
     background = background_spectrum(problem)
     white = np.ones(problem.n_shells)
@@ -179,12 +149,6 @@ def matched_power(
             "that the images show particles"
         )
     return _scaled(reference, float(np.sqrt(seen / expected)), name)
-
-
-def _low(problem: Problem, reference, max_shell: int):
-    """The reference as far as it is used at first."""
-    box = working_box(max_shell)
-    return resample_map(reference, box) * problem.sphere(box)
 
 
 def _scaled(reference, factor: float, name: str):
