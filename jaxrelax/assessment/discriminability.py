@@ -56,7 +56,7 @@ def predict_registers(
     )
     setup = prepare(
         particles, asymmetric_map, mode=mode, relax=relax, noise=noise, ini_high=max_resolution,
-        particle_diameter=particle_diameter, normalise=normalise, seed=seed,
+        particle_diameter=particle_diameter, normalise=normalise, seed=seed, keep_copies=True,
     )  # fmt: skip
     problem, state = setup.problem, setup.state
     if not np.isfinite(state.noise_power).all():
