@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from jaxrelax.io.particles import Particles
-from jaxrelax.io.units import Units
+from jaxrelax.io.units import Units, find_units
 
 # Poses of one image that are nearer than this are estimates of the same pose: copies of an
 # expanded table that were refined each by itself differ by a few degrees, and mates of the
@@ -94,3 +94,19 @@ def expansion(particles: Particles, units: Units) -> int:
     distinct = len(np.unique(same[rows]))
     one_each = len(np.unique(together)) == len(np.unique(units.picture))
     return distinct if one_each and distinct > 1 else 0
+
+
+def describe_units(particles: Particles) -> list[tuple[str, str]]:
+    """What of a table shares noise, as labels and values for people; nothing if nothing does."""
+    units, said = find_units(particles), []
+    copied = units.copied
+    if copied.any():
+        images = len(np.unique(units.source))
+        text = f"{int(copied.sum())} rows show what others show; {images} images in all"
+        if order := expansion(particles, units):
+            text += f" (symmetry-expanded, {order} poses an image)"
+        said.append(("copies", text))
+    if units.tube_column is not None:
+        tubes = len(np.unique(units.unit))
+        said.append(("helical segments", f"of {tubes} tubes ({units.tube_column})"))
+    return said

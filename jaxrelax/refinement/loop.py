@@ -339,7 +339,7 @@ def _calibrated(problem: Problem, state: State, maps, held_nats: float, max_shel
             scores.symmetric,
             (1.0 - scores.junk) * problem.units.weight[scores.rows],
             with_symmetric=_junk(problem),
-        )  # fmt: skip
+        )
     )
     most = LARGEST_RISE * held_nats if held_nats > 0 else np.inf
     nats = min(found.nats, most)
