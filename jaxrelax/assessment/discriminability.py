@@ -58,7 +58,7 @@ def predict_registers(
     setup = prepare(
         particles, asymmetric_map, mode=mode, relax=relax, noise=noise, ini_high=max_resolution,
         particle_diameter=particle_diameter, normalise=normalise, contrast=contrast,
-        skip_bad_images=None, seed=seed,
+        skip_bad_images=None, seed=seed, keep_copies=True,
     )  # fmt: skip
     problem, state = setup.problem, setup.state
     if not np.isfinite(state.noise_power).all():

@@ -12,6 +12,7 @@ from jaxrelax.io.output import OutputFolder, write_fsc_star
 from jaxrelax.io.particles import OpticsGroup, Particles, Refusal
 from jaxrelax.io.prefetch import prefetch
 from jaxrelax.io.reading import check_supported, read_particles
+from jaxrelax.io.units import Units, every_row, find_units
 from jaxrelax.io.writing import write_cs, write_star
 
 __all__ = [
@@ -24,13 +25,16 @@ __all__ = [
     "OutputFolder",
     "Particles",
     "Refusal",
+    "Units",
     "UnsupportedError",
     "atomic_open",
     "atomic_write_bytes",
     "atomic_write_text",
     "check_supported",
     "drop_bad_images",
+    "every_row",
     "find_bad_images",
+    "find_units",
     "format_inspection",
     "inspect_file",
     "prefetch",

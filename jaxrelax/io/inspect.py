@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxrelax.io.copies import describe_units
 from jaxrelax.io.cryosparc import POSE, SHIFT, CryosparcDocument
 from jaxrelax.io.errors import InputError, MissingImagesError
 from jaxrelax.io.images import PIXEL_SIZE_TOLERANCE, ImageReader
@@ -114,9 +115,8 @@ def _inspect_table(path: Path, image_root: str | os.PathLike | None) -> Inspecti
     notes.add("classes", _counts(particles.class_number))
     if particles.micrograph is not None:
         notes.add("micrographs", len(set(particles.micrograph)))
-    for label in ("rlnHelicalTubeID", "filament/filament_uid"):
-        if particles.column(label) is not None:
-            notes.add("helical segments", f"yes ({label})")
+    for label, value in describe_units(particles):
+        notes.add(label, value)
     aberrations = [r for r in check_supported(particles) if r.is_aberration]
     notes.add("aberrations", ", ".join(r.column for r in aberrations) or "none")
     _describe_images(particles, notes)

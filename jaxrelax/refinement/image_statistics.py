@@ -76,8 +76,8 @@ def usable_images(
     normalise: str,
     skip_bad: bool | None,
     workers: Workers,
-) -> tuple[Particles, tuple[bool, ...]]:
-    """The particles whose images can be used, and which optics groups are to be normalised.
+) -> tuple[Int[np.ndarray, " rows"], tuple[bool, ...]]:
+    """Rows whose images can be used, and which optics groups are to be normalised.
 
     Args:
         particles: every image is read once, an equal part by each process.
@@ -101,13 +101,12 @@ def usable_images(
             "they are with --normalise no --noise white."
         )
     usable = drop_bad_images(particles, skip_bad, bad)
-    if bad:
-        kept = np.delete(np.arange(len(particles)), sorted(bad))
-        statistics = Statistics(*(values[kept] for values in statistics))
+    kept = np.delete(np.arange(len(particles)), sorted(bad))
+    statistics = Statistics(*(values[kept] for values in statistics))
     chosen = [
         _normalised(usable, statistics, group, normalise) for group in range(len(usable.optics))
     ]
-    return usable, workers.agreed(tuple(chosen))
+    return kept, workers.agreed(tuple(chosen))
 
 
 def measured(

@@ -17,6 +17,7 @@ from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.io import (
     InputError,
     Particles,
+    find_units,
     read_map,
     read_mask,
     read_particles,
@@ -26,6 +27,7 @@ from jaxrelax.refinement import loop
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
 from jaxrelax.refinement.components import Local, Mode, Relax
 from jaxrelax.refinement.contrast import inverted, made_white
+from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.criteria import (
     Criterion,
     MaxIterations,
@@ -37,13 +39,13 @@ from jaxrelax.refinement.image_statistics import usable_images
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
 from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
 from jaxrelax.refinement.register_mask import completed_mask
+from jaxrelax.refinement.splits import folds, half_sets
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.workers import available_workers
 
 LOG = logging.getLogger("jaxrelax")
 
 DEFAULT_UNTIL: Criterion = (ResolutionStalled() & RegistersSettled()) | MaxIterations(50)
-SMALLEST_HALF_SET = 10
 
 
 class Map(eqx.Module):
@@ -96,10 +98,12 @@ def prepare(
     seed: int = 0,
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
+    keep_copies: bool = False,
 ) -> Setup:
     """Check the inputs and build the state before the first iteration.
 
-    Arguments as for :func:`refine`.
+    Arguments as for :func:`refine`. With relaxation rows of one image at poses that are the same up
+    to an operator of the group become one row, unless ``keep_copies`` says otherwise.
 
     Raises:
         InputError: anything about the inputs that would make the refinement wrong.
@@ -139,7 +143,16 @@ def prepare(
 
     if contrast not in ("auto", "white", "black"):
         raise InputError(f'contrast is "auto", "white" or "black", not {contrast!r}')
-    relaxation_groups(relax, symmetry)  # unknown groups are refused before anything is read
+    groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
+    units = find_units(particles)
+    half_set = half_sets(particles, units, seed, tested=relax is not None)
+    if relax is not None and not keep_copies:
+        rows = one_row_each(
+            particles, units, *groups, poses_count=mode.needs_poses,
+            registers_count=relax.start == "poses",
+        )  # fmt: skip
+        particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
+    say_what_shares_noise(particles, units)
     name = "the reference" if isinstance(reference, Map) else str(reference)
     optics = particles.optics[0]
     if isinstance(reference, Map):
@@ -154,14 +167,14 @@ def prepare(
     workers = available_workers(devices)
     if contrast == "black":
         particles = inverted(particles, np.ones(len(particles), bool))
-    particles, normalised = usable_images(particles, diameter, normalise, skip_bad_images, workers)
+    rows, normalised = usable_images(particles, diameter, normalise, skip_bad_images, workers)
+    if len(rows) < len(particles):
+        particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
     # The map's box is that of the particle: what images have around it, it need not hold.
     box = particle_box(optics.box, pixel, diameter)
-    half_set = _half_sets(particles, seed)
-    folds = relax.cross_fit if relax is not None else 5
+    n_folds = max(relax.cross_fit, 2) if relax is not None else 5
     register_mask = _register_mask(relax, optics.box, pixel)
     if relax is not None and register_mask is not None:
-        groups = relaxation_groups(relax, symmetry)
         register_mask = completed_mask(rebox_map(register_mask, box), relax, *groups)
     make = partial(
         Problem,
@@ -170,7 +183,8 @@ def prepare(
         map_pixel_size_angstrom=pixel,
         particle_diameter_angstrom=diameter,
         half_set=half_set,
-        fold=np.random.default_rng((seed, 0)).integers(max(folds, 2), size=len(particles)),
+        fold=folds(units, half_set, n_folds, seed),
+        units=units,
         normalise=normalised,
         seed=seed,
         cache_bytes=int(cache_gib * 2**30),
@@ -241,30 +255,6 @@ def _diameter(given: float | None, reference, pixel: float) -> float:
         return min(2.0 * particle_radius_angstrom(reference, pixel) + 10.0, 0.94 * edge)
     if not 0 < given <= edge:
         raise InputError(f"particle diameter {given} Å does not fit the box of {edge:.1f} Å")
-    return given
-
-
-def _half_sets(particles: Particles, seed: int):
-    """The half-sets of the input, or random ones where it has none.
-
-    Raises:
-        InputError: some rows have a half-set and others not, or a half-set is too small.
-    """
-    given = particles.half_set
-    if (given == 0).all():
-        half = np.random.default_rng((seed, 5)).permutation(len(given)) % 2 + 1
-        given = half.astype(np.int8)
-    elif (given == 0).any():
-        raise InputError(
-            f"{particles.source}: rlnRandomSubset is set in some rows and not in row "
-            f"{int(np.flatnonzero(given == 0)[0]) + 1}; remove the column to have half-sets drawn"
-        )
-    smallest = min(int((given == 1).sum()), int((given == 2).sum()))
-    if smallest < SMALLEST_HALF_SET:
-        raise InputError(
-            f"{particles.source}: a half-set of {smallest} images is too small to refine; at "
-            f"least {SMALLEST_HALF_SET} are needed"
-        )
     return given
 
 

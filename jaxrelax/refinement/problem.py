@@ -28,7 +28,7 @@ from jaxrelax.imaging import (
 )
 from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
 from jaxrelax.inference import PoseSearch
-from jaxrelax.io import InputError, Particles
+from jaxrelax.io import InputError, Particles, Units, every_row
 from jaxrelax.reconstruction import density_mask, independent_fraction, soft_sphere
 from jaxrelax.refinement.components import Mode, Relax, Specimen
 from jaxrelax.refinement.image_source import ImageSource
@@ -72,6 +72,7 @@ class Problem:
         register_mask: Float32[np.ndarray, "b b b"] | None,
         half_set: Int8[np.ndarray, " n"],
         fold: Int[np.ndarray, " n"],
+        units: Units | None = None,
         normalise: bool | Sequence[bool],
         seed: int,
         cache_bytes: int,
@@ -88,6 +89,8 @@ class Problem:
         self.register_mask = register_mask
         self.half_set = half_set
         self.fold = fold
+        # What shares noise: never on two sides, and exchanged as a whole in tests.
+        self.units = every_row(len(particles)) if units is None else units
         self.seed = seed
         self.max_alignment_resolution_angstrom = max_alignment_resolution_angstrom
         self.workers = alone() if workers is None else workers

@@ -16,7 +16,7 @@ def test_good_particles_have_nothing_to_refuse(particle_set):
     assert rows["half-sets"] == "1: 3, 2: 3"
     assert rows["classes"] == "none"
     assert rows["image files"] == "1 of 1 found"
-    assert rows["helical segments"] == "yes (rlnHelicalTubeID)"
+    assert rows["helical segments"] == "of 4 tubes (rlnHelicalTubeID)"
     assert found.refusals == ()
     assert found.warnings == ()
     assert "Nothing here that a refinement would refuse" in format_inspection(found)

@@ -31,7 +31,8 @@ def tiny(tmp_path):
 
 
 def usable(particles, normalise="auto", skip_bad=False):
-    return usable_images(particles, DIAMETER, normalise, skip_bad, alone())
+    rows, normalised = usable_images(particles, DIAMETER, normalise, skip_bad, alone())
+    return particles.select(rows), normalised
 
 
 def test_statistics_of_the_background():
