@@ -18,6 +18,7 @@ from jaxrelax.imaging import (
     batch_ctf,
     pixel_weights,
     undo_premultiplication,
+    without_odd_phase,
 )
 from jaxrelax.inference import (
     Mixture,
@@ -51,7 +52,7 @@ def _cached(key: tuple, build: Callable[[], Callable]) -> Callable:
 def preparation(problem: Problem, group: int, geometry: ImageGeometry, packed: bool):
     """Compiled CTF and weights of a batch, of images as they are on disk or packed before."""
     source = problem.images
-    shape = (geometry.packing.max_shell, geometry.packing.n_inner, packed)
+    shape = (geometry.packing.n_pixels, geometry.packing.n_inner, packed)
     made = (source.normalise, source.particle_radius_px[group])
     return _cached(
         ("prepare", _group_key(problem, group), shape, made),
@@ -190,6 +191,7 @@ def _preparation_program(
     def prepare_images(data, parameters, power, score_shell):
         if pack is not None:
             data = pack(data)
+        data = without_odd_phase(data, geometry)
         ctf = batch_ctf(parameters, geometry, optics.phase_flipped)
         if optics.ctf_premultiplied:
             data, ctf = undo_premultiplication(data, ctf)
@@ -221,5 +223,5 @@ def _group_key(problem: Problem, group: int):
     return (
         problem.map_box, problem.map_pixel_size_angstrom,
         optics.box, optics.pixel_size_angstrom, optics.phase_flipped, optics.ctf_premultiplied,
-        problem.workers,
+        optics.aberrations, problem.workers,
     )  # fmt: skip

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 
 from jaxrelax.geometry import (
+    Aberrations,
     PointGroup,
     conjugate_subgroups,
     matrix_to_rotvec,
@@ -277,9 +278,10 @@ def _scored(problem, state, volumes, group, rows, others, max_shell):
     pixel = optics.pixel_size_angstrom
     size = problem.batch_size(geometry.n_inner)
     chunk = min(problem.chunk_size(geometry.n_inner), size)
+    shell = problem.image_shell(group, min(problem.rung(state.score_shell), max_shell))
     score = _program(
         optics.box, pixel, problem.map_box, problem.map_pixel_size_angstrom,
-        geometry.inner().packing.max_shell, chunk, workers,
+        shell, optics.aberrations, chunk, workers,
     )  # fmt: skip
     base, tested = workers.everywhere(volumes)
     for batch in prepared_batches(
@@ -318,11 +320,13 @@ def _program(
     map_box: int,
     map_pixel: float,
     shell: int,
+    aberrations: Aberrations,
     chunk: int,
     workers: Workers,
 ):
     """Compiled scores of one geometry, worked through in chunks whose temporaries fit the cache."""
-    geometry = image_geometry(half_spectrum(box, shell), pixel, map_box, map_pixel)
+    packing = half_spectrum(box, shell, aberrations=aberrations)
+    geometry = image_geometry(packing, pixel, map_box, map_pixel, aberrations)
 
     def program(base, tested, weights, parts):
         def one_chunk(part):
