@@ -1,14 +1,15 @@
-"""Aberrations beside RELION's programs: maps and single images, corrected and not.
+"""Aberrations beside RELION's programs: maps, corrected and not.
 
-Images of a small phantom, simulated with beam tilt, trefoil, symmetric terms and anisotropic
-magnification, are reconstructed by ``jaxrelax reconstruct`` and by ``relion_reconstruct --ctf`` from
-the same table, and by both from a table that does not say what the microscope did. Then
-``relion_project --ctf`` makes images of the true map from the table, which are compared with the
-simulated ones one by one. Needs RELION 3.1 on PATH.
+Images of a small helix bundle, simulated with beam tilt, trefoil, symmetric terms and anisotropic
+magnification, are reconstructed by ``jaxrelax reconstruct`` and by ``relion_reconstruct --ctf``
+from the same table, and by both from a table that does not say what the microscope did. The other
+way round, ``relion_project --ctf`` makes images of the true map, from which we reconstruct. Needs
+RELION 3.1 on PATH.
 
-    python experiments/aberrations_vs_relion.py FOLDER [--images 600]
+    python experiments/aberrations_vs_relion.py FOLDER [--images 400] [--only NAME]
 
-Printed are the lowest FSCs up to 0.8 Nyquist: ours and RELION's map, and either with the truth.
+Printed are the lowest FSCs up to 0.8 Nyquist, 3 Å: our map and RELION's, either with the truth,
+either without correction, and our map of RELION's images with the truth.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrelax.io import read_map, read_particles, write_map
-from jaxrelax.io.star import read_star, write_star_tables
-from jaxrelax.reconstruction import fsc
+from jaxrelax.io import Particles, read_map, read_particles, write_map
+from jaxrelax.io.star import StarTable, make_table, read_star, write_star_tables
+from jaxrelax.reconstruction import fsc, soft_sphere
 from jaxrelax.refinement.reconstruct import reconstruct
 from jaxrelax.simulate import Simulation, simulate
+from jaxrelax.simulate.phantom import beads, helix_bundle
+from jaxrelax.simulate.projection import Projector
 
 BOX, PIXEL = 96, 1.2
+BAND = int(0.8 * BOX / 2)  # shells; 3 Å
 STRETCH = (1.012, 0.004, 0.006, 0.992)  # 2 % between its axes
 CASES: dict[str, dict] = {
     "none": {},
@@ -50,56 +54,78 @@ COLUMNS = ("rlnBeamTilt", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat")
 
 
 def main() -> None:
-    """Run all cases."""
+    """Run the cases."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folder", type=Path)
-    options.add_argument("--images", type=int, default=600)
+    options.add_argument("--images", type=int, default=400)
+    options.add_argument("--only", choices=list(CASES), nargs="*", default=list(CASES))
     arguments = options.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    source = arguments.folder / "object.mrc"
+    bundle = beads(helix_bundle(12.0, np.random.default_rng(0)))
+    write_map(source, Projector(bundle, BOX, PIXEL, bfactor_angstrom2=10.0).map(), PIXEL)
     simulation = Simulation(
-        n_images=arguments.images, box=BOX, pixel_size_angstrom=PIXEL, group="C4", snr=5.0,
-        protomer_kda=9.0, partner_kda=8.0, bfactor_angstrom2=20.0, noise_colour=0.0,
-        defocus_min_um=0.3, defocus_max_um=0.9, astigmatism_um=0.05, max_shift_angstrom=4.0,
-        dtype="float32",
+        n_images=arguments.images, box=BOX, pixel_size_angstrom=PIXEL, group="C1", snr=50.0,
+        noise_colour=0.0, defocus_min_um=0.3, defocus_max_um=0.9, astigmatism_um=0.05,
+        max_shift_angstrom=4.0, dtype="float32",
     )  # fmt: skip
-    head = ("case", "ours/RELION", "ours/truth", "RELION/truth", "ours ignoring", "RELION ignoring")
-    print(" | ".join(head), "| images/relion_project")
-    for name, changes in CASES.items():
+    print(
+        "case | ours/RELION | ours/truth | RELION/truth | ours ignoring it | RELION ignoring it | "
+        "ours of RELION's images"
+    )
+    for name in arguments.only:
         folder = arguments.folder / name.replace(" ", "_").replace("%", "pc").replace(",", "")
-        simulate("phantom", folder, replace(simulation, **changes))
+        simulate(source, folder, replace(simulation, **CASES[name]))
         print(" | ".join([name, *one_case(folder)]), flush=True)
 
 
 def one_case(folder: Path) -> list[str]:
     """Figures of one simulated data set, as text."""
     truth, _ = read_map(folder / "truth_map.mrc")
-    tables = list(read_star(folder / "truth.star"))
-    write_star_tables(folder / "blind.star", tuple(without(table) for table in tables))
+    optics, table = read_star(folder / "truth.star")
+    write_star_tables(folder / "blind.star", (without(optics), table))
     maps = {}
-    for table in ("truth", "blind"):
-        particles = read_particles(folder / f"{table}.star")
-        maps["ours", table], _ = reconstruct(particles)
-        write_map(folder / f"ours_{table}.mrc", maps["ours", table], PIXEL)
-        relion(folder, "relion_reconstruct", "--i", f"{table}.star", "--o", f"relion_{table}.mrc",
+    for name in ("truth", "blind"):
+        maps["ours", name] = ours(read_particles(folder / f"{name}.star"))
+        relion(folder, "relion_reconstruct", "--i", f"{name}.star", "--o", f"relion_{name}.mrc",
                "--ctf")  # fmt: skip
-        maps["relion", table], _ = read_map(folder / f"relion_{table}.mrc")
-    pairs = [
-        (maps["ours", "truth"], maps["relion", "truth"]),
-        *((maps[key], truth) for key in (("ours", "truth"), ("relion", "truth"))),
-        *((maps[key], truth) for key in (("ours", "blind"), ("relion", "blind"))),
+        maps["relion", name], _ = read_map(folder / f"relion_{name}.mrc")
+    figures = [
+        lowest_fsc(maps["ours", "truth"], maps["relion", "truth"]),
+        *(lowest_fsc(maps[who, "truth"], truth) for who in ("ours", "relion")),
+        *(lowest_fsc(maps[who, "blind"], truth) for who in ("ours", "relion")),
+        lowest_fsc(ours(relions_images(folder)), truth),
     ]
-    figures = [f"{lowest_fsc(first, second):.4f}" for first, second in pairs]
-    relion(folder, "relion_project", "--i", "truth_map.mrc", "--ang", "truth.star", "--ctf",
+    return [f"{figure:.4f}" for figure in figures]
+
+
+def ours(particles: Particles):
+    """Our reconstruction."""
+    return reconstruct(particles)[0]
+
+
+def relions_images(folder: Path) -> Particles:
+    """Images of the true map that RELION made, with what it made them with.
+
+    ``relion_project`` 3.1.3 gives its images the symmetric terms, but neither the antisymmetric
+    phase nor, but for the CTF, the magnification.
+    """
+    optics, table = read_star(folder / "truth.star")
+    symmetric = without(optics, tuple(c for c in COLUMNS if c != "rlnEvenZernike"))
+    write_star_tables(folder / "symmetric.star", (symmetric, table))
+    relion(folder, "relion_project", "--i", "truth_map.mrc", "--ang", "symmetric.star", "--ctf",
            "--o", "projected", "--angpix", str(PIXEL))  # fmt: skip
-    return [*figures, f"{correlation(folder):.4f}"]
+    names = [f"{i + 1:06d}@projected.mrcs" for i in range(len(table))]
+    renamed = table.updated(np.arange(len(table)), {"rlnImageName": names})
+    write_star_tables(folder / "relions.star", (symmetric, renamed))
+    return read_particles(folder / "relions.star")
 
 
-def without(table):
+def without(table: StarTable, columns: tuple[str, ...] = COLUMNS) -> StarTable:
     """A table without the columns of aberrations."""
-    kept = [label for label in table.labels if not label.startswith(COLUMNS)]
-    from jaxrelax.io.star import make_table
-
-    columns = {label: table.column(label) for label in kept}
-    return make_table(table.name, columns, comment=table.comment)
+    kept = [label for label in table.labels if not label.startswith(columns)]
+    values = {label: table.column(label) for label in kept}
+    return make_table(table.name, values, comment=table.comment)
 
 
 def relion(folder: Path, program: str, *arguments: str) -> None:
@@ -116,15 +142,9 @@ def relion(folder: Path, program: str, *arguments: str) -> None:
 
 
 def lowest_fsc(first, second) -> float:
-    """Lowest FSC of two maps up to 0.8 of Nyquist."""
-    return float(np.asarray(fsc(first, second))[1 : int(0.8 * BOX / 2) + 1].min())
-
-
-def correlation(folder: Path) -> float:
-    """Mean correlation of simulated and projected images up to 0.8 of Nyquist."""
-    import mrcfile  # noqa: F401
-
-    return 0.0
+    """Lowest FSC of two maps, within a sphere, up to 0.8 of Nyquist."""
+    sphere = soft_sphere(BOX, 0.38 * BOX, 4.0)
+    return float(np.asarray(fsc(first * sphere, second * sphere))[1 : BAND + 1].min())
 
 
 if __name__ == "__main__":
