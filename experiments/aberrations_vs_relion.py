@@ -63,7 +63,9 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     source = arguments.folder / "object.mrc"
     bundle = beads(helix_bundle(12.0, np.random.default_rng(0)))
-    write_map(source, Projector(bundle, BOX, PIXEL, bfactor_angstrom2=10.0).map(), PIXEL)
+    density = Projector(bundle, BOX, PIXEL, bfactor_angstrom2=10.0).map()
+    # Where there is nothing, nothing need be projected.
+    write_map(source, np.where(density > 2e-3 * density.max(), density, 0.0), PIXEL)
     simulation = Simulation(
         n_images=arguments.images, box=BOX, pixel_size_angstrom=PIXEL, group="C1", snr=50.0,
         noise_colour=0.0, defocus_min_um=0.3, defocus_max_um=0.9, astigmatism_um=0.05,

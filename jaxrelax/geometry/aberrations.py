@@ -24,8 +24,8 @@ class Aberrations:
     frequency ``M k`` of the image's frequency k.
 
     Attributes:
-        odd: coefficients of the antisymmetric phase (rad Åⁿ), beam tilt among them: ``rlnOddZernike``,
-            Z(1,−1), Z(1,1), Z(3,−3), Z(3,−1), Z(3,1), Z(3,3), …
+        odd: coefficients of the antisymmetric phase (rad, with k in 1/Å), beam tilt among them:
+            ``rlnOddZernike``, Z(1,−1), Z(1,1), Z(3,−3), Z(3,−1), Z(3,1), Z(3,3), …
         even: of the symmetric phase, in RELION's sign: ``rlnEvenZernike``, Z(0,0), Z(2,−2), Z(2,0),
             Z(2,2), Z(4,−4), …
         magnification: M row by row: ``rlnMagMat00``, ``01``, ``10``, ``11``.

@@ -1,14 +1,15 @@
 """Aberrations of optics groups as RELION and cryoSPARC write them, as `Aberrations`.
 
-RELION: beam tilt β (mrad) is the phase −2π Cs λ² k² (k·β) of the image, coma in the Zernike terms
-(``rlnBeamTiltX/Y``; Zivanov et al., eLife 7 (2018) e42166); the rest stands in its columns as it is.
+RELION: beam tilt β (mrad) is the phase −2π Cs λ² k² (k·β) of the image, coma among the Zernike
+terms (``rlnBeamTiltX/Y``; Zivanov et al., eLife 7 (2018) e42166); the rest stands in its columns.
 
-cryoSPARC: coefficients in Å, a wave aberration in the notation of Uhlemann & Haider (Ultramicroscopy
-72 (1998) 109), with θ from the x axis: tilt (coma) λ²k³ cos θ, trefoil ⅓λ²k³ cos 3θ, shift k cos θ,
-each times −2π and next to its sine, are the odd phase; tetra is λ³k⁴ (cos 2θ, sin 2θ) and
-¼λ³k⁴ (cos 4θ, sin 4θ), times 2π, in the direction of Cs. ``ctf/anisomag`` is M − 1, row by row, M as
-in RELION. cryoSPARC's program is not public: that tilt, shift and M are RELION's is what public
-converters do, and the rest was found by others in comparisons with its simulator.
+cryoSPARC: coefficients in Å, a wave aberration in the notation of Uhlemann & Haider
+(Ultramicroscopy 72 (1998) 109), with θ from the x axis: tilt (coma) λ²k³ cos θ, trefoil
+⅓λ²k³ cos 3θ, shift k cos θ, each times −2π and next to its sine, are the odd phase; tetra is
+λ³k⁴ (cos 2θ, sin 2θ) and ¼λ³k⁴ (cos 4θ, sin 4θ), times 2π, in the direction of Cs.
+``ctf/anisomag`` is M − 1, row by row, M as in RELION. cryoSPARC's program is not public: that tilt
+has RELION's sign is what public converters assume (pyem), M is explained in its forum, and the
+factors are those of the notation, which others found in comparisons with its simulator.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def cryosparc_aberrations(
             wavelength = wavelength_angstrom(voltage_kv[row])
             _add_coma(odd, tilt[row, 0], tilt[row, 1], voltage_kv[row])
             odd[[COS3, SIN3]] = -2.0 * np.pi / 3.0 * wavelength**2 * trefoil[row]
-            astigmatic, fourfold = 2.0 * np.pi * wavelength**3 * np.split(tetra[row], 2)
+            astigmatic, fourfold = 2.0 * np.pi * wavelength**3 * tetra[row].reshape(2, 2)
             # k⁴ cos 2θ = ¼ Z(4,2) + ¾ Z(2,2)
             even[[ASTIG_COS, ASTIG_SIN]] = 0.25 * astigmatic
             even[[COS2, SIN2]] = 0.75 * astigmatic

@@ -105,7 +105,7 @@ def test_leading_bracket_of_paths_is_taken_off(records, tmp_path):
 
 
 def test_aberrations_are_those_of_the_wave_aberration(records, tmp_path):
-    """Coefficients in Å as in Uhlemann & Haider (1998): a phase of −2π/λ W, and +2π/λ W next to Cs."""
+    """Coefficients as in Uhlemann & Haider (1998): phases −2π/λ W, and +2π/λ W next to Cs."""
     n = len(records)
     given = {
         "ctf__shift_A": [0.3, -0.2],
