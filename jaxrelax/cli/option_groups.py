@@ -43,8 +43,6 @@ class TableOptions:
     """Folder that image names are relative to."""
     passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
     """Passthrough files of a .cs file; by default those of the same job in the same folder."""
-    ignore_aberrations: Switch = default_of(read_particles, "ignore_aberrations")
-    """Go on although the table has aberrations that are not modelled."""
 
     def read(self, path: Path, *, require_poses: bool = True) -> Particles:
         """The table.
@@ -59,7 +57,6 @@ class TableOptions:
             self.image_root,
             passthrough=self.passthrough,
             require_poses=require_poses,
-            ignore_aberrations=self.ignore_aberrations,
         )
 
 

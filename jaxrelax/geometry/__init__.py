@@ -1,5 +1,6 @@
 """Rotations, point groups, subgroups and registers. Host-side NumPy, but for `exp_so3`."""
 
+from .aberrations import Aberrations, zernike_sum
 from .agreement import (
     GlobalOperator,
     RegisterAgreement,
@@ -36,6 +37,7 @@ from .rotations import (
 from .subgroups import conjugate_subgroups, subgroup, subgroup_indices, subgroups
 
 __all__ = [
+    "Aberrations",
     "GlobalOperator",
     "NotAGroupError",
     "PointGroup",
@@ -74,4 +76,5 @@ __all__ = [
     "subgroup",
     "subgroup_indices",
     "subgroups",
+    "zernike_sum",
 ]

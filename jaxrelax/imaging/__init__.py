@@ -6,6 +6,7 @@ from jaxrelax.imaging.batch import (
     batch_ctf,
     image_geometry,
     undo_premultiplication,
+    without_odd_phase,
 )
 from jaxrelax.imaging.chunks import Blocks, in_stages
 from jaxrelax.imaging.ctf import CTFParameters, ctf, electron_wavelength_angstrom
@@ -87,5 +88,6 @@ __all__ = [
     "unpack",
     "volume_radius",
     "white_spectrum",
+    "without_odd_phase",
     "working_box",
 ]

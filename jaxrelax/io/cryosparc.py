@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from jaxrelax.geometry import cryosparc_pose_to_matrix
+from jaxrelax.io.aberrations import cryosparc_aberrations
 from jaxrelax.io.cryosparc_records import join_passthrough, read_records
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import (
@@ -19,6 +20,7 @@ from jaxrelax.io.particles import (
     Particles,
     Refusal,
     group_optics,
+    positive_scale,
     require_columns,
     some_rows,
     unique_names,
@@ -31,13 +33,6 @@ POSE, SHIFT, SPLIT = "alignments3D/pose", "alignments3D/shift", "alignments3D/sp
 CLASS, ALIGNMENT_PIXEL = "alignments3D/class", "alignments3D/psize_A"
 _CTF = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm")
 _BLOB = ("blob/path", "blob/idx", "blob/shape", "blob/psize_A")
-_ABERRATIONS = {
-    "ctf/tilt_A": "beam tilt is not modelled",
-    "ctf/shift_A": "a beam-tilt shift is not modelled",
-    "ctf/trefoil_A": "trefoil is not modelled",
-    "ctf/tetra_A": "tetrafoil is not modelled",
-    "ctf/anisomag": "anisotropic magnification is not modelled",
-}
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
@@ -54,17 +49,7 @@ class CryosparcDocument(Document):
         return self.records[name] if name in names else None
 
     def refusals(self) -> list[Refusal]:
-        way_out = "Correct it in the images first, or accept the error with --ignore-aberrations."
-        found = []
-        for name, reason in _ABERRATIONS.items():
-            values = self.column(name)
-            if values is not None and np.any(values != 0):
-                found.append(Refusal(name, reason, way_out))
-        scale = self.column("ctf/scale")
-        if scale is not None and np.any(scale != 1):
-            reason = "a CTF scale factor other than 1 is not modelled"
-            found.append(Refusal("ctf/scale", reason, way_out))
-        return found
+        return []
 
 
 def load_cryosparc(
@@ -74,7 +59,7 @@ def load_cryosparc(
     require_poses: bool,
     require_ctf: bool,
 ) -> Particles:
-    """Read a ``.cs`` file of particles; aberrations are not looked at.
+    """Read a ``.cs`` file of particles.
 
     Raises:
         InputError: the file or a needed field is missing, or uids do not match.
@@ -114,18 +99,20 @@ def load_cryosparc(
         logger.warning("%s: no field ctf/amp_contrast; taken as 0.", path)
     exposure = values("ctf/exp_group_id").astype(np.int64)
     distinct, group = np.unique(exposure, return_inverse=True)
+    voltage = _exact_decimal(values("ctf/accel_kv"))
     optics_group, optics = group_optics(
         [f"group{number}" for number in distinct],
         group.reshape(-1),
         {
             "pixel_size_angstrom": pixel_size,
             "box": records["blob/shape"][:, 1].astype(np.float64),
-            "voltage_kv": _exact_decimal(values("ctf/accel_kv")),
+            "voltage_kv": voltage,
             "spherical_aberration_mm": _exact_decimal(values("ctf/cs_mm")),
             "amplitude_contrast": _exact_decimal(values("ctf/amp_contrast")),
             "ctf_premultiplied": np.zeros(n),
             "phase_flipped": np.zeros(n),
         },
+        cryosparc_aberrations(path, records, voltage),
     )
     stack_index, stack_names = unique_names([_text(value) for value in records["blob/path"]])
     latents = _latents(path, records, has_poses, pixel_size)
@@ -162,6 +149,7 @@ def load_cryosparc(
         has_poses=has_poses,
         document=document,
         as_read=latents,
+        ctf_scale=positive_scale(path, values("ctf/scale", 1.0), "ctf/scale"),
     )
 
 

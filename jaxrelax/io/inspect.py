@@ -117,8 +117,7 @@ def _inspect_table(path: Path, image_root: str | os.PathLike | None) -> Inspecti
         notes.add("micrographs", len(set(particles.micrograph)))
     for label, value in describe_units(particles):
         notes.add(label, value)
-    aberrations = [r for r in check_supported(particles) if r.is_aberration]
-    notes.add("aberrations", ", ".join(r.column for r in aberrations) or "none")
+    _describe_aberrations(particles, notes)
     _describe_images(particles, notes)
     notes.refuse_if_raises(lambda: load_particles(path, image_root))
     notes.refusals += [str(r) for r in check_supported(particles) if str(r) not in notes.refusals]
@@ -147,6 +146,34 @@ def _describe_optics(particles: Particles, notes: _Notes) -> None:
             f"{group.voltage_kv:g} kV, Cs {group.spherical_aberration_mm:g} mm, "
             f"amplitude contrast {group.amplitude_contrast:g}{flags}",
         )
+
+
+def _describe_aberrations(particles: Particles, notes: _Notes) -> None:
+    """What is applied beyond the CTF of RELION 3.0, as the largest phases that an image has."""
+    if not any(group.aberrations for group in particles.optics):
+        notes.add("aberrations", "none")
+    for group in particles.optics:
+        aberrations = group.aberrations
+        if not aberrations:
+            continue
+        angle = np.linspace(0.0, 2.0 * np.pi, 73)
+        circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        nyquist = 0.5 / group.pixel_size_angstrom
+        phases = [
+            f"{kind} phase up to {np.abs(phase(nyquist * circle)).max():.3g} rad"
+            for kind, terms, phase in (
+                ("antisymmetric", aberrations.odd, aberrations.odd_phase),
+                ("symmetric", aberrations.even, aberrations.even_phase),
+            )
+            if terms
+        ]
+        parts = [", ".join(phases) + f" at {1.0 / nyquist:.3g} Å"] if phases else []
+        if aberrations.is_stretched:
+            largest, smallest = aberrations.stretches
+            parts.append(f"magnification anisotropic by {100.0 * (largest / smallest - 1.0):.2g} %")
+        notes.add(f"aberrations of {group.name}", "; ".join(parts))
+    if particles.ctf_scale is not None:
+        notes.add("CTF scale", _range(particles.ctf_scale, "").strip())
 
 
 def _poses(particles: Particles) -> str:

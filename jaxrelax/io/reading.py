@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,8 +15,6 @@ from jaxrelax.io.mrc_header import read_header
 from jaxrelax.io.particles import Particles, Refusal
 from jaxrelax.io.relion import load_star
 
-logger = logging.getLogger("jaxrelax")
-
 
 def read_particles(
     path: str | os.PathLike,
@@ -25,7 +22,6 @@ def read_particles(
     *,
     passthrough: Iterable[str | os.PathLike] = (),
     require_poses: bool = True,
-    ignore_aberrations: bool = False,
 ) -> Particles:
     """Read particles from a RELION STAR file (3.0 to 5, or one loop) or a cryoSPARC ``.cs``.
 
@@ -39,24 +35,19 @@ def read_particles(
             Without it, files of the same job called ``*passthrough_particles*.cs`` in the same
             folder are joined.
         require_poses: raise when there are no poses; otherwise they are the identity.
-        ignore_aberrations: go on although columns ask for beam tilt, Zernike aberrations,
-            anisotropic magnification or a CTF scale, which are not applied.
 
     Raises:
-        UnsupportedError: such columns are there, and ``ignore_aberrations`` is False.
+        UnsupportedError: columns ask for what the imaging model does not do.
         InputError: anything else about the file that cannot be honoured.
     """
     particles = load_particles(
         path, image_root, passthrough=passthrough, require_poses=require_poses
     )
     refusals = check_supported(particles)
-    blocking = [r for r in refusals if not (ignore_aberrations and r.is_aberration)]
-    if blocking:
-        asked = "; ".join(f"{r.column}: {r.reason}" for r in blocking)
-        ways = " ".join(dict.fromkeys(r.way_out for r in blocking))
+    if refusals:
+        asked = "; ".join(f"{r.column}: {r.reason}" for r in refusals)
+        ways = " ".join(dict.fromkeys(r.way_out for r in refusals))
         raise UnsupportedError(f"{path}: {asked}. {ways}")
-    for refusal in refusals:
-        logger.warning("%s: ignored as asked: %s: %s.", path, refusal.column, refusal.reason)
     return particles
 
 
@@ -70,7 +61,6 @@ def check_supported(particles: Particles, allow: Iterable[str] = ()) -> list[Ref
                     "box",
                     f"the box of {group.box} pixels of optics group '{group.name}' is odd",
                     "Crop or pad the images to an even box.",
-                    is_aberration=False,
                 )
             )
     allowed = set(allow)

@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxrelax.geometry import euler_to_matrix
+from jaxrelax.io.aberrations import relion_aberrations
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import (
     Latents,
     Particles,
     group_optics,
+    positive_scale,
     require_columns,
     some_rows,
     unique_names,
@@ -32,7 +34,7 @@ _IMAGE_NAME = re.compile(r"^(?:(\d+)@)?(.+)$")
 def load_star(
     path: Path, image_root: Path | None, require_poses: bool, require_ctf: bool
 ) -> Particles:
-    """Read a STAR file of particles; aberrations are not looked at (see `Document.refusals`).
+    """Read a STAR file of particles; what is not modelled is not looked at (`Document.refusals`).
 
     Raises:
         InputError: the file, a block or a needed column is missing or holds something else.
@@ -57,6 +59,7 @@ def load_star(
             "ctf_premultiplied": lookup.or_default("rlnCtfDataAreCtfPremultiplied", 0.0) != 0,
             "phase_flipped": lookup.or_default("rlnCtfDataArePhaseFlipped", 0.0) != 0,
         },
+        relion_aberrations(path, lookup, ctf["rlnVoltage"], ctf["rlnSphericalAberration"]),
     )
     stack_index, names, image_index = _images(path, lookup.particles.text["rlnImageName"])
     micrograph = lookup.particles.text.get("rlnMicrographName")
@@ -92,6 +95,7 @@ def load_star(
         has_poses=has_poses,
         document=document,
         as_read=latents,
+        ctf_scale=positive_scale(path, lookup("rlnCtfScalefactor"), "rlnCtfScalefactor"),
     )
 
 

@@ -163,6 +163,8 @@ WANTED = (
     *("rlnPixelSize", "rlnMagnification", "rlnDetectorPixelSize"),
     *("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"),
     *("rlnRandomSubset", "rlnClassNumber", "jrxImageSign"),
+    *("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnCtfScalefactor"),
+    *("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"),
 )
 
 

@@ -17,6 +17,7 @@ from jaxrelax.imaging import (
     batch_ctf,
     pixel_weights,
     undo_premultiplication,
+    without_odd_phase,
 )
 from jaxrelax.inference import (
     Mixture,
@@ -173,6 +174,7 @@ def _preparation_program(
     def prepare_images(data, parameters, power, score_shell):
         if pack is not None:
             data = pack(data)
+        data = without_odd_phase(data, geometry)
         ctf = batch_ctf(parameters, geometry, optics.phase_flipped)
         if optics.ctf_premultiplied:
             data, ctf = undo_premultiplication(data, ctf)

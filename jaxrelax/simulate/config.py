@@ -6,6 +6,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxrelax.geometry import Aberrations
+from jaxrelax.geometry.aberrations import IDENTITY
+from jaxrelax.io.aberrations import (
+    COS3,
+    COS4,
+    SIN3,
+    SIN4,
+    STRETCHES,
+    aberrations_of,
+    with_terms,
+)
 from jaxrelax.io.errors import InputError
 
 MODEL_ONLY = ("assembly", "delete_chains", "partner_chains")
@@ -56,6 +67,19 @@ class Simulation:
     """Amplitude contrast Q0, between 0 and 1."""
     phase_shift_deg: float = 0.0
     """Phase shift of a phase plate."""
+    beam_tilt: tuple[float, float] = (0.0, 0.0)
+    """Beam tilt along x and y (mrad): coma, RELION's rlnBeamTiltX and rlnBeamTiltY."""
+    trefoil: tuple[float, float] = (0.0, 0.0)
+    """Trefoil (rad Å³): the images have the phase k³ (X cos 3θ + Y sin 3θ)."""
+    tetrafoil: tuple[float, float] = (0.0, 0.0)
+    """Tetrafoil (rad Å⁴): k⁴ (X cos 4θ + Y sin 4θ) is taken from the argument of the CTF's sine."""
+    odd_zernike: tuple[float, ...] = ()
+    """Further antisymmetric terms (rad, k in 1/Å) in the order of RELION's rlnOddZernike."""
+    even_zernike: tuple[float, ...] = ()
+    """Further symmetric terms in the order of RELION's rlnEvenZernike."""
+    magnification: tuple[float, float, float, float] = IDENTITY
+    """Magnification matrix, rlnMagMat00, 01, 10, 11; images show the transform of the particle at
+    M k."""
     defocus_min_um: float = 1.0
     """Least mean defocus of the first optics group; each further one has 0.3 µm more."""
     defocus_max_um: float = 2.5
@@ -107,6 +131,28 @@ class Simulation:
             )
         if self.junk_kind != "noise" and self.junk_fraction == 0.0:
             raise InputError(f"junk_kind is '{self.junk_kind}' but junk_fraction is 0.")
+        low, high = STRETCHES
+        stretches = self.aberrations(self.voltage_kv).stretches
+        if not low <= min(stretches) <= max(stretches) <= high:
+            raise InputError(
+                f"magnification {self.magnification} is not the identity but for a few per cent."
+            )
+
+    def aberrations(self, voltage_kv: float) -> Aberrations:
+        """What the microscope does to the images of an optics group of this voltage."""
+        return aberrations_of(
+            *self.zernike_terms(),
+            self.beam_tilt,
+            self.magnification,
+            voltage_kv,
+            self.spherical_aberration_mm,
+        )
+
+    def zernike_terms(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """``rlnOddZernike`` and ``rlnEvenZernike``: what is not beam tilt."""
+        odd = with_terms(self.odd_zernike, {COS3: self.trefoil[0], SIN3: self.trefoil[1]})
+        even = with_terms(self.even_zernike, {COS4: self.tetrafoil[0], SIN4: self.tetrafoil[1]})
+        return odd, even
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (

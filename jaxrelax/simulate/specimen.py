@@ -132,7 +132,13 @@ def _projector(atoms: Atoms, config: Simulation, default_bfactor: float) -> Proj
         config.pixel_size_angstrom,
         default_bfactor if bfactor is None else bfactor,
         config.resolution_angstrom,
+        magnification=magnification(config),
     )
+
+
+def magnification(config: Simulation) -> Float[np.ndarray, "2 2"]:
+    """The magnification matrix of the images."""
+    return np.array(config.magnification, np.float64).reshape(2, 2)
 
 
 def _phantom(config: Simulation, group: PointGroup) -> Specimen:
@@ -180,7 +186,9 @@ def _map(config: Simulation, group: PointGroup, path: Path) -> Specimen:
         mean = projector.map(operators=group.operators)
         again = voxels(mean, config.pixel_size_angstrom, config.pixel_size_angstrom)
         # The blur is in the symmetrised map already.
-        symmetric = Projector(again, config.box, config.pixel_size_angstrom)
+        symmetric = Projector(
+            again, config.box, config.pixel_size_angstrom, magnification=magnification(config)
+        )
     report = {"source": str(path), "source_pixel_size_angstrom": pixel_size}
     return Specimen(group, atoms, Occupancy(np.zeros(0)), projector, symmetric, report)
 

@@ -29,9 +29,25 @@ def test_all_faults_of_a_table_are_listed_together(particle_set):
     particle_set.columns["rlnBeamTiltX"] = ["0.3"] * 6
     found = inspect_file(particle_set.write())
     text = format_inspection(found)
-    for fault in ("truncated", "no column rlnDefocusU", "beam tilt is not modelled"):
+    for fault in ("truncated", "no column rlnDefocusU"):
         assert sum(fault in refusal for refusal in found.refusals) == 1, text
-    assert dict(found.rows)["aberrations"] == "rlnBeamTiltX"
+
+
+def test_aberrations_are_told_as_what_they_do(particle_set):
+    particle_set.write_stack()
+    assert dict(inspect_file(particle_set.write()).rows)["aberrations"] == "none"
+    particle_set.columns["rlnBeamTiltX"] = ["0.3"] * 3 + ["0.0"] * 3
+    particle_set.columns["rlnMagMat00"] = ["1.02"] * 3 + ["1.0"] * 3
+    particle_set.columns["rlnCtfScalefactor"] = ["0.5"] + ["1.0"] * 5
+    found = inspect_file(particle_set.write())
+    assert found.refusals == ()
+    rows = dict(found.rows)
+    # 2π Cs λ² β k³ at Nyquist.
+    assert rows["aberrations of opticsGroup1"] == (
+        "antisymmetric phase up to 0.731 rad at 3 Å; magnification anisotropic by 2 %"
+    )
+    assert "aberrations of opticsGroup2" not in rows
+    assert rows["CTF scale"] == "0.5 to 1"
 
 
 def test_pixel_size_mismatch_is_a_warning(particle_set):
