@@ -7,7 +7,7 @@ from jaxrelax.io.atomic import atomic_open, atomic_write_bytes, atomic_write_tex
 from jaxrelax.io.errors import InputError, LostImagesError, MissingImagesError, UnsupportedError
 from jaxrelax.io.images import ImageReader, drop_bad_images, find_bad_images
 from jaxrelax.io.inspect import Inspection, format_inspection, inspect_file
-from jaxrelax.io.mrc import read_map, read_mask, write_map, write_stack
+from jaxrelax.io.mrc import read_map, read_mask, read_reference, write_map, write_stack
 from jaxrelax.io.output import OutputFolder, write_fsc_star
 from jaxrelax.io.particles import OpticsGroup, Particles, Refusal
 from jaxrelax.io.prefetch import prefetch
@@ -37,6 +37,7 @@ __all__ = [
     "read_map",
     "read_mask",
     "read_particles",
+    "read_reference",
     "write_cs",
     "write_fsc_star",
     "write_map",

@@ -19,9 +19,9 @@ from jaxrelax.io import (
     InputError,
     Particles,
     read_map,
-    read_mask,
     read_particles,
 )
+from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import particle_radius_angstrom
 from jaxrelax.refinement import loop
 from jaxrelax.refinement.checkpoint import array_hash, file_hash
@@ -32,8 +32,15 @@ from jaxrelax.refinement.criteria import (
     RegistersSettled,
     ResolutionStalled,
 )
+from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
-from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
+from jaxrelax.refinement.reference import (
+    load_mask,
+    matched_power,
+    matched_scale,
+    on_box,
+    require_axes,
+)
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.workers import available_workers
 
@@ -49,10 +56,12 @@ class Map(eqx.Module):
     Attributes:
         values: (N, N, N) array [z, y, x].
         pixel_size_angstrom: in Å.
+        name: what messages call it.
     """
 
     values: Float32[np.ndarray, "n n n"]
     pixel_size_angstrom: float
+    name: str = eqx.field(static=True, default="the reference")
 
 
 @dataclass(frozen=True)
@@ -109,13 +118,7 @@ def prepare(
             f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
         )
     noise = RadialNoise() if noise is None else noise
-    if len(particles) == 0:
-        raise InputError(f"{particles.source}: no particles")
-    if mode.needs_poses and not particles.has_poses:
-        raise InputError(
-            f"{particles.source}: no poses, and mode {type(mode).__name__} starts from them; "
-            "Homogeneous finds poses itself"
-        )
+    check_particles(particles, mode, seed)
     if relax is not None and not mode.needs_poses:
         _require_start(relax, mode)
     if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
@@ -133,12 +136,13 @@ def prepare(
         )
 
     relaxation_groups(relax, symmetry)  # unknown groups are refused before anything is read
-    name = "the reference" if isinstance(reference, Map) else str(reference)
+    name = reference.name if isinstance(reference, Map) else str(reference)
     optics = particles.optics[0]
     if isinstance(reference, Map):
         values, pixel = np.asarray(reference.values, np.float32), reference.pixel_size_angstrom
     else:
         values, pixel = read_map(reference)
+    require_density(values, name)
     # As it was given: what becomes of it below depends on the rounding of a machine.
     reference_hash = array_hash(values)
     values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
@@ -149,7 +153,7 @@ def prepare(
     workers = available_workers(devices)
     half_set = _half_sets(particles, seed)
     folds = relax.cross_fit if relax is not None else 5
-    register_mask = _register_mask(relax, optics.box, pixel)
+    register_mask = _register_mask(relax, optics.box, pixel, diameter)
     if register_mask is not None:
         register_mask = rebox_map(register_mask, box)
     make = partial(
@@ -198,6 +202,20 @@ def prepare(
         "register_mask": None if register_mask is None else array_hash(register_mask),
     }
     return Setup(problem, state, until, identity, relaxation)
+
+
+def check_particles(particles: Particles, mode: Mode, seed: int = 0) -> None:
+    """Refuse what cannot be refined whatever the reference: poses, half-sets, headers of stacks.
+
+    `prepare` calls it first, and ``jaxrelax inspect``.
+
+    Raises:
+        InputError: names the table, and the row where there is one.
+    """
+    require_poses(particles, mode)
+    _half_sets(particles, seed)
+    with ImageReader(particles) as reader:
+        reader.validate()
 
 
 def _require_start(relax: Relax, mode: Mode) -> None:
@@ -252,11 +270,10 @@ def _half_sets(particles: Particles, seed: int):
     return given
 
 
-def _register_mask(relax: Relax | None, box: int, pixel: float):
+def _register_mask(relax: Relax | None, box: int, pixel: float, diameter: float):
     if relax is None or relax.mask is None:
         return None
-    mask, mask_pixel = read_mask(relax.mask)
-    return np.clip(on_box(mask, mask_pixel, box, pixel, relax.mask), 0.0, 1.0)
+    return load_mask(relax.mask, box, pixel, diameter)
 
 
 def _normalise(choice: str, particles: Particles, diameter: float) -> bool:
