@@ -34,7 +34,8 @@ FAULT, BAD_INPUT, LOST, INTERRUPTED = 1, 2, 3, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    That is 0, 1 where ``inspect`` found something that a refinement would refuse, 2 for bad input, 3 when another process of the run was lost, 130 when interrupted.
+    That is 0, 1 where ``inspect`` found something that a refinement would refuse, 2 for bad input,
+    3 when another process of the run was lost, 130 when interrupted.
     One of several processes that met an error does not return: it ends there.
 
     Args:

@@ -21,8 +21,7 @@ TABLES = (".star", ".cs")
 
 @dataclass(frozen=True)
 class Command:
-    """Say what a table, map or stack holds, and what a refinement would refuse about it (exit
-    status 1 then)."""
+    """Say what a file holds, and what a refinement would refuse about it (exit status 1 then)."""
 
     file: tyro.conf.Positional[Path]
     """A .star or .cs file, a map, a mask or a stack."""
@@ -39,7 +38,9 @@ class Command:
         found = self.inspection()
         print(format_inspection(found))
         if self.headers_only:
-            print("  Images were not read; a refinement refuses those that are constant or hold NaN.")
+            print(
+                "  Images were not read; a refinement refuses those that are constant or hold NaN."
+            )
         return 1 if found.refusals else 0
 
     def inspection(self) -> Inspection:

@@ -16,10 +16,18 @@ import jax
 
 from jaxrelax.cli.options import Switch, checked, default_of, flag, refuse_idle
 from jaxrelax.cli.processes import guard
-from jaxrelax.io import InputError, Particles, drop_bad_images, read_particles
+from jaxrelax.io import (
+    InputError,
+    Particles,
+    drop_bad_images,
+    read_map,
+    read_particles,
+    read_reference,
+)
 from jaxrelax.refinement import (
     Homogeneous,
     Local,
+    Map,
     MaxIterations,
     Mode,
     Registers,
@@ -79,6 +87,22 @@ class ParticleOptions(TableOptions):
         return drop_bad_images(
             super().read(path, require_poses=require_poses), self.skip_bad_images
         )
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How maps are read."""
+
+    map_pixel_size_angstrom: float | None = default_of(read_map, "pixel_size_angstrom")
+    """Pixel size (Å) of the map, instead of its header's."""
+
+    def read(self, path: Path) -> Map:
+        """The map.
+
+        Raises:
+            InputError: see `jaxrelax.io.read_reference`.
+        """
+        return Map(*read_reference(path, self.map_pixel_size_angstrom), name=str(path))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jaxrelax.assessment import consequence, save, warnings
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
     GlobalSearchOptions,
+    MapOptions,
     ParticleOptions,
     PosePriorOptions,
     RefinementOptions,
@@ -78,6 +79,7 @@ class Command:
     """With --mode homogeneous: how finely all orientations are searched."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
     workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     @property
@@ -101,7 +103,7 @@ class Command:
             try:
                 result = refine(
                     particles,
-                    self.reference,
+                    self.maps.read(self.reference),
                     mode=mode,
                     relax=relax,
                     symmetry=self.symmetry,

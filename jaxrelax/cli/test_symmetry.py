@@ -12,6 +12,7 @@ import tyro
 from jaxrelax.assessment import save, symmetry_summary, warnings
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
+    MapOptions,
     ParticleOptions,
     PosePriorOptions,
     RefinementOptions,
@@ -49,6 +50,7 @@ class Command:
     """With --poses local: how well the poses are known, at first."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
     workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     def run(self) -> Result:
@@ -69,7 +71,7 @@ class Command:
             try:
                 result = refine(
                     particles,
-                    self.reference,
+                    self.maps.read(self.reference),
                     mode=mode,
                     relax=relax,
                     callbacks=(bars,),

@@ -50,7 +50,7 @@ def resolves_alone(particles: Particles, written: Path) -> bool:
 
 
 def relative_roots(particles: Particles, written: Path) -> list[str]:
-    """For each stack the folder that its name is relative to, relative to a file; '' if absolute."""
+    """For each stack the folder of its relative name, seen from a file; '' if it is absolute."""
     folder = written.resolve().parent
     found = []
     for name, path in zip(particles.image_names, particles.stack_paths, strict=True):

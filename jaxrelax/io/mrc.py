@@ -61,12 +61,12 @@ def read_map(
         )
     if pixel_size_angstrom is not None:
         if not (np.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
-            raise InputError(f"{path}: the pixel size given is {pixel_size_angstrom:g} Å, not above 0.")
+            raise InputError(
+                f"{path}: the pixel size given is {pixel_size_angstrom:g} Å, not above 0."
+            )
         return array, float(pixel_size_angstrom)
     if header.pixel_size_angstrom <= 0:
-        raise InputError(
-            f"{path}: the header gives no pixel size; {pixel_size_advice(path)}"
-        )
+        raise InputError(f"{path}: the header gives no pixel size; {pixel_size_advice(path)}")
     return array, _tidy(header.pixel_size_angstrom)
 
 

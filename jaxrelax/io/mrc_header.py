@@ -19,7 +19,10 @@ HEADER_BYTES = HEADER_DTYPE.itemsize
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """What the header says; ``shape`` is (nz, ny, nx), ``pixel_size_angstrom`` is along x, 0 if it does not say."""
+    """What the header says.
+
+    ``shape`` is (nz, ny, nx); ``pixel_size_angstrom`` is along x, and 0 if it does not say.
+    """
 
     path: Path
     shape: tuple[int, int, int]
@@ -55,9 +58,9 @@ class MrcHeader:
     def is_stack(self) -> bool:
         """Whether the sections are images.
 
-        Names and headers are both unreliable: cryoSPARC writes stacks as ``.mrc``, and many programs
-        leave the space group at 0 or 1 whatever they write. A cube is a map, unless name or
-        header say otherwise; sections of one size and another number are images, whatever they say.
+        Names and headers are both unreliable: cryoSPARC writes stacks as ``.mrc``, and many
+        programs leave the space group at 0 or 1 whatever they write. A cube is a map, unless name
+        or header say otherwise; square sections of another number than their size are images.
         """
         nz, ny, nx = self.shape
         if self.path.suffix in (".mrcs", ".st") or not nz == ny == nx:
@@ -74,8 +77,8 @@ class MrcHeader:
         if any(abs(angle - 90.0) > 0.01 for angle in angles):
             shown = ", ".join(f"{angle:g}" for angle in self.cell_angles_deg)
             raise InputError(
-                f"{self.path}: the angles of the cell are {shown} degrees, not 90. Resample the map "
-                "on cubic voxels; if only the header is wrong, write it again with "
+                f"{self.path}: the angles of the cell are {shown} degrees, not 90. Resample the "
+                "map on cubic voxels; if only the header is wrong, write it again with "
                 "relion_image_handler --force_header_angpix."
             )
         lengths = [length for length in self.voxel_angstrom if length > 0.0]
@@ -149,8 +152,8 @@ def read_header(path: str | os.PathLike) -> MrcHeader:
 def pixel_size_advice(path: Path) -> str:
     """How a map gets the pixel size that its header does not give: an end of a sentence."""
     return (
-        f"say it with --map-pixel-size, or write it into the header: relion_image_handler --i {path} "
-        "--o fixed.mrc --force_header_angpix 2.6 (with the right number)."
+        "say it with --map-pixel-size-angstrom, or write it into the header: relion_image_handler "
+        f"--i {path} --o fixed.mrc --force_header_angpix 2.6 (with the right number)."
     )
 
 

@@ -155,7 +155,7 @@ def boxes(path: Path, column: str, values: Float64[np.ndarray, " particles"]) ->
     wrong = (values < 0) | (values != np.rint(values)) | (values > 2**20)
     if wrong.any():
         raise InputError(
-            f"{path}, {some_rows(wrong)}: {column} is {values[wrong][0]:g}; a box is a whole number "
-            f"of pixels. Correct {column}."
+            f"{path}, {some_rows(wrong)}: {column} is {values[wrong][0]:g}; a box is a whole "
+            f"number of pixels. Correct {column}."
         )
     return values

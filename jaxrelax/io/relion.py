@@ -210,7 +210,7 @@ def _origins_angstrom(
 
 
 def _images(path: Path, image_names: list[str]):
-    """Stack number, stack names and 0-based slice from ``000001@stack.mrcs``; -1 without ``n@``."""
+    """Stack number, stack names, and 0-based slice of ``000001@stack.mrcs``; -1 without one."""
     numbers = np.zeros(len(image_names), np.int64)
     files = []
     for row, text in enumerate(image_names):
@@ -247,6 +247,6 @@ def _require_single(
             rows = whole & (stack_index == stack)
             raise InputError(
                 f"{path}, {some_rows(rows)}: rlnImageName '{names[stack]}' does not say which of "
-                f"the {count} images of {stack_paths[stack]}. Write 000001@{names[stack]}, counting "
-                "from 1."
+                f"the {count} images of {stack_paths[stack]}. Write 000001@{names[stack]}, "
+                "counting from 1."
             )

@@ -47,8 +47,7 @@ def split_comment(line: str) -> tuple[str, str]:
 
 
 def quote(value: str) -> str:
-    """A value as it must stand in a STAR row: quoted if empty, with white space, or like a
-    comment."""
+    """A value as it must stand in a row: quoted if empty, with white space, or like a comment."""
     if value and not value.startswith(_MUST_QUOTE) and not _SPACE.search(value):
         return value
     return f'"{value}"' if '"' not in value else f"'{value}'"

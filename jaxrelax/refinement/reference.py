@@ -53,8 +53,8 @@ def on_box(
             f"{name}: box of {n} px at {pixel_size_angstrom:.4g} Å ({edge:.1f} Å) does not match "
             f"the images' {box} px at {target_pixel_angstrom:.4g} Å ({target:.1f} Å); crop or pad "
             "the map to that edge (relion_image_handler --new_box), or, if its pixel size is wrong, "
-            "say the right one with --map-pixel-size or write it into the header "
-            "(relion_image_handler --force_header_angpix)"
+            "write the right one into its header (relion_image_handler --force_header_angpix; for "
+            "a reference there is --map-pixel-size-angstrom, too)"
         )
     if n == box:
         return map_
@@ -74,7 +74,13 @@ def load_mask(
     """
     header = read_header(path)
     given = None
-    if header.pixel_size_angstrom <= 0 and header.shape == (box, box, box):
+    if header.pixel_size_angstrom <= 0:
+        if header.shape != (box, box, box):
+            raise InputError(
+                f"{path}: the header gives no pixel size, and the box is not that of the images "
+                f"({box} px). Write it into the header: relion_image_handler --i {path} "
+                "--o fixed.mrc --force_header_angpix 2.6 (with the right number)."
+            )
         given = pixel_size_angstrom
         LOG.warning("%s: no pixel size in the header; taken as that of the images", path)
     mask, mask_pixel = read_mask(path, given)
@@ -84,9 +90,9 @@ def load_mask(
     inside = mask[z * z + y * y + x * x <= radius_px**2]
     if inside.max(initial=0.0) < 0.5:
         raise InputError(
-            f"{path}: the mask lies outside the particle: within {radius_px * pixel_size_angstrom:.0f} "
-            f"Å of the centre it is nowhere above {inside.max(initial=0.0):.3g}. Give a mask in the "
-            "frame of the reference, or a larger --particle-diameter."
+            f"{path}: the mask lies outside the particle: within {0.5 * particle_diameter_angstrom:.0f}"
+            f" Å of the centre it is nowhere above {inside.max(initial=0.0):.3g}. Give a mask in "
+            "the frame of the reference, or a larger --particle-diameter."
         )
     return mask
 
