@@ -18,6 +18,7 @@ from jaxrelax.io import (
     Particles,
     read_particles,
     read_reference,
+    require_writable,
     write_cs,
     write_map,
     write_star,
@@ -123,6 +124,7 @@ class Command:
                 raise InputError(f"{path}: is there already. Name another file, or --overwrite it.")
             if not path.parent.is_dir():
                 raise InputError(f"{path.parent}: no such folder. Make it, or name another.")
+            require_writable(path.parent)
 
     def _require_symmetric(self, found: AxisAlignment, group: PointGroup) -> None:
         # ‖Sym V‖² ÷ ‖V‖² is the mean over the group of the correlations of V with g V, and that

@@ -14,7 +14,7 @@ from jaxrelax.cli.console import RunConsole
 from jaxrelax.cli.option_groups import MapOptions, PoseErrorOptions, RegisterOptions, TableOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import parse_group
-from jaxrelax.io import InputError, Particles, write_cs, write_star
+from jaxrelax.io import InputError, Particles, require_writable, write_cs, write_star
 from jaxrelax.reconstruction import symmetrise
 from jaxrelax.refinement import Map
 from jaxrelax.refinement.discriminability import Discriminability
@@ -143,3 +143,4 @@ class Command:
             raise InputError(f"{out}: is there already. Name another file, or --overwrite it.")
         if not out.parent.is_dir():
             raise InputError(f"{out.parent}: no such folder. Make it, or name another.")
+        require_writable(out.parent)

@@ -22,7 +22,7 @@ from jaxrelax.cli.option_groups import (
 )
 from jaxrelax.cli.options import Switch, default_of, flag, given_options, refuse_idle
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
-from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.io import InputError, OutputFolder, require_writable
 from jaxrelax.refinement import Callback, Mode, Relax, refine
 from jaxrelax.refinement.result import Result
 
@@ -195,6 +195,7 @@ def _check_folder(path: Path, resume: bool, overwrite: bool) -> None:
         raise InputError(f"{path}: give one of --resume and --overwrite, not both.")
     elif path.is_file():
         raise InputError(f"{path}: is a file, not a folder. Name another folder.")
+    require_writable(path)
 
 
 def tell(result: Result, folder: OutputFolder) -> None:

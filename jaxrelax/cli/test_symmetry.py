@@ -20,7 +20,7 @@ from jaxrelax.cli.option_groups import (
     WorkerOptions,
 )
 from jaxrelax.cli.options import Switch, refuse_idle
-from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.io import InputError, OutputFolder, require_writable
 from jaxrelax.refinement import refine
 from jaxrelax.refinement.result import Result
 
@@ -98,7 +98,9 @@ class Command:
         """Look at the folder before anything is read; do not make it."""
         if self.out is None:
             refuse_idle(self, ["overwrite"], "can act only with --out")
-        elif self.out.is_file():
+            return
+        require_writable(self.out)
+        if self.out.is_file():
             raise InputError(f"{self.out}: is a file, not a folder. Name another folder.")
         elif self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise InputError(

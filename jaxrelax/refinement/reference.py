@@ -52,9 +52,9 @@ def on_box(
         raise InputError(
             f"{name}: box of {n} px at {pixel_size_angstrom:.4g} Å ({edge:.1f} Å) does not match "
             f"the images' {box} px at {target_pixel_angstrom:.4g} Å ({target:.1f} Å); crop or pad "
-            "the map to that edge (relion_image_handler --new_box), or, if its pixel size is wrong, "
-            "write the right one into its header (relion_image_handler --force_header_angpix; for "
-            "a reference there is --map-pixel-size-angstrom, too)"
+            "the map to that edge (relion_image_handler --new_box), or, if its pixel size is "
+            "wrong, write the right one into its header (relion_image_handler "
+            "--force_header_angpix; for a reference there is --map-pixel-size-angstrom, too)"
         )
     if n == box:
         return map_
@@ -85,14 +85,15 @@ def load_mask(
         LOG.warning("%s: no pixel size in the header; taken as that of the images", path)
     mask, mask_pixel = read_mask(path, given)
     mask = np.clip(on_box(mask, mask_pixel, box, pixel_size_angstrom, str(path)), 0.0, 1.0)
-    radius_px = 0.5 * particle_diameter_angstrom / pixel_size_angstrom
-    z, y, x = np.ogrid[:box, :box, :box] - np.array(box // 2)
-    inside = mask[z * z + y * y + x * x <= radius_px**2]
-    if inside.max(initial=0.0) < 0.5:
+    radius = 0.5 * particle_diameter_angstrom
+    squares = (pixel_size_angstrom * (np.arange(box) - box // 2)) ** 2
+    within = squares[:, None, None] + squares[:, None] + squares <= radius**2
+    highest = float(mask[within].max(initial=0.0))
+    if highest < 0.5:
         raise InputError(
-            f"{path}: the mask lies outside the particle: within {0.5 * particle_diameter_angstrom:.0f}"
-            f" Å of the centre it is nowhere above {inside.max(initial=0.0):.3g}. Give a mask in "
-            "the frame of the reference, or a larger --particle-diameter."
+            f"{path}: the mask lies outside the particle: within {radius:.0f} Å of the centre it "
+            f"is nowhere above {highest:.3g}. Give a mask in the frame of the reference, or a larger "
+            "--particle-diameter."
         )
     return mask
 
