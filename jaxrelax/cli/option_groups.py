@@ -104,6 +104,10 @@ class MapOptions:
         """
         return Map(*read_reference(path, self.map_pixel_size_angstrom), name=str(path))
 
+    def later(self, path: Path) -> Map | Path:
+        """The path, for those who read maps themselves; the map if its header does not count."""
+        return path if self.map_pixel_size_angstrom is None else self.read(path)
+
 
 @dataclass(frozen=True)
 class RegisterOptions:

@@ -92,9 +92,9 @@ class Command:
                 console.say(f"{self.out}: {len(particles)} particles")
         return found
 
-    def _map(self) -> Map:
+    def _map(self) -> Map | Path:
         if self.map is not None:
-            return self.maps.read(self.map)
+            return self.maps.later(self.map)
         assert self.reference is not None
         assert self.partner_kda is not None
         group = checked(parse_group, group=self.relax)

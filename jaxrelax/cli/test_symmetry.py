@@ -71,7 +71,7 @@ class Command:
             try:
                 result = refine(
                     particles,
-                    self.maps.read(self.reference),
+                    self.maps.later(self.reference),
                     mode=mode,
                     relax=relax,
                     callbacks=(bars,),

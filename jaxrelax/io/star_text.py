@@ -83,7 +83,7 @@ def parse(path: Path) -> list[Block]:
             blank = True
         elif line.startswith("#"):
             comments.append(line)
-        elif (name := _head(line, blocks, lines, number)) is not None:
+        elif (name := _head(line, blocks, lines, number, blank)) is not None:
             blocks.append(Block(name, "\n".join(comments), number))
             comments, blank = [], False
         elif blocks:
@@ -109,21 +109,21 @@ def _lines(path: Path) -> list[str]:
     return text.split("\n")  # splitlines() would split at U+0085 and others, too
 
 
-def _head(line: str, blocks: list[Block], lines: list[str], number: int) -> str | None:
+def _head(line: str, blocks: list[Block], lines: list[str], number: int, blank: bool) -> str | None:
     """Name of the block that a line begins, or None.
 
     A row may begin with ``data_`` as well: it has as many values as the table has columns. In a
-    table of one column, what follows tells.
+    table of one column it stands right below the row before, and no label follows.
     """
     if line[:5].lower() != "data_":
         return None
     words = split_row(line)
     if len(words) > 1:
         return None
-    if blocks and blocks[-1].is_loop and len(blocks[-1].labels) == 1:
+    if blocks and blocks[-1].is_loop and len(blocks[-1].labels) == 1 and not blank:
         after = (text.strip(BLANK) for text in lines[number:])
         following = next((text for text in after if text and not text.startswith("#")), "")
-        if not following.startswith("_") and following[:5].lower() not in ("loop_", "data_"):
+        if not following.startswith("_") and following[:5].lower() != "loop_":
             return None
     return words[0][5:]
 

@@ -91,9 +91,9 @@ def load_mask(
     highest = float(mask[within].max(initial=0.0))
     if highest < 0.5:
         raise InputError(
-            f"{path}: the mask lies outside the particle: within {radius:.0f} Å of the centre it "
-            f"is nowhere above {highest:.3g}. Give a mask in the frame of the reference, or a larger "
-            "--particle-diameter."
+            f"{path}: the mask lies outside the particle: within {radius:.0f} Å of the "
+            f"centre it is nowhere above {highest:.3g}. Give a mask in the frame of the "
+            "reference, or a larger --particle-diameter."
         )
     return mask
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxrelax.geometry import NotAGroupError, PointGroup, UnknownGroupError, parse_group
-from jaxrelax.io import InputError, read_reference
+from jaxrelax.io import InputError, read_map
 from jaxrelax.simulate.atoms import BODY, DELETED, Atoms, FormFactors, present
 from jaxrelax.simulate.config import MAP_ONLY, MODEL_ONLY, PHANTOM_ONLY, Simulation, refuse
 from jaxrelax.simulate.models import model_atoms
@@ -172,7 +172,7 @@ def _model(config: Simulation, group: PointGroup, path: Path) -> Specimen:
 
 
 def _map(config: Simulation, group: PointGroup, path: Path) -> Specimen:
-    density, pixel_size = read_reference(path, config.map_pixel_size_angstrom)
+    density, pixel_size = read_map(path, config.map_pixel_size_angstrom)
     # Voxels of a band-limited map are point scatterers: inside the Nyquist sphere the transform
     # of the comb is that of the map, so projecting them interpolates nothing.
     atoms = voxels(density, pixel_size, config.pixel_size_angstrom)
