@@ -44,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: from the parser: status 0 after ``--help``, 2 for unknown options.
     """
+    status = 0
     with unread_output():
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+    return status
 
 
 def _run(argv: list[str]) -> int:

@@ -15,9 +15,6 @@ def unread_output() -> Iterator[None]:
 
     Text with bytes that are no UTF-8 (names in tables) is written with escapes meanwhile, instead
     of failing.
-
-    Raises:
-        SystemExit: status 0, when the reader has gone in the middle of the command.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -28,7 +25,6 @@ def unread_output() -> Iterator[None]:
             sys.stdout.flush()  # else the interpreter does, and complains
     except BrokenPipeError:
         to_nowhere()
-        raise SystemExit(0) from None
 
 
 def to_nowhere() -> None:

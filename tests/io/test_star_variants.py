@@ -62,7 +62,8 @@ def test_a_first_row_that_begins_with_an_underscore(tmp_path):
 
 
 def test_one_column_whose_values_begin_with_data(tmp_path):
-    text = "data_mics\nloop_\n_rlnMicrographName #1\ndata_1/a.mrc\ndata_2/b.mrc\n\ndata_x\nloop_\n_b\n1\n"
+    text = "data_mics\nloop_\n_rlnMicrographName #1\ndata_1/a.mrc\ndata_2/b.mrc\n\n"
+    text += "data_x\nloop_\n_b\n1\n"
     table(tmp_path, text)
     first, second = read_star(tmp_path / "a.star")
     assert first.lines == ("data_1/a.mrc", "data_2/b.mrc")
