@@ -1,4 +1,5 @@
 """``jaxrelax align``."""
+# ruff: noqa: RUF009  (groups of options are immutable)
 
 from __future__ import annotations
 
@@ -9,13 +10,15 @@ import numpy as np
 import tyro
 
 from jaxrelax.cli.console import RunConsole
+from jaxrelax.cli.option_groups import MapOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import PointGroup, parse_group
 from jaxrelax.io import (
     InputError,
     Particles,
-    read_map,
     read_particles,
+    read_reference,
+    require_writable,
     write_cs,
     write_map,
     write_star,
@@ -46,8 +49,11 @@ class Command:
     came from one)."""
     passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
     """Passthrough files of a .cs file; by default those of the same job in the same folder."""
+    image_root: Path | None = default_of(read_particles, "image_root")
+    """With --particles: folder that image names are relative to."""
     overwrite: Switch = False
     """Replace files of these names."""
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
 
     def run(self) -> AxisAlignment:
         """Write the aligned map, and the particles if there are any.
@@ -61,11 +67,14 @@ class Command:
         if group.order == 1:
             raise InputError("--symmetry C1 has no axes to align. Name the symmetry of the map.")
         with RunConsole() as console:
-            map_, pixel = read_map(self.map)
+            map_, pixel = read_reference(self.map, self.maps.map_pixel_size_angstrom)
             particles = None
             if self.particles is not None:
                 particles = load_particles(
-                    self.particles, passthrough=self.passthrough, require_ctf=False
+                    self.particles,
+                    self.image_root,
+                    passthrough=self.passthrough,
+                    require_ctf=False,
                 )
             found = align_axes(map_, group, FINEST_BOX)
             self._require_symmetric(found, group)
@@ -87,7 +96,7 @@ class Command:
     def _check(self) -> None:
         """Refuse options and names before anything is read."""
         if self.particles is None:
-            refuse_idle(self, ["out_particles"], "can act only with --particles")
+            refuse_idle(self, ["out_particles", "image_root"], "can act only with --particles")
         elif self.out_particles is None:
             raise InputError(
                 "--particles: say with --out-particles where the aligned particles go."
@@ -115,6 +124,7 @@ class Command:
                 raise InputError(f"{path}: is there already. Name another file, or --overwrite it.")
             if not path.parent.is_dir():
                 raise InputError(f"{path.parent}: no such folder. Make it, or name another.")
+            require_writable(path.parent)
 
     def _require_symmetric(self, found: AxisAlignment, group: PointGroup) -> None:
         # ‖Sym V‖² ÷ ‖V‖² is the mean over the group of the correlations of V with g V, and that

@@ -16,10 +16,18 @@ import jax
 
 from jaxrelax.cli.options import Switch, checked, default_of, flag, refuse_idle
 from jaxrelax.cli.processes import guard
-from jaxrelax.io import InputError, Particles, drop_bad_images, read_particles
+from jaxrelax.io import (
+    InputError,
+    Particles,
+    drop_bad_images,
+    read_map,
+    read_particles,
+    read_reference,
+)
 from jaxrelax.refinement import (
     Homogeneous,
     Local,
+    Map,
     MaxIterations,
     Mode,
     Registers,
@@ -67,6 +75,26 @@ class ParticleOptions(TableOptions):
     skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
     """Leave out images that cannot be used (NaN, constant, with a pixel far from all others),
     instead of stopping."""
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How maps are read."""
+
+    map_pixel_size_angstrom: float | None = default_of(read_map, "pixel_size_angstrom")
+    """Pixel size (Å) of the map, instead of its header's."""
+
+    def read(self, path: Path) -> Map:
+        """The map.
+
+        Raises:
+            InputError: see `jaxrelax.io.read_reference`.
+        """
+        return Map(*read_reference(path, self.map_pixel_size_angstrom), name=str(path))
+
+    def later(self, path: Path) -> Map | Path:
+        """The path, for those who read maps themselves; the map if its header does not count."""
+        return path if self.map_pixel_size_angstrom is None else self.read(path)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import tyro
 
 from jaxrelax.assessment import partner_ball, predict_registers
 from jaxrelax.cli.console import RunConsole
-from jaxrelax.cli.option_groups import PoseErrorOptions, RegisterOptions, TableOptions
+from jaxrelax.cli.option_groups import MapOptions, PoseErrorOptions, RegisterOptions, TableOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import parse_group
-from jaxrelax.io import InputError, Particles, read_map, write_cs, write_star
+from jaxrelax.io import InputError, Particles, require_writable, write_cs, write_star
 from jaxrelax.reconstruction import symmetrise
 from jaxrelax.refinement import Map
 from jaxrelax.refinement.discriminability import Discriminability
@@ -66,6 +66,7 @@ class Command:
     relaxation: tyro.conf.OmitArgPrefixes[RegisterOptions] = RegisterOptions()
     pose_error: tyro.conf.OmitArgPrefixes[PoseErrorOptions] = PoseErrorOptions()
     """With --mode local: how well the poses are known."""
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
     table: tyro.conf.OmitArgPrefixes[TableOptions] = TableOptions()
 
     def run(self) -> Discriminability:
@@ -98,17 +99,18 @@ class Command:
 
     def _map(self) -> Map | Path:
         if self.map is not None:
-            return self.map
+            return self.maps.later(self.map)
         assert self.reference is not None
         assert self.partner_kda is not None
         group = checked(parse_group, group=self.relax)
-        values, pixel = read_map(self.reference)
+        reference = self.maps.read(self.reference)
+        values, pixel = reference.values, reference.pixel_size_angstrom
         ball = partner_ball(
             values, pixel, group, self.partner_kda,
             centre_angstrom=self.partner_at, reference_mass_kda=self.mass_kda,
         )  # fmt: skip
         # What the reference has of asymmetry is noise here.
-        return Map(symmetrise(values, group) + ball, pixel)
+        return Map(symmetrise(values, group) + ball, pixel, reference.name)
 
     def _write(self, particles: Particles) -> None:
         assert self.out is not None
@@ -146,3 +148,4 @@ class Command:
             raise InputError(f"{out}: is there already. Name another file, or --overwrite it.")
         if not out.parent.is_dir():
             raise InputError(f"{out.parent}: no such folder. Make it, or name another.")
+        require_writable(out.parent)

@@ -13,6 +13,7 @@ from jaxrelax.assessment import save, symmetry_summary, warnings
 from jaxrelax.assessment.contradictions import contradictions, doubt
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
+    MapOptions,
     ParticleOptions,
     PosePriorOptions,
     RefinementOptions,
@@ -20,7 +21,7 @@ from jaxrelax.cli.option_groups import (
     WorkerOptions,
 )
 from jaxrelax.cli.options import Switch, refuse_idle
-from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.io import InputError, OutputFolder, require_writable
 from jaxrelax.refinement import refine
 from jaxrelax.refinement.result import Result
 
@@ -51,6 +52,7 @@ class Command:
     """With --poses local: how well the poses are known, at first."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
     workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     def run(self) -> Result:
@@ -71,7 +73,7 @@ class Command:
             try:
                 result = refine(
                     particles,
-                    self.reference,
+                    self.maps.later(self.reference),
                     mode=mode,
                     relax=relax,
                     callbacks=(bars,),
@@ -101,7 +103,9 @@ class Command:
         """Look at the folder before anything is read; do not make it."""
         if self.out is None:
             refuse_idle(self, ["overwrite"], "can act only with --out")
-        elif self.out.is_file():
+            return
+        require_writable(self.out)
+        if self.out.is_file():
             raise InputError(f"{self.out}: is a file, not a folder. Name another folder.")
         elif self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise InputError(

@@ -25,6 +25,7 @@ from jaxrelax.io.particles import (
     some_rows,
     unique_names,
 )
+from jaxrelax.io.possible import class_numbers, half_sets, require_defocus, require_possible
 from jaxrelax.io.stacks import resolve_stacks
 
 logger = logging.getLogger("jaxrelax")
@@ -32,6 +33,7 @@ logger = logging.getLogger("jaxrelax")
 POSE, SHIFT, SPLIT = "alignments3D/pose", "alignments3D/shift", "alignments3D/split"
 CLASS, ALIGNMENT_PIXEL = "alignments3D/class", "alignments3D/psize_A"
 _CTF = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm")
+NOTED_ROOT = "jrx/image_root"  # written where image names do not resolve from the file itself
 _BLOB = ("blob/path", "blob/idx", "blob/shape", "blob/psize_A")
 
 
@@ -47,6 +49,10 @@ class CryosparcDocument(Document):
     def column(self, name: str) -> np.ndarray | None:
         names = self.records.dtype.names or ()
         return self.records[name] if name in names else None
+
+    def noted_roots(self) -> list[str]:
+        noted = self.column(NOTED_ROOT)
+        return [] if noted is None else [root for root in map(_text, np.unique(noted)) if root]
 
     def refusals(self) -> list[Refusal]:
         return []
@@ -92,9 +98,15 @@ def load_cryosparc(
         return column
 
     pixel_size = _exact_decimal(records["blob/psize_A"])
-    wrong = np.asarray(pixel_size <= 0)
-    if wrong.any():
-        raise InputError(f"{path}, {some_rows(wrong)}: blob/psize_A is not positive. Correct it.")
+    require_possible(path, "pixel_size_angstrom", "blob/psize_A", pixel_size)
+    amplitude_contrast = _exact_decimal(values("ctf/amp_contrast"))
+    require_possible(path, "amplitude_contrast", "ctf/amp_contrast", amplitude_contrast)
+    voltage, aberration = _exact_decimal(values("ctf/accel_kv")), values("ctf/cs_mm")
+    if "ctf/accel_kv" in names:
+        require_possible(path, "voltage_kv", "ctf/accel_kv", voltage)
+    require_possible(path, "spherical_aberration_mm", "ctf/cs_mm", aberration)
+    phase_shift = np.rad2deg(values("ctf/phase_shift_rad"))
+    require_possible(path, "phase_shift_deg", "ctf/phase_shift_rad", phase_shift)
     if require_ctf and "ctf/amp_contrast" not in names:
         logger.warning("%s: no field ctf/amp_contrast; taken as 0.", path)
     exposure = values("ctf/exp_group_id").astype(np.int64)
@@ -107,13 +119,14 @@ def load_cryosparc(
             "pixel_size_angstrom": pixel_size,
             "box": records["blob/shape"][:, 1].astype(np.float64),
             "voltage_kv": voltage,
-            "spherical_aberration_mm": _exact_decimal(values("ctf/cs_mm")),
-            "amplitude_contrast": _exact_decimal(values("ctf/amp_contrast")),
+            "spherical_aberration_mm": _exact_decimal(aberration),
+            "amplitude_contrast": amplitude_contrast,
             "ctf_premultiplied": np.zeros(n),
             "phase_flipped": np.zeros(n),
         },
         cryosparc_aberrations(path, records, voltage),
     )
+    require_defocus(path, _CTF[:2], values(_CTF[0]), values(_CTF[1]), optics_group)
     stack_index, stack_names = unique_names([_text(value) for value in records["blob/path"]])
     latents = _latents(path, records, has_poses, pixel_size)
     sign = np.where(values("blob/sign", 1.0) < 0, -1, 1).astype(np.int8)
@@ -132,13 +145,13 @@ def load_cryosparc(
         defocus_u_angstrom=values("ctf/df1_A"),
         defocus_v_angstrom=values("ctf/df2_A"),
         defocus_angle_deg=np.rad2deg(values("ctf/df_angle_rad")),
-        phase_shift_deg=np.rad2deg(values("ctf/phase_shift_rad")),
+        phase_shift_deg=phase_shift,
         bfactor_angstrom2=values("ctf/bfactor"),
         optics_group=optics_group,
         optics=optics,
         half_set=latents.half_set,
         class_number=latents.class_number,
-        stack_paths=resolve_stacks(stack_names, path, image_root),
+        stack_paths=resolve_stacks(stack_names, path, image_root, document.noted_roots()),
         stack_index=stack_index,
         image_index=records["blob/idx"].astype(np.int64),
         image_names=stack_names,
@@ -183,9 +196,18 @@ def _latents(
             )
         rotations = np.asarray(cryosparc_pose_to_matrix(pose), np.float64)
         origins = shift * shift_pixel_size(records, pixel_size)[:, None]
-    half = records[SPLIT].astype(np.int8) + 1 if SPLIT in names else np.zeros(n)
-    number = records[CLASS].astype(np.int32) + 1 if CLASS in names else np.zeros(n)
-    return Latents(rotations, origins, half.astype(np.int8), number.astype(np.int32))
+    if SPLIT in names:
+        half = half_sets(path, SPLIT, _or_unset(records[SPLIT]), first=0)
+    else:
+        half = np.zeros(n, np.int8)
+    number = _or_unset(records[CLASS]) if CLASS in names else np.full(n, -1.0)
+    return Latents(rotations, origins, half, class_numbers(path, CLASS, number + 1.0))
+
+
+def _or_unset(values: np.ndarray) -> Float64[np.ndarray, " particles"]:
+    """0-based numbers; the largest integer of 32 bits is -1, for unset."""
+    numbers = values.astype(np.float64)
+    return np.where(numbers == 2**32 - 1, -1.0, numbers)
 
 
 def _exact_decimal(values: np.ndarray) -> Float64[np.ndarray, " particles"]:
@@ -196,5 +218,5 @@ def _exact_decimal(values: np.ndarray) -> Float64[np.ndarray, " particles"]:
 
 
 def _text(value: bytes | str | np.generic) -> str:
-    text = value.decode() if isinstance(value, bytes) else str(value)
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
     return text.removeprefix(">")

@@ -53,14 +53,7 @@ class ImageReader:
             if not path.is_file():
                 raise self._missing(stack)
             header = read_header(path)
-            header.require_whole()
-            _, ny, nx = header.shape
-            if ny != nx:
-                raise InputError(f"{path}: images of {nx} x {ny} pixels are not square. Crop them.")
-            if nx % 2:
-                raise InputError(
-                    f"{path}: the box of {nx} pixels is odd. Crop or pad the images to an even box."
-                )
+            require_images(header)
             self._headers[stack] = header
         return self._headers[stack]
 
@@ -82,7 +75,7 @@ class ImageReader:
             raise self._missing(missing[0], others=len(missing) - 1)
         self._require_indices(np.arange(len(table)))
         pairs = np.unique(np.column_stack([table.stack_index, table.optics_group]), axis=0)
-        mismatched: list[str] = []
+        mismatched: dict[str, None] = {}
         for stack, group in pairs.tolist():
             header, optics = self.header(stack), table.optics[group]
             if optics.box and header.shape[2] != optics.box:
@@ -93,13 +86,13 @@ class ImageReader:
                 )
             found, said = header.pixel_size_angstrom, optics.pixel_size_angstrom
             if found > 0 and abs(found - said) > PIXEL_SIZE_TOLERANCE * said:
-                mismatched.append(f"{header.path} ({found:.5g} Å, table {said:.5g} Å)")
+                mismatched[f"{header.path} ({found:.5g} Å, table {said:.5g} Å)"] = None
         if mismatched:
             logger.warning(
                 "The pixel size in the header of %d stack(s) is not that of the optics table, "
                 "which is used: %s",
                 len(mismatched),
-                "; ".join(mismatched[:3]),
+                "; ".join(list(mismatched)[:3]),
             )
 
     def box(self, rows: Int[np.ndarray, " rows"] | None = None) -> int:
@@ -230,6 +223,22 @@ class ImageReader:
                 table.image_root,
                 others,
             )
+        )
+
+
+def require_images(header: MrcHeader) -> None:
+    """Refuse a stack that is cut short, or whose images are not square and even.
+
+    Raises:
+        InputError: names the file.
+    """
+    header.require_whole()
+    _, ny, nx = header.shape
+    if ny != nx:
+        raise InputError(f"{header.path}: images of {nx} x {ny} pixels are not square. Crop them.")
+    if nx % 2:
+        raise InputError(
+            f"{header.path}: the box of {nx} pixels is odd. Crop or pad the images to an even box."
         )
 
 

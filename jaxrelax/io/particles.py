@@ -59,6 +59,10 @@ class Document(ABC):
         """One column as the file has it, one entry per particle; None where there is none."""
 
     @abstractmethod
+    def noted_roots(self) -> list[str]:
+        """Folders that image names are relative to, as jaxrelax noted when it wrote the file."""
+
+    @abstractmethod
     def refusals(self) -> list[Refusal]:
         """What these tables ask for and the imaging model does not do."""
 

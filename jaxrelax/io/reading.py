@@ -29,8 +29,9 @@ def read_particles(
 
     Args:
         path: the ``.star`` or ``.cs`` file.
-        image_root: folder that image names are relative to. Without it, the file's folder and
-            its parents are searched.
+        image_root: folder that image names are relative to. Without it, the file's folder, its
+            parents and the working directory are searched, and what jaxrelax noted in the file
+            when it wrote it.
         passthrough: ``.cs`` files with the fields that the job did not change, joined by uid.
             Without it, files of the same job called ``*passthrough_particles*.cs`` in the same
             folder are joined.
@@ -48,6 +49,7 @@ def read_particles(
         asked = "; ".join(f"{r.column}: {r.reason}" for r in refusals)
         ways = " ".join(dict.fromkeys(r.way_out for r in refusals))
         raise UnsupportedError(f"{path}: {asked}. {ways}")
+    _warn_of_pooled_classes(particles)
     return particles
 
 
@@ -88,6 +90,20 @@ def load_particles(
     else:
         raise InputError(f"{path}: not a .star or .cs file. Give a file of particles.")
     return _with_boxes(particles)
+
+
+def _warn_of_pooled_classes(particles: Particles) -> None:
+    classes, counts = np.unique(particles.class_number, return_counts=True)
+    if len(classes) < 2:
+        return
+    shown = ", ".join(f"{c} ({n})" for c, n in list(zip(classes, counts, strict=True))[:6])
+    more = ", ..." if len(classes) > 6 else ""
+    logger.warning(
+        "%s: particles of %d classes are taken together: class %s%s. For one of them give a table "
+        "of it alone (relion_star_handler --select rlnClassNumber --minval 1 --maxval 1; in "
+        "cryoSPARC the class's own particles).",
+        particles.source, len(classes), shown, more,
+    )  # fmt: skip
 
 
 def _with_boxes(particles: Particles) -> Particles:

@@ -19,9 +19,9 @@ from jaxrelax.io import (
     Particles,
     find_units,
     read_map,
-    read_mask,
     read_particles,
 )
+from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import particle_radius_angstrom
 from jaxrelax.refinement import loop
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
@@ -36,8 +36,15 @@ from jaxrelax.refinement.criteria import (
 )
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.image_statistics import usable_images
+from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
-from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
+from jaxrelax.refinement.reference import (
+    load_mask,
+    matched_power,
+    matched_scale,
+    on_box,
+    require_axes,
+)
 from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.splits import folds, half_sets
 from jaxrelax.refinement.state import State
@@ -54,10 +61,12 @@ class Map(eqx.Module):
     Attributes:
         values: (N, N, N) array [z, y, x].
         pixel_size_angstrom: in Å.
+        name: what messages call it.
     """
 
     values: Float32[np.ndarray, "n n n"]
     pixel_size_angstrom: float
+    name: str = eqx.field(static=True, default="the reference")
 
 
 @dataclass(frozen=True)
@@ -118,13 +127,7 @@ def prepare(
             f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
         )
     noise = RadialNoise() if noise is None else noise
-    if len(particles) == 0:
-        raise InputError(f"{particles.source}: no particles")
-    if mode.needs_poses and not particles.has_poses:
-        raise InputError(
-            f"{particles.source}: no poses, and mode {type(mode).__name__} starts from them; "
-            "Homogeneous finds poses itself"
-        )
+    check_particles(particles, mode, seed)
     if relax is not None and not mode.needs_poses:
         _require_start(relax, mode)
     if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
@@ -153,12 +156,13 @@ def prepare(
         )  # fmt: skip
         particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
     say_what_shares_noise(particles, units)
-    name = "the reference" if isinstance(reference, Map) else str(reference)
+    name = reference.name if isinstance(reference, Map) else str(reference)
     optics = particles.optics[0]
     if isinstance(reference, Map):
         values, pixel = np.asarray(reference.values, np.float32), reference.pixel_size_angstrom
     else:
         values, pixel = read_map(reference)
+    require_density(values, name)
     # As it was given: what becomes of it below depends on the rounding of a machine.
     reference_hash = array_hash(values)
     values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
@@ -173,7 +177,7 @@ def prepare(
     # The map's box is that of the particle: what images have around it, it need not hold.
     box = particle_box(optics.box, pixel, diameter)
     n_folds = max(relax.cross_fit, 2) if relax is not None else 5
-    register_mask = _register_mask(relax, optics.box, pixel)
+    register_mask = _register_mask(relax, optics.box, pixel, diameter)
     if relax is not None and register_mask is not None:
         register_mask = completed_mask(rebox_map(register_mask, box), relax, *groups)
     make = partial(
@@ -230,6 +234,20 @@ def prepare(
     return Setup(problem, state, until, identity, relaxation)
 
 
+def check_particles(particles: Particles, mode: Mode, seed: int = 0) -> None:
+    """Refuse what cannot be refined whatever the reference: poses, half-sets, headers of stacks.
+
+    `prepare` calls it first, and ``jaxrelax inspect``.
+
+    Raises:
+        InputError: names the table, and the row where there is one.
+    """
+    require_poses(particles, mode)
+    _half_sets(particles, seed)
+    with ImageReader(particles) as reader:
+        reader.validate()
+
+
 def _require_start(relax: Relax, mode: Mode) -> None:
     """Refuse to start from what a search without poses does not have.
 
@@ -258,8 +276,7 @@ def _diameter(given: float | None, reference, pixel: float) -> float:
     return given
 
 
-def _register_mask(relax: Relax | None, box: int, pixel: float):
+def _register_mask(relax: Relax | None, box: int, pixel: float, diameter: float):
     if relax is None or relax.mask is None:
         return None
-    mask, mask_pixel = read_mask(relax.mask)
-    return np.clip(on_box(mask, mask_pixel, box, pixel, relax.mask), 0.0, 1.0)
+    return load_mask(relax.mask, box, pixel, diameter)

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from jaxrelax.imaging import resample_map
-from jaxrelax.io import InputError, read_map
+from jaxrelax.io import InputError, read_mask
+from jaxrelax.io.mrc_header import read_header
 from jaxrelax.reconstruction import misaligned_axes
 from jaxrelax.refinement.background import background_spectrum
 from jaxrelax.refinement.problem import Problem
@@ -41,7 +42,9 @@ def on_box(
         raise InputError(
             f"{name}: box of {n} px at {pixel_size_angstrom:.4g} Å ({edge:.1f} Å) does not match "
             f"the images' {box} px at {target_pixel_angstrom:.4g} Å ({target:.1f} Å); crop or pad "
-            "the map to that edge (relion_image_handler --new_box), or correct its pixel size"
+            "the map to that edge (relion_image_handler --new_box), or, if its pixel size is "
+            "wrong, write the right one into its header (relion_image_handler "
+            "--force_header_angpix; for a reference there is --map-pixel-size-angstrom, too)"
         )
     if n == box:
         return map_
@@ -49,10 +52,40 @@ def on_box(
     return resample_map(map_, box)
 
 
-def load_on_box(path: str | Path, box: int, pixel: float) -> Float32[np.ndarray, "m m m"]:
-    """Read a map and bring it on the images' box."""
-    map_, map_pixel = read_map(path)
-    return on_box(map_, map_pixel, box, pixel, str(path))
+def load_mask(
+    path: str | Path, box: int, pixel_size_angstrom: float, particle_diameter_angstrom: float
+) -> Float32[np.ndarray, "m m m"]:
+    """Read a mask and bring it on the images' box.
+
+    A mask without pixel size that has their box is taken to have their pixel size, too.
+
+    Raises:
+        InputError: as `read_mask` and `on_box`, or there is no particle inside the mask.
+    """
+    header = read_header(path)
+    given = None
+    if header.pixel_size_angstrom <= 0:
+        if header.shape != (box, box, box):
+            raise InputError(
+                f"{path}: the header gives no pixel size, and the box is not that of the images "
+                f"({box} px). Write it into the header: relion_image_handler --i {path} "
+                "--o fixed.mrc --force_header_angpix 2.6 (with the right number)."
+            )
+        given = pixel_size_angstrom
+        LOG.warning("%s: no pixel size in the header; taken as that of the images", path)
+    mask, mask_pixel = read_mask(path, given)
+    mask = np.clip(on_box(mask, mask_pixel, box, pixel_size_angstrom, str(path)), 0.0, 1.0)
+    radius = 0.5 * particle_diameter_angstrom
+    squares = (pixel_size_angstrom * (np.arange(box) - box // 2)) ** 2
+    within = squares[:, None, None] + squares[:, None] + squares <= radius**2
+    highest = float(mask[within].max(initial=0.0))
+    if highest < 0.5:
+        raise InputError(
+            f"{path}: the mask lies outside the particle: within {radius:.0f} Å of the "
+            f"centre it is nowhere above {highest:.3g}. Give a mask in the frame of the "
+            "reference, or a larger --particle-diameter."
+        )
+    return mask
 
 
 def require_axes(problem: Problem, reference: Float32[np.ndarray, "n n n"], name: str) -> None:

@@ -20,6 +20,7 @@ from jaxrelax.io.aberrations import (
 from jaxrelax.io.errors import InputError
 
 MODEL_ONLY = ("assembly", "delete_chains", "partner_chains")
+MAP_ONLY = ("map_pixel_size_angstrom",)
 PHANTOM_ONLY = ("protomer_kda", "partner_kda", "phantom_seed")
 
 
@@ -55,6 +56,8 @@ class Simulation:
     """Blur exp(-B k²/4) of the object; by default 100 Å² for atoms and 0 for maps."""
     resolution_angstrom: float | None = None
     """Low-pass of the object (half amplitude); by default only Nyquist limits it."""
+    map_pixel_size_angstrom: float | None = None
+    """Maps: their pixel size in Å, instead of the header's."""
     snr: float = 0.03
     """Variance of the CTF-modulated signal over that of the noise inside the particle's circle."""
     particle_diameter_angstrom: float | None = None
@@ -106,8 +109,9 @@ class Simulation:
     deleted; for a map, its symmetrised self)."""
     seed: int = 0
     """Seed of poses, optics and noise; the same options and seed give the same files."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Type of the pixels in the stack (MRC mode 12 or 2)."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the pixels in the stack (MRC mode 2, or 12, which is half the size and which RELION
+    before version 4 does not read)."""
 
     def __post_init__(self):
         for name, low, high in _RANGES:
@@ -159,6 +163,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n_images", 1, 10**8),
     ("box", 16, 4096),
     ("pixel_size_angstrom", 0.05, 100.0),
+    ("map_pixel_size_angstrom", 0.01, 1e3),
     ("protomer_kda", 1.0, 1e4),
     ("partner_kda", 1.0, 1e4),
     ("bfactor_angstrom2", 0.0, 1e5),

@@ -54,7 +54,8 @@ def test_pixel_size_mismatch_is_a_warning(particle_set):
     particle_set.write_stack(pixel_size_angstrom=1.6)
     found = inspect_file(particle_set.write())
     assert found.refusals == ()
-    assert "header says 1.6 Å/px" in found.warnings[0]
+    assert "(1.6 Å, table 1.5 Å)" in found.warnings[0]
+    assert len(found.warnings) == 1
 
 
 def test_poses_that_are_missing_or_unset_are_told(particle_set):
@@ -69,18 +70,28 @@ def test_poses_that_are_missing_or_unset_are_told(particle_set):
 
 def test_every_shared_file_can_be_inspected(shared_data):
     paths = [p for p in shared_data.rglob("*") if p.suffix in (".star", ".cs", ".mrc", ".mrcs")]
+    paths = [p for p in paths if p.stat().st_size > 100]  # no stand-ins for stacks elsewhere
     kinds = {inspect_file(path).kind for path in paths}
     assert {"map", "image stack", "cryoSPARC particles"} < kinds
 
 
 def test_maps_that_a_refinement_would_refuse(tmp_path):
     path = tmp_path / "a.mrc"
-    write_map(path, np.zeros((7, 7, 7)), 1.0)
-    assert inspect_file(path).refusals == ("the box of 7 voxels is odd",)
-    write_map(path, np.zeros((6, 8, 8)), 1.0)
+    write_map(path, np.ones((7, 7, 7)), 1.0)
+    assert "the box of 7 voxels is odd" in inspect_file(path).refusals[0]
+    write_map(path, np.ones((6, 8, 10)), 1.0)
     found = inspect_file(path)
     assert found.kind == "map"
-    assert found.refusals == ("8 x 8 x 6 voxels is not a cube",)
+    assert "10 x 8 x 6 voxels is not a cube" in found.refusals[0]
+    write_map(path, np.zeros((8, 8, 8)), 1.0)
+    assert "there is nothing in this map" in inspect_file(path).refusals[0]
+
+
+def test_sections_of_another_number_than_their_size_are_images_whatever_the_name(tmp_path):
+    path = tmp_path / "J12_particles.mrc"
+    write_map(path, np.ones((6, 8, 8)), 1.0)  # cryoSPARC writes the header of a map, too
+    found = inspect_file(path)
+    assert (found.kind, dict(found.rows)["images"], found.refusals) == ("image stack", "6", ())
 
 
 def test_other_files_are_an_input_error(tmp_path):

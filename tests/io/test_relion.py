@@ -229,7 +229,7 @@ def test_odd_box_no_pixel_size_and_no_particles_are_refused(particle_set):
     with pytest.raises(InputError, match=r"no pixel size.*rlnImagePixelSize"):
         read_particles(path)
     path.write_text(text.replace("1.500000 16", "-1.500000 16"))
-    with pytest.raises(InputError, match="not positive"):
+    with pytest.raises(InputError, match=r"is -1\.5; the pixel size is in Å and above 0"):
         read_particles(path)
     path.write_text(text.replace("_rlnImageName", "_rlnName"))
     with pytest.raises(InputError, match="no column rlnImageName"):
