@@ -111,7 +111,7 @@ def key_figures(result: Result) -> list[KeyFigure]:
 
 def warnings(result: Result) -> list[str]:
     """What a careful reader should know before using the maps."""
-    notes = _map_warnings(result)
+    notes = [*result.settings.get("notes", ()), *_map_warnings(result)]
     if result.evidence is None:
         return notes
     evidence, chance = result.evidence, 1.0 / len(result.operators)

@@ -39,6 +39,8 @@ class Command:
 
     poses: Literal["fixed", "local"] = "fixed"
     """Hold the poses, or refine them locally. Errors of the poses can look like asymmetry."""
+    force_group: Switch = False
+    """Go on, with a warning, where the reference does not have the symmetry that is said."""
     overwrite: Switch = False
     """With --out: replace the results of an earlier run in the folder."""
     quiet: Annotated[Switch, tyro.conf.arg(aliases=["-q"])] = False
@@ -75,6 +77,7 @@ class Command:
                     callbacks=(bars,),
                     subgroups="all",
                     devices=self.workers.devices,
+                    force_group=self.force_group,
                     **arguments,
                 )
             finally:

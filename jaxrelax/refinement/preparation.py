@@ -33,7 +33,8 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
 )
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
-from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
+from jaxrelax.refinement.reference import matched_power, matched_scale, on_box
+from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.workers import available_workers
 
@@ -66,6 +67,7 @@ class Setup:
         identity: settings and hashes of the inputs, see :func:`save_checkpoint`.
         relaxation: the problem of the relaxation that follows this symmetric stage, for the
             particles with the poses that it finds; None if nothing follows.
+        notes: what to warn of in the end.
     """
 
     problem: Problem
@@ -73,6 +75,7 @@ class Setup:
     until: Criterion
     identity: dict[str, Any]
     relaxation: Callable[[Particles], Problem] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -91,6 +94,7 @@ def prepare(
     seed: int = 0,
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
+    force_group: bool = False,
 ) -> Setup:
     """Check the inputs and build the state before the first iteration.
 
@@ -176,7 +180,9 @@ def prepare(
         problem = make(
             particles, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask
         )
-    require_axes(problem, values, name)
+    notes = require_group(
+        values, problem.group, name, relaxed=relax is not None, force=force_group
+    )
     values = rebox_map(values, box)
     match = matched_scale if mode.needs_poses else matched_power
     values = match(problem, values, problem.rung(problem.shell(ini_high)), name)
@@ -197,7 +203,7 @@ def prepare(
         "reference": reference_hash,
         "register_mask": None if register_mask is None else array_hash(register_mask),
     }
-    return Setup(problem, state, until, identity, relaxation)
+    return Setup(problem, state, until, identity, relaxation, tuple(notes))
 
 
 def _require_start(relax: Relax, mode: Mode) -> None:

@@ -1,4 +1,4 @@
-"""Checks and preparation of the reference: box, scale, symmetry axes."""
+"""Preparation of the reference: box and scale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from jaxrelax.imaging import (
 )
 from jaxrelax.inference import log_likelihood
 from jaxrelax.io import InputError, read_map
-from jaxrelax.reconstruction import misaligned_axes
 from jaxrelax.refinement.background import background_spectrum
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.score_maps import slice_power
@@ -63,26 +62,6 @@ def load_on_box(path: str | Path, box: int, pixel: float) -> Float32[np.ndarray,
     """Read a map and bring it on the images' box."""
     map_, map_pixel = read_map(path)
     return on_box(map_, map_pixel, box, pixel, str(path))
-
-
-def require_axes(problem: Problem, reference: Float32[np.ndarray, "n n n"], name: str) -> None:
-    """Refuse to relax a map whose symmetry axes are not where the group has them.
-
-    Raises:
-        InputError: with the rotation and shift that would align the map.
-    """
-    if problem.group.order == 1:
-        return
-    off = misaligned_axes(reference, problem.group)
-    if off is None:
-        return
-    raise InputError(
-        f"{name}: the axes of {problem.group.name} are off by {off.angle_deg:.1f}° and "
-        f"{off.shift_px:.1f} px (correlation with its symmetrised self {off.correlation:.3f}, "
-        f"{off.aligned_correlation:.3f} after alignment); align map and poses to the symmetry "
-        f"first (relion_align_symmetry --sym {problem.group.name}, or `jaxrelax align`), refine "
-        "once in that frame, and relax then"
-    )
 
 
 def matched_scale(

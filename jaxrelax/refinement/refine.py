@@ -61,7 +61,7 @@ def relaxed(setup: Setup, state: State) -> Setup:
     )
     problem = setup.relaxation(particles)
     start = state if begun else loop.init_relaxation(problem, state)
-    return Setup(problem, start, setup.until, setup.identity)
+    return Setup(problem, start, setup.until, setup.identity, notes=setup.notes)
 
 
 def _in_relaxation(state: State) -> bool:
@@ -105,6 +105,7 @@ def refine(
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
     subgroups: Literal["auto", "all", "none"] = "auto",
+    force_group: bool = False,
 ) -> Result:
     """Refine particles against a reference, with or without symmetry relaxation.
 
@@ -141,6 +142,8 @@ def refine(
         subgroups: with relaxation, which symmetries between ``Relax.to`` and ``Relax.group`` the
             images are asked about: none but the group itself, all, or (``"auto"``) all if the
             group is rejected and has no more than 24 operators.
+        force_group: go on with a warning where the reference does not have the symmetry that is
+            said, or has it on other axes.
 
     Returns:
         Maps, registers, poses and diagnostics, both half-sets in one register frame.
@@ -157,6 +160,7 @@ def refine(
             until=until, ini_high=ini_high,
             max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
             normalise=normalise, seed=seed, cache_gib=cache_gib, devices=devices,
+            force_group=force_group,
         )  # fmt: skip
         if resume:
             if out is None:
@@ -194,6 +198,8 @@ def refine(
             for callback in callbacks:
                 callback.on_finish(reason)
             settings = {"until": repr(setup.until), "devices": str(setup.problem.workers)}
+            if setup.notes:
+                settings["notes"] = list(setup.notes)
             result = finish(
                 setup.problem, state, reason=reason, seconds=0.0,
                 settings=setup.identity | settings, on_batch=on_batch, subgroups=subgroups,
