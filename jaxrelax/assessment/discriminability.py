@@ -28,6 +28,7 @@ def predict_registers(
     normalise: Literal["auto", "yes", "no"] = "auto",
     contrast: Literal["auto", "white", "black"] = "auto",
     seed: int = 0,
+    force_group: bool = False,
 ) -> Discriminability:
     """How often the register of every particle would be found if this were the true map.
 
@@ -44,7 +45,7 @@ def predict_registers(
             takes them for exact.
         noise: noise model; ``RadialNoise()`` by default.
         max_resolution: limit in Å of the frequencies used.
-        particle_diameter, normalise, contrast, seed: as for `jaxrelax.refine`.
+        particle_diameter, normalise, contrast, seed, force_group: as for `jaxrelax.refine`.
 
     Raises:
         InputError: what `jaxrelax.refine` would refuse, or a noise spectrum that is not finite.
@@ -58,7 +59,7 @@ def predict_registers(
     setup = prepare(
         particles, asymmetric_map, mode=mode, relax=relax, noise=noise, ini_high=max_resolution,
         particle_diameter=particle_diameter, normalise=normalise, contrast=contrast,
-        skip_bad_images=None, seed=seed, keep_copies=True,
+        skip_bad_images=None, seed=seed, keep_copies=True, force_group=force_group,
     )  # fmt: skip
     problem, state = setup.problem, setup.state
     if not np.isfinite(state.noise_power).all():

@@ -18,6 +18,7 @@ from jaxrelax.io import InputError, Particles, require_writable, write_cs, write
 from jaxrelax.reconstruction import symmetrise
 from jaxrelax.refinement import Map
 from jaxrelax.refinement.discriminability import Discriminability
+from jaxrelax.refinement.reference_group import require_group
 
 BALL_OPTIONS = ("partner_kda", "partner_at", "mass_kda")
 
@@ -57,6 +58,8 @@ class Command:
     clearly black."""
     seed: int = default_of(predict_registers, "seed")
     """Seed of the samples of images for noise and grey scale."""
+    force_group: Switch = False
+    """Go on, with a warning, where the map does not have the symmetry that is said."""
     out: Path | None = None
     """Write the particles (.star, or .cs if they came from one) with the columns
     jrxDiscriminability (nats) and jrxExpectedAccuracy."""
@@ -90,6 +93,7 @@ class Command:
                 normalise=self.normalise,
                 contrast=self.contrast,
                 seed=self.seed,
+                force_group=self.force_group,
             )
             console.say(found.summary())
             if self.out is not None:
@@ -105,6 +109,8 @@ class Command:
         group = checked(parse_group, group=self.relax)
         reference = self.maps.read(self.reference)
         values, pixel = reference.values, reference.pixel_size_angstrom
+        # Symmetrised below it has whatever group is said.
+        require_group(values, group, str(self.reference), force=self.force_group)
         ball = partner_ball(
             values, pixel, group, self.partner_kda,
             centre_angstrom=self.partner_at, reference_mass_kda=self.mass_kda,

@@ -59,6 +59,8 @@ class Command:
     registers only."""
     symmetry: str = default_of(refine, "symmetry")
     """Without --relax: symmetry of the map."""
+    force_group: Switch = False
+    """Go on, with a warning, where the reference does not have the symmetry that is said."""
     noise: Literal["from-images", "white", "smooth"] = noise_default()
     """Starting noise: from the background of the images, or white of unit variance. smooth starts
     from the background too and learns a smooth spectrum, for optics groups of few images."""
@@ -114,6 +116,7 @@ class Command:
                     subgroups=self.subgroups,
                     devices=self.workers.devices,
                     skip_bad_images=self.table.skip_bad_images,
+                    force_group=self.force_group,
                     **arguments,
                 )
             finally:

@@ -42,6 +42,8 @@ class Command:
     poses: Literal["local", "fixed"] = "local"
     """Refine the poses locally, or hold them and take them for exact: errors of poses that are held
     look like asymmetry."""
+    force_group: Switch = False
+    """Go on, with a warning, where the reference does not have the symmetry that is said."""
     overwrite: Switch = False
     """With --out: replace the results of an earlier run in the folder."""
     quiet: Annotated[Switch, tyro.conf.arg(aliases=["-q"])] = False
@@ -80,6 +82,7 @@ class Command:
                     subgroups="all",
                     devices=self.workers.devices,
                     skip_bad_images=self.table.skip_bad_images,
+                    force_group=self.force_group,
                     **arguments,
                 )
             finally:

@@ -34,7 +34,7 @@ from .rotations import (
     rotation_angle,
     rotvec_to_matrix,
 )
-from .subgroups import conjugate_subgroups, subgroup, subgroup_indices, subgroups
+from .subgroups import conjugate_subgroups, operator_classes, subgroup, subgroup_indices, subgroups
 
 __all__ = [
     "Aberrations",
@@ -61,6 +61,7 @@ __all__ = [
     "matrix_to_euler",
     "matrix_to_rotvec",
     "nearest_operator",
+    "operator_classes",
     "parse_group",
     "point_group",
     "pose_error_mod_group",

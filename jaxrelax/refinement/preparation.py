@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int8
 
 from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.io import (
+    ImageReader,
     InputError,
     Particles,
+    Units,
     find_units,
     read_map,
     read_particles,
@@ -43,8 +45,8 @@ from jaxrelax.refinement.reference import (
     matched_power,
     matched_scale,
     on_box,
-    require_axes,
 )
+from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.splits import folds, half_sets
 from jaxrelax.refinement.state import State
@@ -108,6 +110,7 @@ def prepare(
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
     keep_copies: bool = False,
+    force_group: bool = False,
 ) -> Setup:
     """Check the inputs and build the state before the first iteration.
 
@@ -127,7 +130,7 @@ def prepare(
             f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
         )
     noise = RadialNoise() if noise is None else noise
-    check_particles(particles, mode, seed)
+    units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     if relax is not None and not mode.needs_poses:
         _require_start(relax, mode)
     if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
@@ -147,8 +150,6 @@ def prepare(
     if contrast not in ("auto", "white", "black"):
         raise InputError(f'contrast is "auto", "white" or "black", not {contrast!r}')
     groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
-    units = find_units(particles)
-    half_set = half_sets(particles, units, seed, tested=relax is not None)
     if relax is not None and not keep_copies:
         rows = one_row_each(
             particles, units, *groups, poses_count=mode.needs_poses,
@@ -166,20 +167,21 @@ def prepare(
     # As it was given: what becomes of it below depends on the rounding of a machine.
     reference_hash = array_hash(values)
     values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
+    require_group(values, groups[0], name, relaxed=relax is not None, force=force_group)
     pixel = optics.pixel_size_angstrom
     diameter = _diameter(particle_diameter, values, pixel)
+    # The map's box is that of the particle: what images have around it, it need not hold.
+    box = particle_box(optics.box, pixel, diameter)
+    register_mask = _register_mask(relax, optics.box, pixel, diameter)
+    if relax is not None and register_mask is not None:
+        register_mask = completed_mask(rebox_map(register_mask, box), relax, *groups)
     workers = available_workers(devices)
     if contrast == "black":
         particles = inverted(particles, np.ones(len(particles), bool))
     rows, normalised = usable_images(particles, diameter, normalise, skip_bad_images, workers)
     if len(rows) < len(particles):
         particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
-    # The map's box is that of the particle: what images have around it, it need not hold.
-    box = particle_box(optics.box, pixel, diameter)
     n_folds = max(relax.cross_fit, 2) if relax is not None else 5
-    register_mask = _register_mask(relax, optics.box, pixel, diameter)
-    if relax is not None and register_mask is not None:
-        register_mask = completed_mask(rebox_map(register_mask, box), relax, *groups)
     make = partial(
         Problem,
         noise=noise,
@@ -204,7 +206,6 @@ def prepare(
     else:
         make = partial(make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask)
     problem = make(particles)
-    require_axes(problem, values, name)
     values = rebox_map(values, box)
     shell = problem.rung(problem.shell(ini_high))
     if contrast == "auto":
@@ -234,18 +235,31 @@ def prepare(
     return Setup(problem, state, until, identity, relaxation)
 
 
-def check_particles(particles: Particles, mode: Mode, seed: int = 0) -> None:
+def check_particles(
+    particles: Particles, mode: Mode, seed: int = 0, *, tested: bool = False
+) -> tuple[Units, Int8[np.ndarray, " particles"]]:
     """Refuse what cannot be refined whatever the reference: poses, half-sets, headers of stacks.
 
     `prepare` calls it first, and ``jaxrelax inspect``.
+
+    Args:
+        particles: the table.
+        mode: of the refinement.
+        seed: of half-sets that are drawn.
+        tested: whether there are registers to infer, and a symmetry to test.
+
+    Returns:
+        What of the table shares noise, and the half-sets.
 
     Raises:
         InputError: names the table, and the row where there is one.
     """
     require_poses(particles, mode)
-    _half_sets(particles, seed)
+    units = find_units(particles)
+    half_set = half_sets(particles, units, seed, tested=tested)
     with ImageReader(particles) as reader:
         reader.validate()
+    return units, half_set
 
 
 def _require_start(relax: Relax, mode: Mode) -> None:

@@ -1,4 +1,4 @@
-"""Checks and preparation of the reference: box, scale, symmetry axes."""
+"""Preparation of the reference: box and scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from jaxtyping import Float32
 from jaxrelax.imaging import resample_map
 from jaxrelax.io import InputError, read_mask
 from jaxrelax.io.mrc_header import read_header
-from jaxrelax.reconstruction import misaligned_axes
 from jaxrelax.refinement.background import background_spectrum
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.projection_match import low_passed, matches
@@ -86,26 +85,6 @@ def load_mask(
             "reference, or a larger --particle-diameter."
         )
     return mask
-
-
-def require_axes(problem: Problem, reference: Float32[np.ndarray, "n n n"], name: str) -> None:
-    """Refuse to relax a map whose symmetry axes are not where the group has them.
-
-    Raises:
-        InputError: with the rotation and shift that would align the map.
-    """
-    if problem.group.order == 1:
-        return
-    off = misaligned_axes(reference, problem.group)
-    if off is None:
-        return
-    raise InputError(
-        f"{name}: the axes of {problem.group.name} are off by {off.angle_deg:.1f}° and "
-        f"{off.shift_px:.1f} px (correlation with its symmetrised self {off.correlation:.3f}, "
-        f"{off.aligned_correlation:.3f} after alignment); align map and poses to the symmetry "
-        f"first (relion_align_symmetry --sym {problem.group.name}, or `jaxrelax align`), refine "
-        "once in that frame, and relax then"
-    )
 
 
 def matched_scale(

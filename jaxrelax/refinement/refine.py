@@ -109,6 +109,7 @@ def refine(
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
     subgroups: Literal["auto", "all", "none"] = "auto",
+    force_group: bool = False,
 ) -> Result:
     """Refine particles against a reference, with or without symmetry relaxation.
 
@@ -150,6 +151,8 @@ def refine(
         subgroups: with relaxation, which symmetries between ``Relax.to`` and ``Relax.group`` the
             images are asked about: none but the group itself, all, or (``"auto"``) all if the
             group is rejected and has no more than 24 operators.
+        force_group: go on with a warning where the reference does not have the symmetry that is
+            said, or has it on other axes.
 
     Returns:
         Maps, registers, poses and diagnostics, both half-sets in one register frame.
@@ -166,7 +169,7 @@ def refine(
             until=until, ini_high=ini_high,
             max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
             normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
-            cache_gib=cache_gib, devices=devices,
+            cache_gib=cache_gib, devices=devices, force_group=force_group,
         )  # fmt: skip
         if resume:
             if out is None:
