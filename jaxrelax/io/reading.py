@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,6 +15,8 @@ from jaxrelax.io.errors import InputError, UnsupportedError
 from jaxrelax.io.mrc_header import read_header
 from jaxrelax.io.particles import Particles, Refusal
 from jaxrelax.io.relion import load_star
+
+logger = logging.getLogger("jaxrelax")
 
 
 def read_particles(
