@@ -9,7 +9,10 @@ where it was stopped. A summary of everything in the file is printed at the end.
 Variants: ``plain``; ``pose`` (consensus poses with small errors, refined locally); ``noise-high``
 and ``noise-low`` (the noise is taken to have 1.3 times the amplitude that it has, or 1/1.3 of it);
 ``axis`` (poses and origins as a consensus would have them whose axis lies half a pixel off the box
-centre, refined locally).
+centre, refined locally); ``copies`` (every image in two rows, one in each half-set);
+``expanded`` (a symmetry-expanded table, half-sets drawn row by row); ``tubes`` (half of the images,
+each twice, once displaced, as overlapping segments of tubes). The last three have poses as ``pose``
+has them.
 """
 
 from __future__ import annotations
@@ -30,18 +33,20 @@ import scipy.stats
 
 from jaxrelax.geometry import point_group
 from jaxrelax.imaging import RadialNoise
-from jaxrelax.io import read_particles
+from jaxrelax.io import ImageReader, Particles, read_particles, write_stack, write_star
 from jaxrelax.refinement import Local, Registers, Relax, refine
 from jaxrelax.simulate import Simulation, simulate
 
 GROUPS = ("C2", "C3", "C4", "D2", "D7", "T", "O", "I")
-VARIANTS = ("plain", "pose", "noise-high", "noise-low", "axis")
+VARIANTS = (*("plain", "pose", "noise-high", "noise-low", "axis", "copies", "expanded", "tubes"),)
 COLUMNS = (
     *("variant", "group", "seed", "n_images", "box", "p_value", "log10_p", "z_score", "nats"),
     *("mean_max_posterior", "excess_posterior", "tested", "n_iterations", "reason", "seconds"),
 )
 SIGNIFICANCE = 0.01
 AXIS_OFF_PX = 0.5
+WITH_WRONG_POSES = ("pose", "axis", "copies", "expanded", "tubes")
+TUBES, SEGMENT_STEP_PX = 20, 3
 # Of all subunits and partners together; small rings are wide for their mass and must fit the box.
 MASS_KDA, RING_MASS_KDA, LARGEST_RING = 240.0, 120.0, 4
 
@@ -67,7 +72,7 @@ def simulation(group: str, variant: str, seed: int, n_images: int, box: int) -> 
     """A symmetric phantom: every site carries its partner."""
     order = point_group(group).order
     each = (RING_MASS_KDA if order <= LARGEST_RING else MASS_KDA) / order
-    moved = variant in ("pose", "axis")
+    moved = variant in WITH_WRONG_POSES
     return Simulation(
         n_images=n_images,
         box=box,
@@ -94,6 +99,49 @@ def off_centre(particles, rng: np.random.Generator, pixel: float):
     return particles.with_updates(origins_angstrom=moved)
 
 
+def in_both_half_sets(particles: Particles) -> Particles:
+    """Every row twice, once in each half-set."""
+    n = len(particles)
+    twice = particles.select(np.tile(np.arange(n), 2))
+    return twice.with_updates(half_set=np.repeat([1, 2], n))
+
+
+def expanded(particles: Particles, group: str, rng: np.random.Generator) -> Particles:
+    """A row for every mate of every pose, in any order, with a half-set of its own."""
+    operators = point_group(group).operators
+    n, order = len(particles), len(operators)
+    rows = np.repeat(np.arange(n), order)
+    mates = particles.rotations[rows] @ np.tile(operators.transpose(0, 2, 1), (n, 1, 1))
+    table = particles.select(rows).with_updates(
+        rotations=mates, half_set=rng.integers(1, 3, size=n * order)
+    )
+    return table.select(rng.permutation(n * order))
+
+
+def segments(particles: Particles, folder: Path) -> Particles:
+    """Every image twice, once displaced, with whatever noise it has; as segments of tubes."""
+    n = len(particles)
+    pixel = particles.optics[0].pixel_size_angstrom
+    with ImageReader(particles) as reader:
+        images = reader.read(np.arange(n))
+    displaced = np.roll(images, SEGMENT_STEP_PX, axis=2)
+    write_stack(
+        folder / "segments.mrcs", np.concatenate([images, displaced]), pixel_size_angstrom=pixel
+    )
+    origins = particles.origins_angstrom
+    table = particles.select(np.tile(np.arange(n), 2)).with_updates(
+        origins_angstrom=np.concatenate([origins, origins - [SEGMENT_STEP_PX * pixel, 0.0]]),
+        half_set=np.zeros(2 * n),
+        extra_columns={
+            "rlnImageName": np.array([f"{i + 1:06d}@segments.mrcs" for i in range(2 * n)]),
+            "rlnHelicalTubeID": np.tile(np.arange(n) % TUBES + 1, 2),
+            "rlnMicrographName": np.full(2 * n, "micrograph.mrc"),
+        },
+    )
+    write_star(table, folder / "segments.star")
+    return read_particles(folder / "segments.star")
+
+
 def one_run(group: str, variant: str, seed: int, n_images: int, box: int) -> dict:
     """Simulate, relax, test; a row of the table."""
     began = time.perf_counter()
@@ -104,10 +152,16 @@ def one_run(group: str, variant: str, seed: int, n_images: int, box: int) -> dic
         if variant == "axis":
             rng = np.random.default_rng((seed, 1))
             particles = off_centre(particles, rng, config.pixel_size_angstrom)
+        elif variant == "copies":
+            particles = in_both_half_sets(particles)
+        elif variant == "expanded":
+            particles = expanded(particles, group, np.random.default_rng((seed, 2)))
+        elif variant == "tubes":
+            particles = segments(particles.select(np.arange(n_images // 2)), Path(folder))
         result = refine(
             particles,
             data.reference,
-            mode=Local() if variant in ("pose", "axis") else Registers(),
+            mode=Local() if variant in WITH_WRONG_POSES else Registers(),
             relax=Relax(group),
             noise=NOISE.get(variant),
             ini_high=25.0,

@@ -31,6 +31,7 @@ from jaxrelax.assessment import oracle_registers, register_accuracy
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
 from jaxrelax.io import Particles
 from jaxrelax.refinement import Relax, refine
+from jaxrelax.refinement.result import p_text
 from jaxrelax.simulate import Simulation, noise_amplitude
 from jaxrelax.simulate.truth import group_colour
 
@@ -177,7 +178,7 @@ def run(rows: Rows, point: NoisyPoint, seed: int) -> None:
             print(
                 f"{describe(point):40s} seed {seed}  {name:13s} accuracy {found['accuracy']:.3f} "
                 f"of {found['oracle_accuracy']:.3f}  posterior {found['mean_max_posterior']:.3f}  "
-                f"ECE {found['ece']:.3f}  p {found['p_value']:.2g}  "
+                f"ECE {found['ece']:.3f}  p {p_text(np.log10(max(found['p_value'], 1e-300)))}  "
                 f"spectrum off by {100 * found['log_error']:.0f} %  {found['seconds']:.0f} s",
                 flush=True,
             )
@@ -229,7 +230,7 @@ def page(table: pd.DataFrame) -> str:
             if mine.empty:
                 continue
             mean = mine[list(COLUMNS)].mean()
-            p = " ".join(f"{value:.1g}" for value in mine["p_value"])
+            p = " ".join(p_text(np.log10(max(value, 1e-300))) for value in mine["p_value"])
             lines.append(
                 f"| {describe(point)} | {name} | {mean['oracle_accuracy']:.3f} | "
                 f"{mean['accuracy']:.3f} | {mean['mean_max_posterior']:.3f} | {mean['ece']:.3f} | "

@@ -31,6 +31,7 @@ from jaxrelax.assessment import oracle_registers, register_accuracy
 from jaxrelax.assessment.figures import MUTED, legend, new_figure, style
 from jaxrelax.imaging import batch_ctf, extract_slices, pixel_weights
 from jaxrelax.refinement import Map, Registers, Relax, prepare
+from jaxrelax.refinement.result import p_text
 from jaxrelax.refinement.scoring import register_volume
 
 LEVEL = 0.01
@@ -166,9 +167,10 @@ def add_run(rows: Rows, point: Point, seed: int, method: str) -> bool:
                 data.truth, data.maps[0], pixel_size_angstrom=pixel, group=point.group
             ).accuracy
     rows.append(key | found)
+    p = p_text(np.log10(max(found["p_value"], 1e-300)))
     print(
         f"{point.group} {point.mass_percent:g} % SNR {point.snr:g} {point.images:5d} images "
-        f"{point.occupancy} seed {seed} {method:6s} p {found['p_value']:.2g}  "
+        f"{point.occupancy} seed {seed} {method:6s} p {p}  "
         f"mean max posterior {posterior:.3f}  {found['seconds']:.1f} s",
         flush=True,
     )

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sweeps import BODY_KDA, BOX, COLOURS, LABELS, METHODS, PIXEL_ANGSTROM
 
 from jaxrelax.assessment.figures import FAINT, INK, MUTED, SERIES, legend, new_figure, style
+from jaxrelax.refinement.result import p_text
 
 MARKERS = "os^Dv<>phX"
 SMALLEST_BIN = 20  # particles; smaller ones say nothing
@@ -178,6 +179,10 @@ def _table_row(key: dict, row: pd.Series) -> str:
         value = row.get((column, method), np.nan)
         return "" if pd.isna(value) else format(value, form)
 
+    def p_value(method: str) -> str:
+        value = row.get(("p_value", method), np.nan)
+        return "" if pd.isna(value) else p_text(np.log10(max(value, 1e-300)))
+
     ceiling = number("accuracy", "oracle_consensus")
     exact = number("accuracy", "oracle")
     cells = [
@@ -187,11 +192,11 @@ def _table_row(key: dict, row: pd.Series) -> str:
         f"**{number('accuracy', 'ours')}**",
         number("accuracy", "field"),
         *(number(name, "ours") for name in ("mean_max_posterior", "ece", "brier")),
-        number("p_value", "ours", ".2g"),
+        p_value("ours"),
         f"{number('iterations', 'ours', '.0f')} ({number('iterations_to_95', 'ours', '.0f')})",
         number("seconds", "ours", ".0f"),
         *(number(name, "field") for name in ("mean_max_posterior", "ece")),
-        number("p_value", "field", ".2g"),
+        p_value("field"),
         number("seconds", "field", ".0f"),
     ]
     return "| " + " | ".join(cells) + " |"

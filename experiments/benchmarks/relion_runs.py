@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from jaxrelax.io import ImageReader, Particles, read_particles
 
 SHIFT_STEP_PX, SHIFT_RANGE_PX = 2, 5  # 21 shifts
 PROCESSES = 3  # of an auto-refinement: one leads, and one works on each half-set
+ITERATION = re.compile(r"run_it(\d+)")
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,15 @@ def predict_registers(
     max_resolution: float = 12.0,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
+    contrast: Literal["auto", "white", "black"] = "auto",
     seed: int = 0,
+    force_group: bool = False,
 ) -> Discriminability:
     """How often the register of every particle would be found if this were the true map.
 
-    Needs CTFs and poses; of the images only a sample is read, for the noise spectrum and the grey
-    scale. The registers of the poses do not matter. It is an upper limit: in a refinement the map
-    has to be found from the same data.
+    Needs CTFs and poses; the images are read once, for the noise spectrum and the grey scale. The
+    registers of the poses do not matter. It is an upper limit: in a refinement the map has to be
+    found from the same data.
 
     Args:
         particles: table of particles (or its path) with consensus poses and CTFs.
@@ -43,7 +45,7 @@ def predict_registers(
             takes them for exact.
         noise: noise model; ``RadialNoise()`` by default.
         max_resolution: limit in Å of the frequencies used.
-        particle_diameter, normalise, seed: as for `jaxrelax.refine`.
+        particle_diameter, normalise, contrast, seed, force_group: as for `jaxrelax.refine`.
 
     Raises:
         InputError: what `jaxrelax.refine` would refuse, or a noise spectrum that is not finite.
@@ -56,7 +58,8 @@ def predict_registers(
     )
     setup = prepare(
         particles, asymmetric_map, mode=mode, relax=relax, noise=noise, ini_high=max_resolution,
-        particle_diameter=particle_diameter, normalise=normalise, seed=seed,
+        particle_diameter=particle_diameter, normalise=normalise, contrast=contrast,
+        skip_bad_images=None, seed=seed, keep_copies=True, force_group=force_group,
     )  # fmt: skip
     problem, state = setup.problem, setup.state
     if not np.isfinite(state.noise_power).all():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxrelax.assessment.contradictions import (
+    LARGE_GAP,
+    contradictions,
+    crowded_register,
+    crowded_text,
+    doubt,
+)
+from jaxrelax.assessment.words import percent, relaxation_setting
 from jaxrelax.reconstruction import resolution_shell
 from jaxrelax.refinement.result import Result
 
 THRESHOLD = 0.143
 TIGHT_MASK = 0.2  # correlation of phase-randomised maps at the resolution that is reported
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-LARGE_GAP = 0.1  # between probabilities that should agree
 NO_REGISTERS = 0.005  # above chance: a posterior that says nothing
 
 
@@ -26,15 +31,10 @@ class KeyFigure(NamedTuple):
 
 
 def relaxation_name(result: Result) -> str:
-    """``C4 → C1``, or the number of registers where the settings do not tell.
-
-    The settings hold the relaxation as fields or as the text ``Relax(group='C4', …)``.
-    """
-    relax = result.settings.get("relax")
-    if isinstance(relax, str):
-        relax = dict(re.findall(r"(group|to)='([^']*)'", relax))
-    if isinstance(relax, dict) and "group" in relax:
-        return f"{relax['group']} → {relax.get('to', 'C1')}"
+    """``C4 → C1``, or the number of registers where the settings do not tell."""
+    group = relaxation_setting(result, "group")
+    if group is not None:
+        return f"{group} → {relaxation_setting(result, 'to') or 'C1'}"
     return f"{len(result.operators)} registers" if len(result.operators) > 1 else "none"
 
 
@@ -51,11 +51,23 @@ def consequence(result: Result) -> str:
         return f"Refined to {result.resolution_angstrom:.2f} Å without symmetry relaxation."
     if not result.evidence.found:
         return "Use the symmetrised map; the registers mean nothing."
-    return (
+    share = percent(result.evidence.expected_accuracy)
+    chance = percent(1.0 / len(result.operators))
+    if contradictions(result):
+        return (
+            f"The posterior takes the most probable register for right in {share} of the particles "
+            f"(chance: {chance}). {doubt(result)}"
+        )
+    text = (
         "The most probable register is expected to be right for "
-        f"{percent(result.evidence.expected_accuracy)} of the particles "
-        f"(chance: {percent(1.0 / len(result.operators))})."
+        f"{share} of the particles (chance: {chance})"
     )
+    if (crowd := crowded_register(result)) is not None:
+        text += (
+            ", if the input poses told registers apart already: one register holds "
+            f"{percent(crowd)} of them (see the warnings)"
+        )
+    return text + "."
 
 
 def key_figures(result: Result) -> list[KeyFigure]:
@@ -70,12 +82,13 @@ def key_figures(result: Result) -> list[KeyFigure]:
             KeyFigure(
                 "Expected register accuracy",
                 percent(evidence.expected_accuracy),
-                f"chance {percent(1 / registers)}, {registers} registers",
+                f"chance {percent(1 / registers)}, {registers} registers"
+                + ("; contradicted, see below" if contradictions(result) else ""),
             ),
             KeyFigure(
                 "Asymmetry",
                 "found" if evidence.found else "not found",
-                f"p = {evidence.p_text()}; {evidence.nats_per_particle:.3g} nats per particle",
+                f"{evidence.p_statement()}; {evidence.nats_per_particle:.3g} nats per particle",
             ),
             KeyFigure(
                 "Half-set agreement",
@@ -114,6 +127,9 @@ def warnings(result: Result) -> list[str]:
     notes = _map_warnings(result)
     if result.evidence is None:
         return notes
+    notes += [one.text for one in contradictions(result)]
+    if (crowd := crowded_register(result)) is not None:
+        notes.append(crowded_text(result, crowd))
     evidence, chance = result.evidence, 1.0 / len(result.operators)
     largest = float(result.registers.max(axis=1).mean())
     if not evidence.found and largest > chance + LARGE_GAP:
@@ -167,13 +183,6 @@ def _map_warnings(result: Result) -> list[str]:
                 "wider, softer one."
             )
     return notes
-
-
-def percent(fraction: float) -> str:
-    """``78 %``; one decimal close to 0 and 1, where it matters, and never a false 100 %."""
-    if 0.9995 <= fraction < 1.0:
-        return "> 99.9 %"
-    return f"{100 * fraction:.1f} %" if not 0.05 < fraction < 0.95 else f"{100 * fraction:.0f} %"
 
 
 def duration(seconds: float) -> str:

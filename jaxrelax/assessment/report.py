@@ -99,7 +99,7 @@ def report_html(result: Result) -> str:
         headline=headline(result),
         reason=result.reason,
         figures=key_figures(result),
-        warnings=warnings(result),
+        warnings=[*result.notes, *warnings(result)],
         slices=as_data_uri(slices_figure(result), "png"),
         fsc=as_data_uri(fsc_figure(result)),
         registers=as_data_uri(register_figure(result)) if relaxed else None,
@@ -140,7 +140,7 @@ def _subgroups(result: Result) -> list[tuple[str, list[str]]]:
                 row.p_text(),
                 f"{row.z_score:.1f}",
                 f"{row.nats:.3g}",
-                "rejected" if row.rejected else "not contradicted",
+                row.verdict(),
             ],
         )
         for row in rows

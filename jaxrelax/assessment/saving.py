@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxrelax.assessment.chimerax import chimerax_script
+from jaxrelax.assessment.findings import warnings
 from jaxrelax.assessment.report import report_html
 from jaxrelax.assessment.versions import versions
 from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
@@ -125,6 +126,7 @@ def subgroup_table(evidence: AsymmetryEvidence) -> list[dict[str, Any]]:
             "symmetry": row.name,
             "order": row.order,
             "rejected": row.rejected,
+            "implied_by": row.implied_by,
             "p_value": row.p_value,
             "log10_p": row.log10_p,
             "z_score": row.z_score,
@@ -150,6 +152,7 @@ def symmetry_summary(result: Result) -> dict[str, Any]:
         "subgroups": subgroup_table(evidence),
         "n_particles": len(result.particles),
         "input": str(result.particles.source),
+        "warnings": [*result.notes, *warnings(result)],
         "settings": result.settings,
         "versions": versions(),
     }
@@ -211,6 +214,7 @@ def summary(result: Result) -> dict[str, Any]:
         "input": str(particles.source),
         "settings": result.settings,
         "versions": versions(),
+        "warnings": [*result.notes, *warnings(result)],
         "noise": [
             {
                 "optics_group": group.name,

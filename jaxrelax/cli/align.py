@@ -1,4 +1,5 @@
 """``jaxrelax align``."""
+# ruff: noqa: RUF009  (groups of options are immutable)
 
 from __future__ import annotations
 
@@ -8,20 +9,30 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from jaxrelax.cli.console import RunConsole
+from jaxrelax.cli.console import LOGGER, RunConsole
+from jaxrelax.cli.option_groups import MapOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import PointGroup, parse_group
+from jaxrelax.imaging import resample_map
 from jaxrelax.io import (
     InputError,
     Particles,
-    read_map,
     read_particles,
+    read_reference,
+    require_writable,
     write_cs,
     write_map,
     write_star,
 )
 from jaxrelax.io.reading import load_particles
-from jaxrelax.reconstruction import AxisAlignment, align_axes, moved
+from jaxrelax.reconstruction import (
+    AxisAlignment,
+    GroupFits,
+    align_axes,
+    fits_beside,
+    moved,
+    symmetry_correlation,
+)
 
 FINEST_BOX = 96
 # Mean correlation of an aligned map with its rotated copies below which it is called asymmetric.
@@ -34,7 +45,7 @@ class Command:
     """Put the symmetry axes of a map where the group has them, and move the poses with them."""
 
     map: tyro.conf.Positional[Path]
-    """The map (.mrc), with axes up to some twenty degrees off."""
+    """The map (.mrc), with its axes in any orientation, and some pixels off the centre."""
     symmetry: str
     """Its symmetry (C4, D3, T, O, I, or a text file of operators)."""
     out: Path
@@ -46,8 +57,13 @@ class Command:
     came from one)."""
     passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
     """Passthrough files of a .cs file; by default those of the same job in the same folder."""
+    image_root: Path | None = default_of(read_particles, "image_root")
+    """With --particles: folder that image names are relative to."""
+    force_group: Switch = False
+    """Go on, with a warning, where the map does not have the symmetry that is said."""
     overwrite: Switch = False
     """Replace files of these names."""
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
 
     def run(self) -> AxisAlignment:
         """Write the aligned map, and the particles if there are any.
@@ -61,15 +77,22 @@ class Command:
         if group.order == 1:
             raise InputError("--symmetry C1 has no axes to align. Name the symmetry of the map.")
         with RunConsole() as console:
-            map_, pixel = read_map(self.map)
+            map_, pixel = read_reference(self.map, self.maps.map_pixel_size_angstrom)
             particles = None
             if self.particles is not None:
                 particles = load_particles(
-                    self.particles, passthrough=self.passthrough, require_ctf=False
+                    self.particles,
+                    self.image_root,
+                    passthrough=self.passthrough,
+                    require_ctf=False,
                 )
             found = align_axes(map_, group, FINEST_BOX)
-            self._require_symmetric(found, group)
-            write_map(self.out, moved(map_, found.rotation, found.centre_px), pixel)
+            aligned = moved(map_, found.rotation, found.centre_px)
+            if (doubt := self._doubt(map_, aligned, found, group)) is not None:
+                if not self.force_group:
+                    raise InputError(f"{doubt} (--force-group writes it all the same.)")
+                LOGGER.warning("%s", doubt)
+            write_map(self.out, aligned, pixel)
             console.say(
                 f"{self.map}: axes of {group.name} were off by {found.angle_deg:.2f}° and "
                 f"{found.shift_px:.2f} px ({found.shift_px * pixel:.2f} Å)\n"
@@ -87,7 +110,7 @@ class Command:
     def _check(self) -> None:
         """Refuse options and names before anything is read."""
         if self.particles is None:
-            refuse_idle(self, ["out_particles"], "can act only with --particles")
+            refuse_idle(self, ["out_particles", "image_root"], "can act only with --particles")
         elif self.out_particles is None:
             raise InputError(
                 "--particles: say with --out-particles where the aligned particles go."
@@ -115,18 +138,34 @@ class Command:
                 raise InputError(f"{path}: is there already. Name another file, or --overwrite it.")
             if not path.parent.is_dir():
                 raise InputError(f"{path.parent}: no such folder. Make it, or name another.")
+            require_writable(path.parent)
 
-    def _require_symmetric(self, found: AxisAlignment, group: PointGroup) -> None:
+    def _doubt(self, map_, aligned, found: AxisAlignment, group: PointGroup) -> str | None:
+        """Why the map does not seem to have that symmetry, even aligned; or None."""
         # ‖Sym V‖² ÷ ‖V‖² is the mean over the group of the correlations of V with g V, and that
         # with itself is 1.
         copies = (group.order * found.aligned_correlation**2 - 1) / (group.order - 1)
-        if copies < LEAST_COPY_CORRELATION:
-            raise InputError(
+        # Another group may hold as the map is, or only when it is aligned.
+        before, after = (
+            GroupFits(resample_map(m, min(len(m), FINEST_BOX))).judge(group, aligned=True)
+            for m in (map_, aligned)
+        )
+        others = [verdict.better for verdict in (before, after) if verdict.better is not None]
+        better = max(others, key=lambda fit: fit.copies, default=None)
+        if better is not None and not fits_beside(after.asked, better, aligned=True):
+            has = symmetry_correlation(resample_map(map_, min(len(map_), FINEST_BOX)), better.group)
+            return (
+                f"{self.map}: this map has {better.group.name} ({has:.3f}), not {group.name} "
+                f"({found.aligned_correlation:.3f} after alignment; without what is alike at every "
+                f"angle {better.copies:.2f} and {after.asked.copies:.2f}). Check --symmetry."
+            )
+        if copies < LEAST_COPY_CORRELATION or after.refused:
+            return (
                 f"{self.map}: does not look like it has the symmetry {group.name}: at best it "
                 f"correlates {max(copies, 0.0):.2f} with its rotated copies. Check --symmetry; if "
-                "that is right, its axes are too far off to be found from here, and "
-                "relion_align_symmetry, which tries all orientations, may find them."
+                "that is right, its axes were not found, and relion_align_symmetry may find them."
             )
+        return None
 
 
 def aligned_particles(

@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxrelax.cli.output_pipe import unread_output
+
 COMMANDS = {
     "refine": "refine particles, with or without symmetry relaxation",
     "test-symmetry": "say which symmetry the images support",
@@ -32,7 +34,8 @@ FAULT, BAD_INPUT, LOST, INTERRUPTED = 1, 2, 3, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    That is 0, 2 for bad input, 3 when another process of the run was lost, 130 when interrupted.
+    That is 0, 1 where ``inspect`` found something that a refinement would refuse, 2 for bad input,
+    3 when another process of the run was lost, 130 when interrupted.
     One of several processes that met an error does not return: it ends there.
 
     Args:
@@ -41,7 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: from the parser: status 0 after ``--help``, 2 for unknown options.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    status = 0
+    with unread_output():
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+    return status
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if argv else BAD_INPUT
@@ -62,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _keep_programs()
         command = importlib.import_module(f"jaxrelax.cli.{name.replace('-', '_')}").Command
         asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
-        asked.run()
+        outcome = asked.run()
     except InputError as error:
         _complain(str(error))
         return leave(BAD_INPUT)
@@ -81,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     finally:
         guard.release()
-    return 0
+    return outcome if isinstance(outcome, int) else 0
 
 
 def overview() -> str:

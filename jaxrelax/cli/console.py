@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jaxrelax.cli.output_pipe import to_nowhere
 from jaxrelax.refinement.callbacks import Callback
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import State, StepInfo
@@ -40,7 +41,7 @@ class RunConsole:
 
     def __init__(self, quiet: bool = False, silent: bool = False):
         self.quiet = quiet = quiet or silent
-        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        self.console = _Console(highlight=False, markup=False, soft_wrap=True)
         self.show_bars = self.console.is_terminal and not quiet
         self._screen = _Screen(self.console, quiet)
         if silent:
@@ -76,7 +77,8 @@ class RunConsole:
 
     def open_log(self, path: Path) -> None:
         """Write what has been said so far, and everything from now on, to a file (appending)."""
-        self._file = logging.FileHandler(path, encoding="utf-8")
+        # Names in tables may hold bytes that are no UTF-8.
+        self._file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         self._file.setFormatter(self._buffer.formatter)
         self._buffer.setTarget(self._file)
         self._buffer.flush()
@@ -92,6 +94,12 @@ class RunConsole:
         """Show text on standard output, unless quiet."""
         if not self.quiet:
             self.console.print(text)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """A run goes on when nobody reads what it says any more; the log has everything."""
+        to_nowhere()
 
 
 class _Screen(logging.Handler):

@@ -1,26 +1,68 @@
 """``jaxrelax inspect``."""
+# ruff: noqa: RUF009  (groups of options are immutable)
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
+from jaxrelax.cli.option_groups import ParticleOptions, TableOptions
+from jaxrelax.cli.options import Switch, refuse_idle
 from jaxrelax.io import Inspection, format_inspection, inspect_file
+from jaxrelax.refinement import Homogeneous, Local, Registers
+from jaxrelax.refinement.preparation import check_particles
+
+MODES = {"homogeneous": Homogeneous, "local": Local, "registers": Registers}
+TABLES = (".star", ".cs")
 
 
 @dataclass(frozen=True)
 class Command:
-    """Say what a table, map or stack holds, and what a refinement would refuse about it."""
+    """Say what a file holds, and what a refinement would refuse about it (exit status 1 then)."""
 
     file: tyro.conf.Positional[Path]
     """A .star or .cs file, a map, a mask or a stack."""
-    image_root: Path | None = None
-    """Folder that image names are relative to."""
+    mode: Literal["homogeneous", "local", "registers"] = "local"
+    """Tables: the mode of the refinement; poses are not needed with homogeneous."""
+    headers_only: Switch = False
+    """Tables: look at the headers of image files only. Otherwise every image is read once, as a
+    refinement does before it begins."""
 
-    def run(self) -> Inspection:
-        """Print what was found."""
-        found = inspect_file(self.file, self.image_root)
+    table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
+
+    def run(self) -> int:
+        """Print what was found; 1 if a refinement would refuse the file."""
+        found = self.inspection()
         print(format_inspection(found))
-        return found
+        if self.headers_only:
+            print(
+                "  Images were not read; a refinement refuses those that are constant or hold NaN."
+            )
+        return 1 if found.refusals else 0
+
+    def inspection(self) -> Inspection:
+        """What was found.
+
+        Raises:
+            InputError: there is no such file, or it is of no known kind.
+        """
+        if self.file.suffix not in TABLES:
+            idle = ["mode", "headers_only", *vars(self.table)]
+            refuse_idle(self, idle, "can act only on tables of particles")
+        mode = MODES[self.mode]()
+
+        def take(path: Path) -> None:
+            table = self.table
+            needed = mode.needs_poses
+            if self.headers_only:
+                particles = TableOptions.read(table, path, require_poses=needed)
+            else:
+                particles = table.read(path, require_poses=needed)
+            check_particles(particles, mode)
+
+        return inspect_file(
+            self.file, self.table.image_root, passthrough=self.table.passthrough, take=take
+        )

@@ -16,10 +16,18 @@ import jax
 
 from jaxrelax.cli.options import Switch, checked, default_of, flag, refuse_idle
 from jaxrelax.cli.processes import guard
-from jaxrelax.io import InputError, Particles, drop_bad_images, read_particles
+from jaxrelax.io import (
+    InputError,
+    Particles,
+    drop_bad_images,
+    read_map,
+    read_particles,
+    read_reference,
+)
 from jaxrelax.refinement import (
     Homogeneous,
     Local,
+    Map,
     MaxIterations,
     Mode,
     Registers,
@@ -43,8 +51,6 @@ class TableOptions:
     """Folder that image names are relative to."""
     passthrough: tuple[Path, ...] = default_of(read_particles, "passthrough")
     """Passthrough files of a .cs file; by default those of the same job in the same folder."""
-    ignore_aberrations: Switch = default_of(read_particles, "ignore_aberrations")
-    """Go on although the table has aberrations that are not modelled."""
 
     def read(self, path: Path, *, require_poses: bool = True) -> Particles:
         """The table.
@@ -59,7 +65,6 @@ class TableOptions:
             self.image_root,
             passthrough=self.passthrough,
             require_poses=require_poses,
-            ignore_aberrations=self.ignore_aberrations,
         )
 
 
@@ -68,17 +73,28 @@ class ParticleOptions(TableOptions):
     """How the table of particles is read, and what becomes of images that cannot be used."""
 
     skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
-    """Leave out images that are constant or hold NaN, instead of stopping."""
+    """Leave out images that cannot be used (NaN, constant, with a pixel far from all others),
+    instead of stopping."""
 
-    def read(self, path: Path, *, require_poses: bool = True) -> Particles:
-        """The table, with images that cannot be used refused or left out.
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How maps are read."""
+
+    map_pixel_size_angstrom: float | None = default_of(read_map, "pixel_size_angstrom")
+    """Pixel size (Å) of the map, instead of its header's."""
+
+    def read(self, path: Path) -> Map:
+        """The map.
 
         Raises:
-            InputError: as `TableOptions.read`, and see `jaxrelax.io.drop_bad_images`.
+            InputError: see `jaxrelax.io.read_reference`.
         """
-        return drop_bad_images(
-            super().read(path, require_poses=require_poses), self.skip_bad_images
-        )
+        return Map(*read_reference(path, self.map_pixel_size_angstrom), name=str(path))
+
+    def later(self, path: Path) -> Map | Path:
+        """The path, for those who read maps themselves; the map if its header does not count."""
+        return path if self.map_pixel_size_angstrom is None else self.read(path)
 
 
 @dataclass(frozen=True)
@@ -200,7 +216,11 @@ class RefinementOptions:
     particle_diameter: float | None = default_of(refine, "particle_diameter")
     """Diameter of the particle (Å); by default from the reference."""
     normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
-    """Normalise the background of every image; auto looks whether it is."""
+    """Normalise the background of every image; auto looks at all of them, and normalises the
+    optics groups that need it."""
+    contrast: Literal["auto", "white", "black"] = default_of(refine, "contrast")
+    """Of the particles in the images; auto compares them with the reference, and inverts images
+    that are clearly black."""
     max_iterations: int = LIMIT.iterations
     """Stop after so many iterations at the latest; where a relaxation follows a symmetric stage,
     each has as many."""

@@ -11,13 +11,14 @@ import tyro
 
 from jaxrelax.assessment import partner_ball, predict_registers
 from jaxrelax.cli.console import RunConsole
-from jaxrelax.cli.option_groups import PoseErrorOptions, RegisterOptions, TableOptions
+from jaxrelax.cli.option_groups import MapOptions, PoseErrorOptions, RegisterOptions, TableOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import parse_group
-from jaxrelax.io import InputError, Particles, read_map, write_cs, write_star
+from jaxrelax.io import InputError, Particles, require_writable, write_cs, write_star
 from jaxrelax.reconstruction import symmetrise
 from jaxrelax.refinement import Map
 from jaxrelax.refinement.discriminability import Discriminability
+from jaxrelax.refinement.reference_group import require_group
 
 BALL_OPTIONS = ("partner_kda", "partner_at", "mass_kda")
 
@@ -50,9 +51,15 @@ class Command:
     particle_diameter: float | None = default_of(predict_registers, "particle_diameter")
     """Diameter of the particle, partner included (Å); by default from the map."""
     normalise: Literal["auto", "yes", "no"] = default_of(predict_registers, "normalise")
-    """Normalise the background of every image; auto looks whether it is."""
+    """Normalise the background of every image; auto looks at all of them, and normalises the
+    optics groups that need it."""
+    contrast: Literal["auto", "white", "black"] = default_of(predict_registers, "contrast")
+    """Of the particles in the images; auto compares them with the map, and inverts images that are
+    clearly black."""
     seed: int = default_of(predict_registers, "seed")
     """Seed of the samples of images for noise and grey scale."""
+    force_group: Switch = False
+    """Go on, with a warning, where the map does not have the symmetry that is said."""
     out: Path | None = None
     """Write the particles (.star, or .cs if they came from one) with the columns
     jrxDiscriminability (nats) and jrxExpectedAccuracy."""
@@ -62,6 +69,7 @@ class Command:
     relaxation: tyro.conf.OmitArgPrefixes[RegisterOptions] = RegisterOptions()
     pose_error: tyro.conf.OmitArgPrefixes[PoseErrorOptions] = PoseErrorOptions()
     """With --mode local: how well the poses are known."""
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
     table: tyro.conf.OmitArgPrefixes[TableOptions] = TableOptions()
 
     def run(self) -> Discriminability:
@@ -83,7 +91,9 @@ class Command:
                 max_resolution=self.max_resolution,
                 particle_diameter=self.particle_diameter,
                 normalise=self.normalise,
+                contrast=self.contrast,
                 seed=self.seed,
+                force_group=self.force_group,
             )
             console.say(found.summary())
             if self.out is not None:
@@ -93,17 +103,20 @@ class Command:
 
     def _map(self) -> Map | Path:
         if self.map is not None:
-            return self.map
+            return self.maps.later(self.map)
         assert self.reference is not None
         assert self.partner_kda is not None
         group = checked(parse_group, group=self.relax)
-        values, pixel = read_map(self.reference)
+        reference = self.maps.read(self.reference)
+        values, pixel = reference.values, reference.pixel_size_angstrom
+        # Symmetrised below it has whatever group is said.
+        require_group(values, group, str(self.reference), force=self.force_group)
         ball = partner_ball(
             values, pixel, group, self.partner_kda,
             centre_angstrom=self.partner_at, reference_mass_kda=self.mass_kda,
         )  # fmt: skip
         # What the reference has of asymmetry is noise here.
-        return Map(symmetrise(values, group) + ball, pixel)
+        return Map(symmetrise(values, group) + ball, pixel, reference.name)
 
     def _write(self, particles: Particles) -> None:
         assert self.out is not None
@@ -141,3 +154,4 @@ class Command:
             raise InputError(f"{out}: is there already. Name another file, or --overwrite it.")
         if not out.parent.is_dir():
             raise InputError(f"{out.parent}: no such folder. Make it, or name another.")
+        require_writable(out.parent)

@@ -12,7 +12,7 @@ import tyro
 from jaxrelax.cli.console import RunConsole
 from jaxrelax.cli.option_groups import ParticleOptions
 from jaxrelax.cli.options import Switch, default_of, refuse_idle
-from jaxrelax.io import InputError, write_map
+from jaxrelax.io import InputError, drop_bad_images, require_writable, write_map
 from jaxrelax.refinement.reconstruct import random_registers, reconstruct
 
 
@@ -47,10 +47,11 @@ class Command:
             raise InputError(f"{self.out}: a map is written as .mrc. Name the file so.")
         if not self.out.parent.is_dir():
             raise InputError(f"{self.out.parent}: no such folder. Make it, or name another.")
+        require_writable(self.out.parent)
         if self.break_symmetry is None:
             refuse_idle(self, ["seed"], "can act only with --break-symmetry")
         with RunConsole() as console:
-            particles = self.table.read(self.particles)
+            particles = drop_bad_images(self.table.read(self.particles), self.table.skip_bad_images)
             if self.break_symmetry is not None:
                 particles, _ = random_registers(particles, self.break_symmetry, self.seed)
             map_, pixel = reconstruct(

@@ -13,6 +13,7 @@ from jaxrelax.assessment import consequence, save, warnings
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
     GlobalSearchOptions,
+    MapOptions,
     ParticleOptions,
     PosePriorOptions,
     RefinementOptions,
@@ -21,7 +22,7 @@ from jaxrelax.cli.option_groups import (
 )
 from jaxrelax.cli.options import Switch, default_of, flag, given_options, refuse_idle
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
-from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.io import InputError, OutputFolder, require_writable
 from jaxrelax.refinement import Callback, Mode, Relax, refine
 from jaxrelax.refinement.result import Result
 
@@ -58,6 +59,8 @@ class Command:
     registers only."""
     symmetry: str = default_of(refine, "symmetry")
     """Without --relax: symmetry of the map."""
+    force_group: Switch = False
+    """Go on, with a warning, where the reference does not have the symmetry that is said."""
     noise: Literal["from-images", "white", "smooth"] = noise_default()
     """Starting noise: from the background of the images, or white of unit variance. smooth starts
     from the background too and learns a smooth spectrum, for optics groups of few images."""
@@ -78,6 +81,7 @@ class Command:
     """With --mode homogeneous: how finely all orientations are searched."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
     workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     @property
@@ -101,7 +105,7 @@ class Command:
             try:
                 result = refine(
                     particles,
-                    self.reference,
+                    self.maps.later(self.reference),
                     mode=mode,
                     relax=relax,
                     symmetry=self.symmetry,
@@ -111,6 +115,8 @@ class Command:
                     resume=self.resume,
                     subgroups=self.subgroups,
                     devices=self.workers.devices,
+                    skip_bad_images=self.table.skip_bad_images,
+                    force_group=self.force_group,
                     **arguments,
                 )
             finally:
@@ -193,6 +199,7 @@ def _check_folder(path: Path, resume: bool, overwrite: bool) -> None:
         raise InputError(f"{path}: give one of --resume and --overwrite, not both.")
     elif path.is_file():
         raise InputError(f"{path}: is a file, not a folder. Name another folder.")
+    require_writable(path)
 
 
 def tell(result: Result, folder: OutputFolder) -> None:

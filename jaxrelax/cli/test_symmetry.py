@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrelax.assessment import save, symmetry_summary, warnings
+from jaxrelax.assessment.contradictions import contradictions, doubt
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
+    MapOptions,
     ParticleOptions,
     PosePriorOptions,
     RefinementOptions,
@@ -19,7 +21,7 @@ from jaxrelax.cli.option_groups import (
     WorkerOptions,
 )
 from jaxrelax.cli.options import Switch, refuse_idle
-from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.io import InputError, OutputFolder, require_writable
 from jaxrelax.refinement import refine
 from jaxrelax.refinement.result import Result
 
@@ -37,8 +39,11 @@ class Command:
     out: Path | None = None
     """Folder for symmetry_test.json, the report and the maps; without it nothing is written."""
 
-    poses: Literal["fixed", "local"] = "fixed"
-    """Hold the poses, or refine them locally. Errors of the poses can look like asymmetry."""
+    poses: Literal["local", "fixed"] = "local"
+    """Refine the poses locally, or hold them and take them for exact: errors of poses that are held
+    look like asymmetry."""
+    force_group: Switch = False
+    """Go on, with a warning, where the reference does not have the symmetry that is said."""
     overwrite: Switch = False
     """With --out: replace the results of an earlier run in the folder."""
     quiet: Annotated[Switch, tyro.conf.arg(aliases=["-q"])] = False
@@ -49,6 +54,7 @@ class Command:
     """With --poses local: how well the poses are known, at first."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
     workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
+    maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
     def run(self) -> Result:
@@ -69,12 +75,14 @@ class Command:
             try:
                 result = refine(
                     particles,
-                    self.reference,
+                    self.maps.later(self.reference),
                     mode=mode,
                     relax=relax,
                     callbacks=(bars,),
                     subgroups="all",
                     devices=self.workers.devices,
+                    skip_bad_images=self.table.skip_bad_images,
+                    force_group=self.force_group,
                     **arguments,
                 )
             finally:
@@ -90,13 +98,17 @@ class Command:
         if writes:
             print(result.evidence.table())
             print(result.evidence.sentence())
+            if contradictions(result):
+                print(doubt(result))
         return result
 
     def _check_out(self) -> None:
         """Look at the folder before anything is read; do not make it."""
         if self.out is None:
             refuse_idle(self, ["overwrite"], "can act only with --out")
-        elif self.out.is_file():
+            return
+        require_writable(self.out)
+        if self.out.is_file():
             raise InputError(f"{self.out}: is a file, not a folder. Name another folder.")
         elif self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
             raise InputError(

@@ -1,5 +1,6 @@
 """Rotations, point groups, subgroups and registers. Host-side NumPy, but for `exp_so3`."""
 
+from .aberrations import Aberrations, zernike_sum
 from .agreement import (
     GlobalOperator,
     RegisterAgreement,
@@ -33,9 +34,10 @@ from .rotations import (
     rotation_angle,
     rotvec_to_matrix,
 )
-from .subgroups import conjugate_subgroups, subgroup, subgroup_indices, subgroups
+from .subgroups import conjugate_subgroups, operator_classes, subgroup, subgroup_indices, subgroups
 
 __all__ = [
+    "Aberrations",
     "GlobalOperator",
     "NotAGroupError",
     "PointGroup",
@@ -59,6 +61,7 @@ __all__ = [
     "matrix_to_euler",
     "matrix_to_rotvec",
     "nearest_operator",
+    "operator_classes",
     "parse_group",
     "point_group",
     "pose_error_mod_group",
@@ -74,4 +77,5 @@ __all__ = [
     "subgroup",
     "subgroup_indices",
     "subgroups",
+    "zernike_sum",
 ]

@@ -130,6 +130,27 @@ def conjugate_subgroups(group: PointGroup, subgroup: PointGroup) -> list[PointGr
     ]
 
 
+def operator_classes(group: PointGroup) -> list[Int[np.ndarray, "n"]]:
+    """The operators but the identity, sorted by the cyclic subgroup that they generate.
+
+    Operators are in one class if their cyclic subgroups are conjugate in G: an object in which one
+    of them holds exactly has, up to a turn within G, the symmetry of all of them. C5 has one class
+    of four; D4 the quarter turns, the half turn and two classes of 2-folds.
+
+    Returns:
+        Indices in G, one array a class, in the order of their first operators.
+    """
+    found: dict[_Members, list[int]] = {}
+    names: dict[_Members, _Members] = {}
+    for element in range(1, group.order):
+        cyclic = _generated(group, (element,))
+        if cyclic not in names:
+            conjugates = _conjugates(group, cyclic)
+            names.update(dict.fromkeys(conjugates, cyclic))
+        found.setdefault(names[cyclic], []).append(element)
+    return [np.array(members) for members in found.values()]
+
+
 _Members = tuple[int, ...]  # indices of a subgroup's elements, rising
 
 

@@ -6,13 +6,16 @@ from jaxrelax.imaging.batch import (
     batch_ctf,
     image_geometry,
     undo_premultiplication,
+    without_odd_phase,
 )
 from jaxrelax.imaging.chunks import Blocks, in_stages
 from jaxrelax.imaging.ctf import CTFParameters, ctf, electron_wavelength_angstrom
 from jaxrelax.imaging.half_spectrum import HalfSpectrum, half_spectrum, pack, shift_phases, unpack
 from jaxrelax.imaging.noise import NoiseModel, RadialNoise, pixel_weights, white_spectrum
 from jaxrelax.imaging.preprocess import (
+    BackgroundStatistics,
     background_power,
+    background_statistics,
     normalise_background,
     radii_px,
     soft_circle,
@@ -42,6 +45,7 @@ from jaxrelax.imaging.volume import (
 )
 
 __all__ = [
+    "BackgroundStatistics",
     "Blocks",
     "CTFParameters",
     "FourierVolume",
@@ -53,6 +57,7 @@ __all__ = [
     "RadialNoise",
     "SmoothNoise",
     "background_power",
+    "background_statistics",
     "batch_ctf",
     "ctf",
     "electron_wavelength_angstrom",
@@ -83,5 +88,6 @@ __all__ = [
     "unpack",
     "volume_radius",
     "white_spectrum",
+    "without_odd_phase",
     "working_box",
 ]

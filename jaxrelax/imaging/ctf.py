@@ -29,6 +29,7 @@ class CTFParameters(eqx.Module):
     voltage_kv: Float[AnyArray, "*batch"]
     spherical_aberration_mm: Float[AnyArray, "*batch"]
     amplitude_contrast: Float[AnyArray, "*batch"]
+    scale: Float[AnyArray, "*batch"] | None = None  # a factor of the whole CTF; None is 1
 
 
 def electron_wavelength_angstrom(voltage_kv: Float[AnyArray, "*batch"]) -> Float[Array, "*batch"]:
@@ -38,17 +39,21 @@ def electron_wavelength_angstrom(voltage_kv: Float[AnyArray, "*batch"]) -> Float
 
 
 def ctf(
-    parameters: CTFParameters, frequencies: Float[AnyArray, "freq 2"]
+    parameters: CTFParameters,
+    frequencies: Float[AnyArray, "freq 2"],
+    even_phase: Float[AnyArray, " freq"] | None = None,
 ) -> Float[Array, "*batch freq"]:
     """CTF values of a batch at shared spatial frequencies.
 
     Args:
         parameters: optics, each field with the shape of the batch.
         frequencies: (x, y) spatial frequencies in 1/Å.
+        even_phase: symmetric aberrations at these frequencies, in radians
+            (:meth:`jaxrelax.geometry.Aberrations.even_phase`).
 
     Returns:
-        ``sin(πλΔf k² − ½πCsλ³k⁴ + φ + atan(Q0/√(1−Q0²))) · exp(−Bk²/4)``, which is ``+Q0`` at
-        k = 0 (RELION's sign: protein white, under-focus positive).
+        ``scale · sin(πλΔf k² − ½πCsλ³k⁴ + φ + atan(Q0/√(1−Q0²)) − even) · exp(−Bk²/4)``, which is
+        ``+Q0`` at k = 0 (RELION's sign: protein white, under-focus positive).
     """
     parameters, frequencies = on_device((parameters, frequencies))
 
@@ -77,4 +82,7 @@ def ctf(
         + column(jnp.deg2rad(parameters.phase_shift_deg))
         + column(jnp.arctan(q0 / jnp.sqrt(1.0 - q0**2)))
     )
-    return jnp.sin(phase) * jnp.exp(-0.25 * column(parameters.bfactor_angstrom2) * k2)
+    if even_phase is not None:
+        phase = phase - jnp.expand_dims(jnp.asarray(even_phase), batch_axes)
+    values = jnp.sin(phase) * jnp.exp(-0.25 * column(parameters.bfactor_angstrom2) * k2)
+    return values if parameters.scale is None else values * column(parameters.scale)

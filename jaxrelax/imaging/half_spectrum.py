@@ -14,6 +14,9 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Float32, Int, Int32
 
 from jaxrelax.arrays import AnyArray
+from jaxrelax.geometry import Aberrations
+
+NO_ABERRATIONS = Aberrations()
 
 
 class HalfSpectrum(eqx.Module):
@@ -53,10 +56,17 @@ class HalfSpectrum(eqx.Module):
         return self.wavevectors_px / np.float32(self.box * pixel_size_angstrom)
 
 
-def half_spectrum(box: int, max_shell: int, inner_shell: int | None = None) -> HalfSpectrum:
+def half_spectrum(
+    box: int,
+    max_shell: int,
+    inner_shell: int | None = None,
+    aberrations: Aberrations = NO_ABERRATIONS,
+) -> HalfSpectrum:
     """Packing of a ``box``×``box`` image up to ``max_shell`` (at most ``box // 2 - 1``).
 
-    The Nyquist ring is never kept: its pixels are not unique, and CTF images disagree there.
+    The Nyquist ring is never kept: its pixels are not unique, and CTF images disagree there. Where
+    the magnification is anisotropic, the shells that bound the bands are those of the specimen,
+    and the bands ellipses on the image's grid.
 
     Raises:
         ValueError: odd box, or shells beyond the image.
@@ -70,17 +80,21 @@ def half_spectrum(box: int, max_shell: int, inner_shell: int | None = None) -> H
     flat = np.arange(kx.size).reshape(kx.shape)
     shell = np.rint(np.hypot(kx, ky)).astype(np.int32)
     unique = (kx > 0) | (ky >= 0)
-    keep = unique & (shell <= max_shell) & (kx < box // 2) & (np.abs(ky) < box // 2)
-    order = np.argsort(shell[keep] > inner_shell, kind="stable")
-    kx, ky, flat, shell = (array[keep][order] for array in (kx, ky, flat, shell))
+    band = shell
+    if aberrations.is_stretched:
+        stretched = np.stack([kx, ky], axis=-1) @ aberrations.matrix.T
+        band = np.rint(np.hypot(stretched[..., 0], stretched[..., 1])).astype(np.int32)
+    keep = unique & (band <= max_shell) & (kx < box // 2) & (np.abs(ky) < box // 2)
+    order = np.argsort(band[keep] > inner_shell, kind="stable")
+    kx, ky, flat, shell, band = (array[keep][order] for array in (kx, ky, flat, shell, band))
     return HalfSpectrum(
         wavevectors_px=np.stack([kx, ky], axis=1).astype(np.float32),
         shell=shell,
         multiplicity=np.where((kx == 0) & (ky == 0), 1.0, 2.0).astype(np.float32),
         flat_index=flat.astype(np.int32),
         box=box,
-        max_shell=max_shell,
-        n_inner=int((shell <= inner_shell).sum()),
+        max_shell=int(shell.max()) if aberrations.is_stretched else max_shell,
+        n_inner=int((band <= inner_shell).sum()),
     )
 
 

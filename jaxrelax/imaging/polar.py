@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Float32, Float64, Int
 
-from jaxrelax.imaging.half_spectrum import HalfSpectrum
+from jaxrelax.geometry import Aberrations
+from jaxrelax.imaging.half_spectrum import NO_ABERRATIONS, HalfSpectrum
 
 KERNEL_HALF_WIDTH = 6.0  # pixels
 KERNEL_BETA = 5.1  # Kaiser window: ripple 0.2 %
@@ -47,6 +48,8 @@ class PolarGrid(eqx.Module):
     power_wavevectors_px: Float32[np.ndarray | Array, "fine_rings angles 2"]
     power_rings: Float32[np.ndarray | Array, "freq fine_rings"]
     power_waves: Complex[np.ndarray | Array, "freq powers"]
+    # Where images shift as these samples do; None: at the same.
+    image_wavevectors_px: Float32[np.ndarray | Array, "rings angles 2"] | None
     box: int = eqx.field(static=True)
 
     @property
@@ -77,13 +80,22 @@ def windowed_sinc(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
     return np.sinc(x) * window * (np.abs(x) < KERNEL_HALF_WIDTH)
 
 
-def polar_grid(packing: HalfSpectrum, diameter_px: float, last_ring: int) -> PolarGrid:
+def polar_grid(
+    packing: HalfSpectrum,
+    diameter_px: float,
+    last_ring: int,
+    aberrations: Aberrations = NO_ABERRATIONS,
+) -> PolarGrid:
     """Rings for comparing packed images with projections of an object.
+
+    Where the magnification is anisotropic, the rings are those of the specimen: a pixel k of the
+    image lies at M k between them, and a turn of the specimen still moves samples along rings.
 
     Args:
         packing: of the images; its band is what counts.
         diameter_px: of the object, in image pixels.
         last_ring: the outermost ring; a few beyond the band (``RINGS_BEYOND``) serve its edge.
+        aberrations: their magnification matrix is M.
 
     Raises:
         ValueError: the object does not fit the part of the box that the interpolation passes.
@@ -95,27 +107,30 @@ def polar_grid(packing: HalfSpectrum, diameter_px: float, last_ring: int) -> Pol
             "rings (at most 0.8 of the box)"
         )
     top = int(np.ceil(np.pi * last_ring * diameter_px / n)) + ANGULAR_MARGIN
+    k = packing.wavevectors_px.astype(np.float64) @ aberrations.matrix.T
+    ring = np.hypot(*k.T)
+    reach = band_reach(packing, aberrations)
     # The orders of z go further than those that are kept, to 2π r · 0.6; they must not alias.
-    angles = int(np.ceil((top + 1.2 * np.pi * packing.max_shell) / 2)) + 1
+    angles = int(np.ceil((top + 1.2 * np.pi * reach) / 2)) + 1
     theta = np.pi * np.arange(angles) / angles
     radius = np.arange(last_ring + 1.0)
     circle = np.stack([np.cos(theta), np.sin(theta)], axis=-1)
     samples = radius[:, None, None] * circle[None]
     flat = samples.reshape(-1, 2)
-    k = packing.wavevectors_px.astype(np.float64)
-    # Wavevectors are integers: the kernel along an axis has few different columns.
-    integers = np.arange(-packing.max_shell, packing.max_shell + 1)
-    along = [windowed_sinc(flat[:, axis, None] - integers) for axis in range(2)]
+    # Wavevectors are integers: the kernel along an axis has few different columns. Not so when
+    # they are stretched.
+    places = [np.unique(np.concatenate([x, -x]), return_inverse=True) for x in k.T]
+    along = [windowed_sinc(flat[:, axis, None] - places[axis][0]) for axis in range(2)]
 
     def kernel(sign):
-        column = (sign * packing.wavevectors_px).astype(int) + packing.max_shell
-        return along[0][:, column[:, 0]] * along[1][:, column[:, 1]]
+        half = slice(len(k)) if sign > 0 else slice(len(k), None)
+        columns = [inverse[half] for _, inverse in places]
+        return along[0][:, columns[0]] * along[1][:, columns[1]]
 
     here, there = kernel(1.0), kernel(-1.0) * (packing.multiplicity - 1.0)[None]
     area = 2.0 * np.pi * radius
     area[0] = 2.0 * np.pi / 12.0  # Euler–Maclaurin: the first correction of the trapezoidal rule
-    ring = np.hypot(*k.T)
-    fine = np.arange(0.0, packing.max_shell + 1.0, POWER_SPACING)
+    fine = np.arange(0.0, reach + 1.0, POWER_SPACING)
     tent = np.clip(1.0 - np.abs(ring[:, None] - fine[None]) / POWER_SPACING, 0.0, None)
     wave = np.exp(-1j * np.arctan2(k[:, 1], k[:, 0])[:, None] * np.array(POWER_ORDERS)[None])
 
@@ -134,8 +149,21 @@ def polar_grid(packing: HalfSpectrum, diameter_px: float, last_ring: int) -> Pol
         power_wavevectors_px=(fine[:, None, None] * circle[None]).astype(np.float32),
         power_rings=(tent * packing.multiplicity[:, None]).astype(np.float32),
         power_waves=wave.astype(np.complex64),
+        image_wavevectors_px=(
+            (samples @ np.linalg.inv(aberrations.matrix).T).astype(np.float32)
+            if aberrations.is_stretched
+            else None
+        ),
         box=n,
     )
+
+
+def band_reach(packing: HalfSpectrum, aberrations: Aberrations = NO_ABERRATIONS) -> int:
+    """The outermost ring of the specimen on which there are pixels."""
+    if not aberrations.is_stretched:
+        return packing.max_shell
+    stretched = packing.wavevectors_px @ aberrations.matrix.T
+    return int(np.rint(np.hypot(*stretched.T).max(initial=0.0)))
 
 
 def polar_samples(
@@ -155,7 +183,8 @@ def shifted(
     grid: PolarGrid,
 ) -> tuple[Float[Array, "batch shifts rings angles"], Float[Array, "batch shifts rings angles"]]:
     """Polar samples of images shifted by every ``+t`` pixels."""
-    phase = jnp.einsum("rax,tx->tra", grid.wavevectors_px, shifts_px) * (-2.0 * np.pi / grid.box)
+    k = grid.wavevectors_px if grid.image_wavevectors_px is None else grid.image_wavevectors_px
+    phase = jnp.einsum("rax,tx->tra", k, shifts_px) * (-2.0 * np.pi / grid.box)
     cosine, sine = jnp.cos(phase)[None], jnp.sin(phase)[None]
     real, imaginary = samples[0][:, None], samples[1][:, None]
     return real * cosine - imaginary * sine, real * sine + imaginary * cosine

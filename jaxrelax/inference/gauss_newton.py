@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelax.arrays import on_device
-from jaxrelax.geometry import exp_so3
+from jaxrelax.geometry import Aberrations, exp_so3
 from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
@@ -141,6 +141,8 @@ def normal_equations(
     # α: the phase, in radians, per pixel of the image and pixel of the map's transform.
     per_pixel = 2.0 * np.pi / (geometry.packing.box * geometry.scale)
     gradient, curvature = _assembled(jnp.moveaxis(found, 1, 0), per_pixel)
+    if geometry.aberrations.is_stretched:
+        gradient, curvature = _in_image_shifts(gradient, curvature, geometry.aberrations)
     return NormalEquations(
         misfit=jnp.einsum("bjf,f->bj", power, batch.weights),
         gradient=gradient * scales[None, None],
@@ -168,6 +170,14 @@ def _assembled(sums: Float[Array, "9 batch registers 6"], phase: float):
     return jnp.stack(gradient, axis=-1), jnp.stack(
         [jnp.stack(row, axis=-1) for row in rows], axis=-2
     )
+
+
+def _in_image_shifts(gradient, curvature, aberrations: Aberrations):
+    """The same for shifts of the image, k·t, instead of such of the specimen, M k·t′."""
+    jacobian = np.eye(N_OFFSETS)
+    jacobian[-2:, -2:] = np.linalg.inv(aberrations.matrix).T
+    turn = jnp.asarray(jacobian, gradient.dtype)
+    return gradient @ turn, jnp.einsum("ca,bjcd,de->bjae", turn, curvature, turn)
 
 
 def _offset(centre, rotations, origins_px, prior: PosePrior) -> Float[Array, "batch 5"]:

@@ -27,7 +27,7 @@ from jaxrelax.geometry import (
     poses_of_directions,
 )
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry, shift_phases
-from jaxrelax.imaging.polar import RINGS_BEYOND, PolarGrid, polar_grid
+from jaxrelax.imaging.polar import RINGS_BEYOND, PolarGrid, band_reach, polar_grid
 from jaxrelax.inference.gauss_newton import GaussNewton
 from jaxrelax.inference.modes import (
     SHIFT_SHARE,
@@ -117,9 +117,10 @@ class GlobalSearch(ModeSearch):
         band = packing.select(self._low(geometry.inner()))
         pixel, scale = geometry.pixel_size_angstrom, geometry.scale
         # The map ends with its band: there is nothing on the last rings beyond it.
-        last = min(band.max_shell + RINGS_BEYOND, int((volume.radius // 2 - 1) / scale))
+        reach = band_reach(band, geometry.aberrations)
+        last = min(reach + RINGS_BEYOND, int((volume.radius // 2 - 1) / scale))
         diameter = min(self.diameter_angstrom / pixel, WIDEST * packing.box)
-        grid = polar_grid(band, diameter, last)
+        grid = polar_grid(band, diameter, last, geometry.aberrations)
         poses = jax.device_put(poses_of_directions(self.directions).astype(np.float32))
         shifts = self.steps(geometry)[1] * shift_grid(self.shift_radius)
         grid = jax.device_put(grid)

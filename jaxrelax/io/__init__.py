@@ -7,11 +7,12 @@ from jaxrelax.io.atomic import atomic_open, atomic_write_bytes, atomic_write_tex
 from jaxrelax.io.errors import InputError, LostImagesError, MissingImagesError, UnsupportedError
 from jaxrelax.io.images import ImageReader, drop_bad_images, find_bad_images
 from jaxrelax.io.inspect import Inspection, format_inspection, inspect_file
-from jaxrelax.io.mrc import read_map, read_mask, write_map, write_stack
-from jaxrelax.io.output import OutputFolder, write_fsc_star
+from jaxrelax.io.mrc import read_map, read_mask, read_reference, write_map, write_stack
+from jaxrelax.io.output import OutputFolder, require_writable, write_fsc_star
 from jaxrelax.io.particles import OpticsGroup, Particles, Refusal
 from jaxrelax.io.prefetch import prefetch
 from jaxrelax.io.reading import check_supported, read_particles
+from jaxrelax.io.units import Units, every_row, find_units
 from jaxrelax.io.writing import write_cs, write_star
 
 __all__ = [
@@ -24,19 +25,24 @@ __all__ = [
     "OutputFolder",
     "Particles",
     "Refusal",
+    "Units",
     "UnsupportedError",
     "atomic_open",
     "atomic_write_bytes",
     "atomic_write_text",
     "check_supported",
     "drop_bad_images",
+    "every_row",
     "find_bad_images",
+    "find_units",
     "format_inspection",
     "inspect_file",
     "prefetch",
     "read_map",
     "read_mask",
     "read_particles",
+    "read_reference",
+    "require_writable",
     "write_cs",
     "write_fsc_star",
     "write_map",

@@ -71,5 +71,8 @@ def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 
 def atomic_write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path`` whole or not at all; raises as `atomic_open`."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 ``text`` to ``path`` whole or not at all; raises as `atomic_open`.
+
+    Bytes of a file name that are no UTF-8 become escapes that JSON can read.
+    """
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from jaxrelax.geometry import cryosparc_pose_to_matrix
+from jaxrelax.io.aberrations import cryosparc_aberrations
 from jaxrelax.io.cryosparc_records import join_passthrough, read_records
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import (
@@ -19,10 +20,12 @@ from jaxrelax.io.particles import (
     Particles,
     Refusal,
     group_optics,
+    positive_scale,
     require_columns,
     some_rows,
     unique_names,
 )
+from jaxrelax.io.possible import class_numbers, half_sets, require_defocus, require_possible
 from jaxrelax.io.stacks import resolve_stacks
 
 logger = logging.getLogger("jaxrelax")
@@ -30,14 +33,8 @@ logger = logging.getLogger("jaxrelax")
 POSE, SHIFT, SPLIT = "alignments3D/pose", "alignments3D/shift", "alignments3D/split"
 CLASS, ALIGNMENT_PIXEL = "alignments3D/class", "alignments3D/psize_A"
 _CTF = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm")
+NOTED_ROOT = "jrx/image_root"  # written where image names do not resolve from the file itself
 _BLOB = ("blob/path", "blob/idx", "blob/shape", "blob/psize_A")
-_ABERRATIONS = {
-    "ctf/tilt_A": "beam tilt is not modelled",
-    "ctf/shift_A": "a beam-tilt shift is not modelled",
-    "ctf/trefoil_A": "trefoil is not modelled",
-    "ctf/tetra_A": "tetrafoil is not modelled",
-    "ctf/anisomag": "anisotropic magnification is not modelled",
-}
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value
@@ -53,18 +50,12 @@ class CryosparcDocument(Document):
         names = self.records.dtype.names or ()
         return self.records[name] if name in names else None
 
+    def noted_roots(self) -> list[str]:
+        noted = self.column(NOTED_ROOT)
+        return [] if noted is None else [root for root in map(_text, np.unique(noted)) if root]
+
     def refusals(self) -> list[Refusal]:
-        way_out = "Correct it in the images first, or accept the error with --ignore-aberrations."
-        found = []
-        for name, reason in _ABERRATIONS.items():
-            values = self.column(name)
-            if values is not None and np.any(values != 0):
-                found.append(Refusal(name, reason, way_out))
-        scale = self.column("ctf/scale")
-        if scale is not None and np.any(scale != 1):
-            reason = "a CTF scale factor other than 1 is not modelled"
-            found.append(Refusal("ctf/scale", reason, way_out))
-        return found
+        return []
 
 
 def load_cryosparc(
@@ -74,7 +65,7 @@ def load_cryosparc(
     require_poses: bool,
     require_ctf: bool,
 ) -> Particles:
-    """Read a ``.cs`` file of particles; aberrations are not looked at.
+    """Read a ``.cs`` file of particles.
 
     Raises:
         InputError: the file or a needed field is missing, or uids do not match.
@@ -107,26 +98,35 @@ def load_cryosparc(
         return column
 
     pixel_size = _exact_decimal(records["blob/psize_A"])
-    wrong = np.asarray(pixel_size <= 0)
-    if wrong.any():
-        raise InputError(f"{path}, {some_rows(wrong)}: blob/psize_A is not positive. Correct it.")
+    require_possible(path, "pixel_size_angstrom", "blob/psize_A", pixel_size)
+    amplitude_contrast = _exact_decimal(values("ctf/amp_contrast"))
+    require_possible(path, "amplitude_contrast", "ctf/amp_contrast", amplitude_contrast)
+    voltage, aberration = _exact_decimal(values("ctf/accel_kv")), values("ctf/cs_mm")
+    if "ctf/accel_kv" in names:
+        require_possible(path, "voltage_kv", "ctf/accel_kv", voltage)
+    require_possible(path, "spherical_aberration_mm", "ctf/cs_mm", aberration)
+    phase_shift = np.rad2deg(values("ctf/phase_shift_rad"))
+    require_possible(path, "phase_shift_deg", "ctf/phase_shift_rad", phase_shift)
     if require_ctf and "ctf/amp_contrast" not in names:
         logger.warning("%s: no field ctf/amp_contrast; taken as 0.", path)
     exposure = values("ctf/exp_group_id").astype(np.int64)
     distinct, group = np.unique(exposure, return_inverse=True)
+    voltage = _exact_decimal(values("ctf/accel_kv"))
     optics_group, optics = group_optics(
         [f"group{number}" for number in distinct],
         group.reshape(-1),
         {
             "pixel_size_angstrom": pixel_size,
             "box": records["blob/shape"][:, 1].astype(np.float64),
-            "voltage_kv": _exact_decimal(values("ctf/accel_kv")),
-            "spherical_aberration_mm": _exact_decimal(values("ctf/cs_mm")),
-            "amplitude_contrast": _exact_decimal(values("ctf/amp_contrast")),
+            "voltage_kv": voltage,
+            "spherical_aberration_mm": _exact_decimal(aberration),
+            "amplitude_contrast": amplitude_contrast,
             "ctf_premultiplied": np.zeros(n),
             "phase_flipped": np.zeros(n),
         },
+        cryosparc_aberrations(path, records, voltage),
     )
+    require_defocus(path, _CTF[:2], values(_CTF[0]), values(_CTF[1]), optics_group)
     stack_index, stack_names = unique_names([_text(value) for value in records["blob/path"]])
     latents = _latents(path, records, has_poses, pixel_size)
     sign = np.where(values("blob/sign", 1.0) < 0, -1, 1).astype(np.int8)
@@ -145,13 +145,13 @@ def load_cryosparc(
         defocus_u_angstrom=values("ctf/df1_A"),
         defocus_v_angstrom=values("ctf/df2_A"),
         defocus_angle_deg=np.rad2deg(values("ctf/df_angle_rad")),
-        phase_shift_deg=np.rad2deg(values("ctf/phase_shift_rad")),
+        phase_shift_deg=phase_shift,
         bfactor_angstrom2=values("ctf/bfactor"),
         optics_group=optics_group,
         optics=optics,
         half_set=latents.half_set,
         class_number=latents.class_number,
-        stack_paths=resolve_stacks(stack_names, path, image_root),
+        stack_paths=resolve_stacks(stack_names, path, image_root, document.noted_roots()),
         stack_index=stack_index,
         image_index=records["blob/idx"].astype(np.int64),
         image_names=stack_names,
@@ -162,6 +162,7 @@ def load_cryosparc(
         has_poses=has_poses,
         document=document,
         as_read=latents,
+        ctf_scale=positive_scale(path, values("ctf/scale", 1.0), "ctf/scale"),
     )
 
 
@@ -195,9 +196,18 @@ def _latents(
             )
         rotations = np.asarray(cryosparc_pose_to_matrix(pose), np.float64)
         origins = shift * shift_pixel_size(records, pixel_size)[:, None]
-    half = records[SPLIT].astype(np.int8) + 1 if SPLIT in names else np.zeros(n)
-    number = records[CLASS].astype(np.int32) + 1 if CLASS in names else np.zeros(n)
-    return Latents(rotations, origins, half.astype(np.int8), number.astype(np.int32))
+    if SPLIT in names:
+        half = half_sets(path, SPLIT, _or_unset(records[SPLIT]), first=0)
+    else:
+        half = np.zeros(n, np.int8)
+    number = _or_unset(records[CLASS]) if CLASS in names else np.full(n, -1.0)
+    return Latents(rotations, origins, half, class_numbers(path, CLASS, number + 1.0))
+
+
+def _or_unset(values: np.ndarray) -> Float64[np.ndarray, " particles"]:
+    """0-based numbers; the largest integer of 32 bits is -1, for unset."""
+    numbers = values.astype(np.float64)
+    return np.where(numbers == 2**32 - 1, -1.0, numbers)
 
 
 def _exact_decimal(values: np.ndarray) -> Float64[np.ndarray, " particles"]:
@@ -208,5 +218,5 @@ def _exact_decimal(values: np.ndarray) -> Float64[np.ndarray, " particles"]:
 
 
 def _text(value: bytes | str | np.generic) -> str:
-    text = value.decode() if isinstance(value, bytes) else str(value)
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
     return text.removeprefix(">")

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 
 from jaxrelax.geometry import matrix_to_euler
+from jaxrelax.io.aberrations import aberration_columns
 from jaxrelax.io.particles import Particles
 from jaxrelax.io.relion_tables import StarDocument
 from jaxrelax.io.star import make_table
@@ -34,6 +35,7 @@ def star_document(particles: Particles) -> StarDocument:
         "rlnImageSize": [str(group.box) for group in groups],
         "rlnImageDimensionality": ["2"] * len(groups),
     }
+    optics |= aberration_columns([group.aberrations for group in groups])
     rot, tilt, psi = matrix_to_euler(particles.rotations)
     numbers = {
         "rlnDefocusU": particles.defocus_u_angstrom,
@@ -47,6 +49,8 @@ def star_document(particles: Particles) -> StarDocument:
         "rlnOriginXAngst": particles.origins_angstrom[:, 0],
         "rlnOriginYAngst": particles.origins_angstrom[:, 1],
     }
+    if particles.ctf_scale is not None:
+        numbers["rlnCtfScalefactor"] = particles.ctf_scale
     columns = {"rlnImageName": _image_names(particles)}
     if particles.micrograph is not None:
         columns["rlnMicrographName"] = [str(name) for name in particles.micrograph]

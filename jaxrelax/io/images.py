@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Int, Num
@@ -52,14 +53,7 @@ class ImageReader:
             if not path.is_file():
                 raise self._missing(stack)
             header = read_header(path)
-            header.require_whole()
-            _, ny, nx = header.shape
-            if ny != nx:
-                raise InputError(f"{path}: images of {nx} x {ny} pixels are not square. Crop them.")
-            if nx % 2:
-                raise InputError(
-                    f"{path}: the box of {nx} pixels is odd. Crop or pad the images to an even box."
-                )
+            require_images(header)
             self._headers[stack] = header
         return self._headers[stack]
 
@@ -81,7 +75,7 @@ class ImageReader:
             raise self._missing(missing[0], others=len(missing) - 1)
         self._require_indices(np.arange(len(table)))
         pairs = np.unique(np.column_stack([table.stack_index, table.optics_group]), axis=0)
-        mismatched: list[str] = []
+        mismatched: dict[str, None] = {}
         for stack, group in pairs.tolist():
             header, optics = self.header(stack), table.optics[group]
             if optics.box and header.shape[2] != optics.box:
@@ -92,13 +86,13 @@ class ImageReader:
                 )
             found, said = header.pixel_size_angstrom, optics.pixel_size_angstrom
             if found > 0 and abs(found - said) > PIXEL_SIZE_TOLERANCE * said:
-                mismatched.append(f"{header.path} ({found:.5g} Å, table {said:.5g} Å)")
+                mismatched[f"{header.path} ({found:.5g} Å, table {said:.5g} Å)"] = None
         if mismatched:
             logger.warning(
                 "The pixel size in the header of %d stack(s) is not that of the optics table, "
                 "which is used: %s",
                 len(mismatched),
-                "; ".join(mismatched[:3]),
+                "; ".join(list(mismatched)[:3]),
             )
 
     def box(self, rows: Int[np.ndarray, " rows"] | None = None) -> int:
@@ -232,6 +226,22 @@ class ImageReader:
         )
 
 
+def require_images(header: MrcHeader) -> None:
+    """Refuse a stack that is cut short, or whose images are not square and even.
+
+    Raises:
+        InputError: names the file.
+    """
+    header.require_whole()
+    _, ny, nx = header.shape
+    if ny != nx:
+        raise InputError(f"{header.path}: images of {nx} x {ny} pixels are not square. Crop them.")
+    if nx % 2:
+        raise InputError(
+            f"{header.path}: the box of {nx} pixels is odd. Crop or pad the images to an even box."
+        )
+
+
 def find_bad_images(
     reader: ImageReader, rows: Int[np.ndarray, " rows"] | None = None, chunk: int = 256
 ) -> dict[int, str]:
@@ -256,27 +266,34 @@ def find_bad_images(
     return bad
 
 
-def drop_bad_images(particles: Particles, skip_bad: bool = False) -> Particles:
+def drop_bad_images(
+    particles: Particles,
+    skip_bad: bool | None = False,
+    bad: Mapping[int, str] | None = None,
+) -> Particles:
     """The particles whose images are usable.
 
     Args:
-        particles: whose images are all read once.
-        skip_bad: leave bad images out, with a count in the log, instead of raising.
+        particles: whose images are all read once, unless ``bad`` is given.
+        skip_bad: leave bad images out, with a count in the log, instead of raising; None where
+            nobody can be told to ask for it.
+        bad: rows that cannot be used, with the reason, where somebody has looked already.
 
     Raises:
-        InputError: there are bad images and ``skip_bad`` is False, or no good one is left.
+        InputError: there are bad images and ``skip_bad`` is not True, or no good one is left.
     """
     with ImageReader(particles) as reader:
-        bad = find_bad_images(reader)
+        bad = find_bad_images(reader) if bad is None else bad
         if not bad:
             return particles
-        named = [f"{reader.image_name(row)} ({bad[row]})" for row in sorted(bad)[:5]]
+        named = [f"{reader.image_name(row)} (row {row + 1}: {bad[row]})" for row in sorted(bad)[:5]]
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     listing = ", ".join(named) + more
     if not skip_bad or len(bad) == len(particles):
+        or_else = "" if skip_bad is None else ", or leave them out with --skip-bad-images"
         raise InputError(
             f"{particles.source}: {len(bad)} of {len(particles)} images cannot be used: "
-            f"{listing}. Remove these rows, or leave them out with --skip-bad-images."
+            f"{listing}. Remove these rows{or_else}."
         )
     logger.warning("Left out %d of %d images: %s", len(bad), len(particles), listing)
     keep = np.ones(len(particles), bool)

@@ -1,22 +1,31 @@
-"""`inspect_file`: what a file holds, and what a refinement would refuse about it."""
+"""`inspect_file`: what a file holds, and what a refinement would refuse about it.
+
+What is refused is asked of the readers that a refinement uses, and not judged here again.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from jaxrelax.io.copies import describe_units
 from jaxrelax.io.cryosparc import POSE, SHIFT, CryosparcDocument
-from jaxrelax.io.errors import InputError, MissingImagesError
-from jaxrelax.io.images import PIXEL_SIZE_TOLERANCE, ImageReader
-from jaxrelax.io.mrc_header import MrcHeader, read_header
+from jaxrelax.io.errors import InputError
+from jaxrelax.io.images import ImageReader, require_images
+from jaxrelax.io.mrc import read_mask, read_reference
+from jaxrelax.io.mrc_header import read_header
 from jaxrelax.io.particles import Particles
-from jaxrelax.io.reading import check_supported, load_particles
+from jaxrelax.io.reading import check_supported, load_particles, read_particles
 from jaxrelax.io.relion_tables import ANGLES, StarDocument
 from jaxrelax.io.star import read_star
+
+logger = logging.getLogger("jaxrelax")
 
 MAP_SUFFIXES = (".mrc", ".map", ".mrcs", ".st", ".ccp4")
 
@@ -62,23 +71,57 @@ class _Notes:
 
 
 def inspect_file(
-    path: str | os.PathLike, image_root: str | os.PathLike | None = None
+    path: str | os.PathLike,
+    image_root: str | os.PathLike | None = None,
+    *,
+    passthrough: Iterable[str | os.PathLike] = (),
+    take: Callable[[Path], object] | None = None,
 ) -> Inspection:
-    """Look at a STAR file, ``.cs`` file, map or stack, without reading any image.
+    """Look at a STAR file, ``.cs`` file, map or stack.
+
+    Args:
+        path: the file.
+        image_root, passthrough: as for `read_particles`.
+        take: takes a table as a refinement does, and raises what that would; what it logs as
+            warnings is told. By default the table is read and the headers of its stacks, but no
+            image.
 
     Raises:
-        InputError: there is no such file, or it is of no known kind, or cannot be parsed.
+        InputError: there is no such file, or it is of no known kind.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
+    passthrough = tuple(passthrough)
     if path.suffix in (".star", ".cs"):
-        return _inspect_table(path, image_root)
+
+        def load(**options) -> Particles:
+            return load_particles(path, image_root, passthrough=passthrough, **options)
+
+        def take_headers(path: Path) -> None:
+            ImageReader(read_particles(path, image_root, passthrough=passthrough)).validate()
+
+        with _heard() as heard:
+            found = _inspect_table(path, load, take_headers if take is None else take)
+        return replace(found, warnings=tuple(dict.fromkeys([*found.warnings, *heard])))
     if path.suffix in MAP_SUFFIXES:
         return _inspect_mrc(path)
     raise InputError(
         f"{path}: not a .star, .cs or MRC file ({', '.join(MAP_SUFFIXES)}), by its name."
     )
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Warnings that are logged meanwhile, kept instead of shown."""
+    texts: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(handler)
 
 
 def format_inspection(inspection: Inspection) -> str:
@@ -95,15 +138,32 @@ def format_inspection(inspection: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _inspect_table(path: Path, image_root: str | os.PathLike | None) -> Inspection:
+def _inspect_table(
+    path: Path, load: Callable[..., Particles], take: Callable[[Path], object]
+) -> Inspection:
     notes = _Notes()
-    if path.suffix == ".star" and not any("rlnImageName" in t for t in read_star(path)):
-        for table in read_star(path):
-            shape = f"{len(table)} rows, {len(table.labels)} columns"
-            notes.add(f"block data_{table.name}", shape)
-        notes.refusals.append("no column rlnImageName, so no particles")
-        return notes.inspection(path, "STAR file without particles")
-    particles = load_particles(path, image_root, require_poses=False, require_ctf=False)
+    try:
+        blocks = read_star(path) if path.suffix == ".star" else ()
+        if blocks and not any("rlnImageName" in table for table in blocks):
+            for table in blocks:
+                shape = f"{len(table)} rows, {len(table.labels)} columns"
+                notes.add(f"block data_{table.name}", shape)
+            notes.refuse_if_raises(lambda: take(path))
+            return notes.inspection(path, "STAR file without particles")
+        particles = load(require_poses=False, require_ctf=False)
+    except InputError as error:
+        notes.refusals.append(str(error))
+        return notes.inspection(path, "a table that cannot be read")
+    _describe(particles, notes)
+    taken = _Notes()
+    taken.refuse_if_raises(lambda: take(path))
+    if taken.refusals:
+        _list_refusals(particles, load, notes)
+        notes.refusals = notes.refusals or taken.refusals
+    return notes.inspection(path, _table_kind(particles))
+
+
+def _describe(particles: Particles, notes: _Notes) -> None:
     notes.add("particles", len(particles))
     _describe_optics(particles, notes)
     notes.add("defocus", _range(particles.defocus_u_angstrom / 1e4, "µm"))
@@ -114,15 +174,25 @@ def _inspect_table(path: Path, image_root: str | os.PathLike | None) -> Inspecti
     notes.add("classes", _counts(particles.class_number))
     if particles.micrograph is not None:
         notes.add("micrographs", len(set(particles.micrograph)))
-    for label in ("rlnHelicalTubeID", "filament/filament_uid"):
-        if particles.column(label) is not None:
-            notes.add("helical segments", f"yes ({label})")
-    aberrations = [r for r in check_supported(particles) if r.is_aberration]
-    notes.add("aberrations", ", ".join(r.column for r in aberrations) or "none")
-    _describe_images(particles, notes)
-    notes.refuse_if_raises(lambda: load_particles(path, image_root))
-    notes.refusals += [str(r) for r in check_supported(particles) if str(r) not in notes.refusals]
-    return notes.inspection(path, _table_kind(particles))
+    for label, value in describe_units(particles):
+        notes.add(label, value)
+    _describe_aberrations(particles, notes)
+    used = np.unique(particles.stack_index)
+    present = sum(particles.stack_paths[stack].is_file() for stack in used)
+    notes.add("image files", f"{present} of {len(used)} found")
+    if np.any(particles.image_sign < 0):
+        notes.add("contrast", "dark on light (blob/sign -1); inverted when read")
+
+
+def _list_refusals(particles: Particles, load: Callable[..., Particles], notes: _Notes) -> None:
+    """All the faults of a table that is refused; who takes it stops at the first."""
+    notes.refuse_if_raises(load)
+    notes.refusals += [str(refusal) for refusal in check_supported(particles)]
+    reader = ImageReader(particles)
+    notes.refuse_if_raises(reader.validate)
+    for stack in np.unique(particles.stack_index):
+        if particles.stack_paths[stack].is_file():
+            notes.refuse_if_raises(lambda stack=stack: reader.header(int(stack)))
 
 
 def _table_kind(particles: Particles) -> str:
@@ -149,6 +219,34 @@ def _describe_optics(particles: Particles, notes: _Notes) -> None:
         )
 
 
+def _describe_aberrations(particles: Particles, notes: _Notes) -> None:
+    """What is applied beyond the CTF of RELION 3.0, as the largest phases that an image has."""
+    if not any(group.aberrations for group in particles.optics):
+        notes.add("aberrations", "none")
+    for group in particles.optics:
+        aberrations = group.aberrations
+        if not aberrations:
+            continue
+        angle = np.linspace(0.0, 2.0 * np.pi, 73)
+        circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        nyquist = 0.5 / group.pixel_size_angstrom
+        phases = [
+            f"{kind} phase up to {np.abs(phase(nyquist * circle)).max():.3g} rad"
+            for kind, terms, phase in (
+                ("antisymmetric", aberrations.odd, aberrations.odd_phase),
+                ("symmetric", aberrations.even, aberrations.even_phase),
+            )
+            if terms
+        ]
+        parts = [", ".join(phases) + f" at {1.0 / nyquist:.3g} Å"] if phases else []
+        if aberrations.is_stretched:
+            largest, smallest = aberrations.stretches
+            parts.append(f"magnification anisotropic by {100.0 * (largest / smallest - 1.0):.2g} %")
+        notes.add(f"aberrations of {group.name}", "; ".join(parts))
+    if particles.ctf_scale is not None:
+        notes.add("CTF scale", _range(particles.ctf_scale, "").strip())
+
+
 def _poses(particles: Particles) -> str:
     if particles.has_poses:
         shift = np.hypot(*particles.origins_angstrom.T)
@@ -158,73 +256,48 @@ def _poses(particles: Particles) -> str:
     return f"no ({', '.join(missing)} missing)" if missing else "some unset (psi -999)"
 
 
-def _describe_images(particles: Particles, notes: _Notes) -> None:
-    used = np.unique(particles.stack_index)
-    present = [int(stack) for stack in used if particles.stack_paths[stack].is_file()]
-    notes.add("image files", f"{len(present)} of {len(used)} found")
-    if np.any(particles.image_sign < 0):
-        notes.add("contrast", "dark on light (blob/sign -1); inverted when read")
-    reader = ImageReader(particles)
-    if len(present) == len(used):
-        notes.refuse_if_raises(reader.validate)
-    else:
-        try:
-            reader.validate()
-        except MissingImagesError as error:
-            notes.refusals.append(str(error))
-        for stack in present:
-            notes.refuse_if_raises(lambda stack=stack: reader.header(stack))
-    for stack in present:
-        try:
-            found = reader.header(stack).pixel_size_angstrom
-        except InputError:
-            continue  # already among the refusals
-        groups = np.unique(particles.optics_group[particles.stack_index == stack])
-        said = particles.optics[int(groups[0])].pixel_size_angstrom
-        if found > 0 and abs(found - said) > PIXEL_SIZE_TOLERANCE * said:
-            notes.warnings.append(
-                f"{particles.stack_paths[stack]}: header says {found:.5g} Å/px, the table "
-                f"{said:.5g}; the table is used"
-            )
-
-
 def _inspect_mrc(path: Path) -> Inspection:
     notes = _Notes()
-    header = read_header(path)
+    try:
+        header = read_header(path)
+    except InputError as error:
+        notes.refusals.append(str(error))
+        return notes.inspection(path, "no MRC file")
     nz, ny, nx = header.shape
-    is_map = nz == ny == nx or (nz > 1 and path.suffix not in (".mrcs", ".st") and header.is_volume)
+    if header.is_stack():
+        notes.add("images", nz)
     notes.add("size", f"{nx} x {ny} x {nz}")
     notes.add("mode", header.dtype.name)
     known = header.pixel_size_angstrom > 0
     notes.add("pixel size", f"{header.pixel_size_angstrom:.5g} Å" if known else "not in the header")
     whole = header.file_bytes >= header.expected_bytes
     notes.add("file", "whole" if whole else "truncated")
-    notes.refuse_if_raises(header.require_whole)
-    if is_map:
-        _check_map(header, notes)
-        return notes.inspection(path, "map")
-    notes.rows.insert(0, ("images", str(nz)))
-    if ny != nx:
-        notes.refusals.append(f"images of {nx} x {ny} pixels are not square")
-    elif nx % 2:
-        notes.refusals.append(f"the box of {nx} pixels is odd")
-    return notes.inspection(path, "image stack")
+    if header.is_stack():
+        notes.refuse_if_raises(lambda: require_images(header))
+        return notes.inspection(path, "image stack")
+    notes.refuse_if_raises(lambda: read_reference(path))
+    if not notes.refusals:
+        values, _ = read_reference(path)
+        notes.add("values", _range(values, ""))
+        _describe_as_mask(path, values, notes)
+    return notes.inspection(path, "map")
 
 
-def _check_map(header: MrcHeader, notes: _Notes) -> None:
-    nz, ny, nx = header.shape
-    if not nz == ny == nx:
-        notes.refusals.append(f"{nx} x {ny} x {nz} voxels is not a cube")
-    elif nx % 2:
-        notes.refusals.append(f"the box of {nx} voxels is odd")
-    if header.pixel_size_angstrom <= 0:
-        notes.refusals.append("no pixel size in the header")
-    if header.axes != (1, 2, 3):
-        notes.refusals.append(f"axes in the order {header.axes}, not x, y, z")
+def _describe_as_mask(path: Path, values: np.ndarray, notes: _Notes) -> None:
+    """Whether a map would do as a mask, where it may be meant for one: nothing below 0."""
+    if values.min() < 0:
+        return
+    try:
+        read_mask(path)
+    except InputError as error:
+        notes.add("as a mask", "no")
+        notes.warnings.append(f"as a mask a refinement would refuse it: {error}")
+    else:
+        notes.add("as a mask", "yes")
 
 
 def _range(values: np.ndarray, unit: str) -> str:
-    return f"{values.min():.3g} to {values.max():.3g} {unit}"
+    return f"{values.min():.3g} to {values.max():.3g} {unit}".rstrip()
 
 
 def _counts(values: np.ndarray) -> str:

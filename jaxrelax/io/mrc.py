@@ -11,7 +11,10 @@ from jaxtyping import Float32
 
 from jaxrelax.io.atomic import atomic_open
 from jaxrelax.io.errors import InputError
-from jaxrelax.io.mrc_header import HEADER_BYTES, make_header, read_header
+from jaxrelax.io.mrc_header import HEADER_BYTES, make_header, pixel_size_advice, read_header
+
+FAINTEST_MAP = 1e-15  # squares of less are lost in single precision
+LEAST_MASK_PEAK = 0.5
 
 
 def read_map(
@@ -28,7 +31,8 @@ def read_map(
 
     Raises:
         InputError: the file is missing, truncated, not a cube of even size, holds NaN or
-            infinities, has its axes in another order, or gives no pixel size.
+            infinities, has its axes in another order, voxels that are no cubes or a cell that is
+            not rectangular, or gives no pixel size.
     """
     path = Path(path)
     header = read_header(path)
@@ -48,6 +52,7 @@ def read_map(
             f"{path}: the axes are stored in the order {header.axes}, not x, y, z (1, 2, 3). "
             "Write the map again in the standard order."
         )
+    header.require_cubic_voxels(known_pixel_size=pixel_size_angstrom is not None)
     array = np.array(header.memory_map(), dtype=np.float32)
     bad = int(array.size - np.count_nonzero(np.isfinite(array)))
     if bad:
@@ -55,13 +60,41 @@ def read_map(
             f"{path}: {bad} voxels are NaN or infinite. Write the map again without them."
         )
     if pixel_size_angstrom is not None:
+        if not (np.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
+            raise InputError(
+                f"{path}: the pixel size given is {pixel_size_angstrom:g} Å, not above 0."
+            )
         return array, float(pixel_size_angstrom)
     if header.pixel_size_angstrom <= 0:
-        raise InputError(
-            f"{path}: the header gives no pixel size. Set it, for instance with "
-            "relion_image_handler --rescale_angpix or mrcfile, or pass the pixel size."
-        )
+        raise InputError(f"{path}: the header gives no pixel size; {pixel_size_advice(path)}")
     return array, _tidy(header.pixel_size_angstrom)
+
+
+def read_reference(
+    path: str | os.PathLike, pixel_size_angstrom: float | None = None
+) -> tuple[Float32[np.ndarray, "z y x"], float]:
+    """Read a map that images are compared with.
+
+    Raises:
+        InputError: as `read_map`, and if there is nothing in the map.
+    """
+    array, pixel_size = read_map(path, pixel_size_angstrom)
+    require_density(array, str(path))
+    return array, pixel_size
+
+
+def require_density(array: np.ndarray, name: str) -> None:
+    """Refuse a map in which there is nothing.
+
+    Raises:
+        InputError: all voxels are equal, or as good as zero.
+    """
+    low, high = float(array.min()), float(array.max())
+    if low == high or max(abs(low), abs(high)) < FAINTEST_MAP:
+        raise InputError(
+            f"{name}: there is nothing in this map: its voxels go from {low:.3g} to {high:.3g}. "
+            "Give the map of a refinement of these particles."
+        )
 
 
 def read_mask(
@@ -70,7 +103,7 @@ def read_mask(
     """Read a mask: a map with values from 0 to 1.
 
     Raises:
-        InputError: as `read_map`, and if values lie outside 0 to 1 or none is above 0.
+        InputError: as `read_map`, and if values lie outside 0 to 1 or none comes near 1.
     """
     array, pixel_size = read_map(path, pixel_size_angstrom)
     low, high = float(array.min()), float(array.max())
@@ -79,8 +112,11 @@ def read_mask(
             f"{path}: a mask has values from 0 to 1, these go from {low:.3g} to {high:.3g}. "
             "Make a mask from this map first, for instance with relion_mask_create."
         )
-    if high <= 0:
-        raise InputError(f"{path}: the mask is empty: no voxel is above 0.")
+    if high < LEAST_MASK_PEAK:
+        raise InputError(
+            f"{path}: the mask is as good as empty: no voxel is above {max(high, 0.0):.3g}, and it "
+            "should be 1 inside. Make it again, for instance with relion_mask_create."
+        )
     return np.clip(array, 0.0, 1.0), pixel_size
 
 

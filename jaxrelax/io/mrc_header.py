@@ -13,12 +13,16 @@ from jaxrelax.io.errors import InputError
 
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 MODES = {np.dtype(kind): mode for mode, kind in _DTYPES.items()}
+IMOD_STAMP = 1146047817
 HEADER_BYTES = HEADER_DTYPE.itemsize
 
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """What the header says; ``shape`` is (nz, ny, nx), ``pixel_size_angstrom`` is along x."""
+    """What the header says.
+
+    ``shape`` is (nz, ny, nx); ``pixel_size_angstrom`` is along x, and 0 if it does not say.
+    """
 
     path: Path
     shape: tuple[int, int, int]
@@ -28,6 +32,9 @@ class MrcHeader:
     file_bytes: int
     axes: tuple[int, int, int] = (1, 2, 3)
     is_volume: bool = True  # by the space group, which is 0 in stacks
+    sections_sampled: int = 0  # mz: 1 in stacks, nz in maps
+    voxel_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)  # x, y, z; 0 where not said
+    cell_angles_deg: tuple[float, float, float] = (90.0, 90.0, 90.0)
 
     @property
     def bytes_per_slice(self) -> int:
@@ -46,6 +53,40 @@ class MrcHeader:
                 f"{self.path}: truncated: {self.file_bytes} bytes where the header "
                 f"({self.shape[2]} x {self.shape[1]} x {self.shape[0]}, {self.dtype.name}) "
                 f"promises {self.expected_bytes}. Copy or write the file again."
+            )
+
+    def is_stack(self) -> bool:
+        """Whether the sections are images.
+
+        Names and headers are both unreliable: cryoSPARC writes stacks as ``.mrc``, and many
+        programs leave the space group at 0 or 1 whatever they write. A cube is a map, unless name
+        or header say otherwise; square sections of another number than their size are images.
+        """
+        nz, ny, nx = self.shape
+        if self.path.suffix in (".mrcs", ".st") or not nz == ny == nx:
+            return self.path.suffix in (".mrcs", ".st") or ny == nx or not self.is_volume
+        return not self.is_volume and self.sections_sampled == 1 and nz > 1
+
+    def require_cubic_voxels(self, known_pixel_size: bool) -> None:
+        """Raise `InputError` if the cell of a map is not rectangular, or its voxels no cubes.
+
+        Args:
+            known_pixel_size: lengths of the header do not count.
+        """
+        angles = [angle for angle in self.cell_angles_deg if angle != 0.0]
+        if any(abs(angle - 90.0) > 0.01 for angle in angles):
+            shown = ", ".join(f"{angle:g}" for angle in self.cell_angles_deg)
+            raise InputError(
+                f"{self.path}: the angles of the cell are {shown} degrees, not 90. Resample the "
+                "map on cubic voxels; if only the header is wrong, write it again with "
+                "relion_image_handler --force_header_angpix."
+            )
+        lengths = [length for length in self.voxel_angstrom if length > 0.0]
+        if not known_pixel_size and lengths and max(lengths) > (1.0 + 1e-3) * min(lengths):
+            shown = " x ".join(f"{length:.5g}" for length in self.voxel_angstrom)
+            raise InputError(
+                f"{self.path}: voxels of {shown} Å are no cubes. Resample the map on cubic voxels; "
+                f"if only the header is wrong, {pixel_size_advice(self.path)}"
             )
 
     def memory_map(self) -> np.ndarray:
@@ -89,18 +130,50 @@ def read_header(path: str | os.PathLike) -> MrcHeader:
         raise InputError(
             f"{path}: MRC mode {mode} is not supported. Convert it to mode 2 (float32)."
         )
-    mx = int(header["mx"])
-    pixel_size = float(header["cella"]["x"]) / mx if mx > 0 else 0.0
+    voxel = _voxel(header)
+    kind = _DTYPES[mode]
+    if mode == 0 and _has_unsigned_bytes(raw, order):
+        kind = "u1"
     return MrcHeader(
         path=path,
         shape=shape,
-        dtype=np.dtype(order + _DTYPES[mode]),
+        dtype=np.dtype(order + kind),
         data_offset=HEADER_BYTES + max(int(header["nsymbt"]), 0),
-        pixel_size_angstrom=pixel_size if np.isfinite(pixel_size) else 0.0,
+        pixel_size_angstrom=voxel[0],
         file_bytes=file_bytes,
         axes=_axes(header),
         is_volume=int(header["ispg"]) != 0,
+        sections_sampled=int(header["mz"]),
+        voxel_angstrom=voxel,
+        cell_angles_deg=tuple(float(header["cellb"][name]) for name in ("alpha", "beta", "gamma")),
     )
+
+
+def pixel_size_advice(path: Path) -> str:
+    """How a map gets the pixel size that its header does not give: an end of a sentence."""
+    return (
+        "say it with --map-pixel-size-angstrom, or write it into the header: relion_image_handler "
+        f"--i {path} --o fixed.mrc --force_header_angpix 2.6 (with the right number)."
+    )
+
+
+def _voxel(header: np.void) -> tuple[float, float, float]:
+    """Å along x, y and z; 0 where the header does not say."""
+    found = []
+    for axis in "xyz":
+        intervals, length = int(header[f"m{axis}"]), float(header["cella"][axis])
+        size = length / intervals if intervals > 0 else 0.0
+        found.append(size if np.isfinite(size) and size > 0.0 else 0.0)
+    return (found[0], found[1], found[2])
+
+
+def _has_unsigned_bytes(raw: bytes, order: str) -> bool:
+    """Whether IMOD wrote bytes from 0 to 255: its stamp, and not its flag for signed bytes.
+
+    https://bio3d.colorado.edu/imod/doc/mrc_format.txt, words 39 and 40.
+    """
+    stamp, flags = np.frombuffer(raw, order + "i4", 2, 152)
+    return bool(stamp == IMOD_STAMP and not flags & 1)
 
 
 def _axes(header: np.void) -> tuple[int, int, int]:

@@ -146,6 +146,24 @@ class OutputFolder:
         return path
 
 
+def require_writable(folder: str | os.PathLike) -> None:
+    """Refuse a folder that cannot be made or written into, before work is done for it.
+
+    Makes nothing; what happens to the folder meanwhile is another matter.
+
+    Raises:
+        InputError: the folder, or what is there of its path, is a file or not writable.
+    """
+    folder = Path(folder)
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file, so {folder} cannot be made. Name another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there}: you may not write there. Name another folder.")
+
+
 def write_fsc_star(path: str | os.PathLike, table: Mapping[str, Sequence[Any] | np.ndarray]):
     """Write Fourier shell correlations in the layout of RELION's ``postprocess.star``.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int8, Int32, Int64
 
+from jaxrelax.geometry import Aberrations
 from jaxrelax.io.errors import InputError
 
 
@@ -19,7 +20,8 @@ class OpticsGroup:
 
     ``box`` is in pixels; 0 means that neither the table nor any image on disk tells it.
     ``ctf_premultiplied``: the images were multiplied by their CTF; ``phase_flipped``: by its
-    sign. The imaging model has to do the same to its projections.
+    sign. The imaging model has to do the same to its projections. ``aberrations`` hold beam tilt,
+    too.
     """
 
     name: str
@@ -30,6 +32,7 @@ class OpticsGroup:
     amplitude_contrast: float
     ctf_premultiplied: bool = False
     phase_flipped: bool = False
+    aberrations: Aberrations = Aberrations()  # noqa: RUF009  (immutable)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,6 @@ class Refusal:
     column: str
     reason: str
     way_out: str
-    is_aberration: bool = True  # can be allowed by the user; what is no aberration cannot
 
     def __str__(self) -> str:
         return f"{self.column}: {self.reason}. {self.way_out}"
@@ -55,6 +57,10 @@ class Document(ABC):
     @abstractmethod
     def column(self, name: str) -> np.ndarray | None:
         """One column as the file has it, one entry per particle; None where there is none."""
+
+    @abstractmethod
+    def noted_roots(self) -> list[str]:
+        """Folders that image names are relative to, as jaxrelax noted when it wrote the file."""
 
     @abstractmethod
     def refusals(self) -> list[Refusal]:
@@ -92,6 +98,7 @@ class Particles:
             particle.
         defocus_u_angstrom, defocus_v_angstrom, defocus_angle_deg, phase_shift_deg,
         bfactor_angstrom2: CTF per particle, RELION's signs and units.
+        ctf_scale: a factor of the whole CTF per particle; None where it is 1 for all.
         optics_group: 0-based index into ``optics``.
         optics: the optics groups that occur.
         half_set: 1 or 2; 0 where unset.
@@ -132,6 +139,7 @@ class Particles:
     has_poses: bool
     document: Document = field(repr=False)
     as_read: Latents = field(repr=False)
+    ctf_scale: Float64[np.ndarray, " particles"] | None = None
     extra_columns: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -162,6 +170,7 @@ class Particles:
             self,
             **{name: getattr(self, name)[rows] for name in names},
             micrograph=None if self.micrograph is None else self.micrograph[rows],
+            ctf_scale=None if self.ctf_scale is None else self.ctf_scale[rows],
             document=self.document.select(rows),
             as_read=self.as_read.select(rows),
             extra_columns={name: values[rows] for name, values in self.extra_columns.items()},
@@ -224,6 +233,7 @@ def group_optics(
     names: list[str],
     first_key: Int[np.ndarray, " particles"],
     values: Mapping[str, Float[np.ndarray, " particles"]],
+    aberrations: tuple[Int[np.ndarray, " particles"], tuple[Aberrations, ...]],
 ) -> tuple[Int32[np.ndarray, " particles"], tuple[OpticsGroup, ...]]:
     """Number the distinct settings that occur among the particles.
 
@@ -231,11 +241,13 @@ def group_optics(
         names: name for each value of ``first_key``.
         first_key: the group as the file numbers it, 0-based.
         values: the other fields of `OpticsGroup`, one value per particle.
+        aberrations: which of the distinct ones every particle has, and these.
 
     Returns:
         The 0-based group of each particle, and the groups. A group of the file whose particles
         disagree about, say, the voltage becomes several, with a number after the name.
     """
+    values = {**values, "aberrations": aberrations[0].astype(np.float64)}
     keys = np.column_stack([first_key.astype(np.float64), *values.values()])
     unique, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     order = np.lexsort((first, unique[:, 0]))  # as the file numbers them, then as they appear
@@ -249,8 +261,28 @@ def group_optics(
         fields["box"] = int(fields["box"])
         fields["ctf_premultiplied"] = bool(fields["ctf_premultiplied"])
         fields["phase_flipped"] = bool(fields["phase_flipped"])
+        fields["aberrations"] = aberrations[1][int(fields["aberrations"])]
         groups.append(OpticsGroup(name if used[name] == 1 else f"{name}-{used[name]}", **fields))
     return rank[inverse.reshape(-1)].astype(np.int32), tuple(groups)
+
+
+def positive_scale(
+    path: Path, values: Float64[np.ndarray, " particles"] | None, name: str
+) -> Float64[np.ndarray, " particles"] | None:
+    """The factors of the CTFs, or None where they are all 1.
+
+    Raises:
+        InputError: one is not positive; with its row.
+    """
+    if values is None or np.all(values == 1.0):
+        return None
+    bad = np.asarray(~(values > 0))
+    if bad.any():
+        raise InputError(
+            f"{path}, {some_rows(bad)}: {name} is {values[bad][0]:g}; a scale of the CTF is "
+            "positive. Correct or remove these rows."
+        )
+    return values
 
 
 def unique_names(names: list[str]) -> tuple[Int32[np.ndarray, " particles"], tuple[str, ...]]:

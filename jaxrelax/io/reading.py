@@ -25,7 +25,6 @@ def read_particles(
     *,
     passthrough: Iterable[str | os.PathLike] = (),
     require_poses: bool = True,
-    ignore_aberrations: bool = False,
 ) -> Particles:
     """Read particles from a RELION STAR file (3.0 to 5, or one loop) or a cryoSPARC ``.cs``.
 
@@ -33,30 +32,27 @@ def read_particles(
 
     Args:
         path: the ``.star`` or ``.cs`` file.
-        image_root: folder that image names are relative to. Without it, the file's folder and
-            its parents are searched.
+        image_root: folder that image names are relative to. Without it, the file's folder, its
+            parents and the working directory are searched, and what jaxrelax noted in the file
+            when it wrote it.
         passthrough: ``.cs`` files with the fields that the job did not change, joined by uid.
             Without it, files of the same job called ``*passthrough_particles*.cs`` in the same
             folder are joined.
         require_poses: raise when there are no poses; otherwise they are the identity.
-        ignore_aberrations: go on although columns ask for beam tilt, Zernike aberrations,
-            anisotropic magnification or a CTF scale, which are not applied.
 
     Raises:
-        UnsupportedError: such columns are there, and ``ignore_aberrations`` is False.
+        UnsupportedError: columns ask for what the imaging model does not do.
         InputError: anything else about the file that cannot be honoured.
     """
     particles = load_particles(
         path, image_root, passthrough=passthrough, require_poses=require_poses
     )
     refusals = check_supported(particles)
-    blocking = [r for r in refusals if not (ignore_aberrations and r.is_aberration)]
-    if blocking:
-        asked = "; ".join(f"{r.column}: {r.reason}" for r in blocking)
-        ways = " ".join(dict.fromkeys(r.way_out for r in blocking))
+    if refusals:
+        asked = "; ".join(f"{r.column}: {r.reason}" for r in refusals)
+        ways = " ".join(dict.fromkeys(r.way_out for r in refusals))
         raise UnsupportedError(f"{path}: {asked}. {ways}")
-    for refusal in refusals:
-        logger.warning("%s: ignored as asked: %s: %s.", path, refusal.column, refusal.reason)
+    _warn_of_pooled_classes(particles)
     return particles
 
 
@@ -70,7 +66,6 @@ def check_supported(particles: Particles, allow: Iterable[str] = ()) -> list[Ref
                     "box",
                     f"the box of {group.box} pixels of optics group '{group.name}' is odd",
                     "Crop or pad the images to an even box.",
-                    is_aberration=False,
                 )
             )
     allowed = set(allow)
@@ -98,6 +93,20 @@ def load_particles(
     else:
         raise InputError(f"{path}: not a .star or .cs file. Give a file of particles.")
     return _with_boxes(particles)
+
+
+def _warn_of_pooled_classes(particles: Particles) -> None:
+    classes, counts = np.unique(particles.class_number, return_counts=True)
+    if len(classes) < 2:
+        return
+    shown = ", ".join(f"{c} ({n})" for c, n in list(zip(classes, counts, strict=True))[:6])
+    more = ", ..." if len(classes) > 6 else ""
+    logger.warning(
+        "%s: particles of %d classes are taken together: class %s%s. For one of them give a table "
+        "of it alone (relion_star_handler --select rlnClassNumber --minval 1 --maxval 1; in "
+        "cryoSPARC the class's own particles).",
+        particles.source, len(classes), shown, more,
+    )  # fmt: skip
 
 
 def _with_boxes(particles: Particles) -> Particles:

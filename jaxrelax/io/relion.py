@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Int32
 
 from jaxrelax.geometry import euler_to_matrix
+from jaxrelax.io.aberrations import relion_aberrations
 from jaxrelax.io.errors import InputError
+from jaxrelax.io.mrc_header import read_header
 from jaxrelax.io.particles import (
     Latents,
     Particles,
     group_optics,
+    positive_scale,
     require_columns,
     some_rows,
     unique_names,
+)
+from jaxrelax.io.possible import (
+    boxes,
+    class_numbers,
+    half_sets,
+    require_defocus,
+    require_possible,
 )
 from jaxrelax.io.relion_tables import ANGLES, PIXEL_SIZES, CtfLookup, read_document
 from jaxrelax.io.stacks import resolve_stacks
@@ -26,13 +36,18 @@ from jaxrelax.io.stacks import resolve_stacks
 logger = logging.getLogger("jaxrelax")
 
 UNSET_PSI = -999.0
+_QUANTITIES = {
+    "rlnVoltage": "voltage_kv",
+    "rlnSphericalAberration": "spherical_aberration_mm",
+    "rlnAmplitudeContrast": "amplitude_contrast",
+}
 _IMAGE_NAME = re.compile(r"^(?:(\d+)@)?(.+)$")
 
 
 def load_star(
     path: Path, image_root: Path | None, require_poses: bool, require_ctf: bool
 ) -> Particles:
-    """Read a STAR file of particles; aberrations are not looked at (see `Document.refusals`).
+    """Read a STAR file of particles; what is not modelled is not looked at (`Document.refusals`).
 
     Raises:
         InputError: the file, a block or a needed column is missing or holds something else.
@@ -43,7 +58,9 @@ def load_star(
     ctf = _ctf(path, lookup, require_ctf)
     has_poses, rotations = _rotations(path, lookup, require_poses)
     origins = _origins_angstrom(lookup, pixel_size)
-    box = lookup.or_default("rlnImageSize", 0.0)
+    box = boxes(path, "rlnImageSize", lookup.or_default("rlnImageSize", 0.0))
+    phase_shift = lookup.or_default("rlnPhaseShift", 0.0)
+    require_possible(path, "phase_shift_deg", "rlnPhaseShift", phase_shift)
 
     optics_group, optics = group_optics(
         _group_names(lookup),
@@ -57,8 +74,12 @@ def load_star(
             "ctf_premultiplied": lookup.or_default("rlnCtfDataAreCtfPremultiplied", 0.0) != 0,
             "phase_flipped": lookup.or_default("rlnCtfDataArePhaseFlipped", 0.0) != 0,
         },
+        relion_aberrations(path, lookup, ctf["rlnVoltage"], ctf["rlnSphericalAberration"]),
     )
     stack_index, names, image_index = _images(path, lookup.particles.text["rlnImageName"])
+    stack_paths = resolve_stacks(names, path, image_root, document.noted_roots())
+    whole = image_index < 0
+    _require_single(path, whole, names, stack_paths, stack_index)
     micrograph = lookup.particles.text.get("rlnMicrographName")
     if micrograph is not None:
         numbers, distinct = unique_names(micrograph)
@@ -66,8 +87,8 @@ def load_star(
     latents = Latents(
         rotations,
         origins,
-        lookup.or_default("rlnRandomSubset", 0.0).astype(np.int8),
-        lookup.or_default("rlnClassNumber", 0.0).astype(np.int32),
+        half_sets(path, "rlnRandomSubset", lookup.or_default("rlnRandomSubset", 0.0), first=1),
+        class_numbers(path, "rlnClassNumber", lookup.or_default("rlnClassNumber", 0.0)),
     )
     return Particles(
         source=path,
@@ -77,21 +98,22 @@ def load_star(
         defocus_u_angstrom=ctf["rlnDefocusU"],
         defocus_v_angstrom=ctf["rlnDefocusV"],
         defocus_angle_deg=ctf["rlnDefocusAngle"],
-        phase_shift_deg=lookup.or_default("rlnPhaseShift", 0.0),
+        phase_shift_deg=phase_shift,
         bfactor_angstrom2=lookup.or_default("rlnCtfBfactor", 0.0),
         optics_group=optics_group,
         optics=optics,
         half_set=latents.half_set,
         class_number=latents.class_number,
-        stack_paths=resolve_stacks(names, path, image_root),
+        stack_paths=stack_paths,
         stack_index=stack_index,
-        image_index=image_index,
+        image_index=np.where(whole, 0, image_index),
         image_names=names,
         image_sign=np.where(lookup.or_default("jrxImageSign", 1.0) < 0, -1, 1).astype(np.int8),
         micrograph=micrograph,
         has_poses=has_poses,
         document=document,
         as_read=latents,
+        ctf_scale=positive_scale(path, lookup("rlnCtfScalefactor"), "rlnCtfScalefactor"),
     )
 
 
@@ -117,12 +139,7 @@ def _pixel_size(path: Path, lookup: CtfLookup) -> Float64[np.ndarray, " particle
             "'data_optics' or the particles, nor rlnDetectorPixelSize with a positive "
             "rlnMagnification. Add rlnImagePixelSize."
         )
-    wrong = np.asarray(values <= 0)
-    if wrong.any():
-        raise InputError(
-            f"{path}, {some_rows(wrong)}: the pixel size is not positive. "
-            "Correct rlnImagePixelSize (or rlnDetectorPixelSize and rlnMagnification)."
-        )
+    require_possible(path, "pixel_size_angstrom", "rlnImagePixelSize", values)
     return values
 
 
@@ -143,9 +160,15 @@ def _ctf(
         lookup.optics is None or "rlnAmplitudeContrast" not in lookup.optics.text
     ):
         logger.warning("%s: no column rlnAmplitudeContrast; taken as 0, as RELION does.", path)
+    found["rlnAmplitudeContrast"] = lookup.or_default("rlnAmplitudeContrast", 0.0)
+    for label, quantity in _QUANTITIES.items():
+        if (value := found[label]) is not None:
+            require_possible(path, quantity, label, value)
+    u, v = found["rlnDefocusU"], found["rlnDefocusV"]
+    if u is not None and v is not None:
+        require_defocus(path, ("rlnDefocusU", "rlnDefocusV"), u, v, lookup.group)
     zeros = np.zeros(lookup.n)
-    values = {label: zeros if value is None else value for label, value in found.items()}
-    return {**values, "rlnAmplitudeContrast": lookup.or_default("rlnAmplitudeContrast", 0.0)}
+    return {label: zeros if value is None else value for label, value in found.items()}
 
 
 def _rotations(
@@ -191,7 +214,7 @@ def _origins_angstrom(
 
 
 def _images(path: Path, image_names: list[str]):
-    """Stack number, stack names and 0-based slice from ``000001@stack.mrcs``."""
+    """Stack number, stack names, and 0-based slice of ``000001@stack.mrcs``; -1 without one."""
     numbers = np.zeros(len(image_names), np.int64)
     files = []
     for row, text in enumerate(image_names):
@@ -202,7 +225,32 @@ def _images(path: Path, image_names: list[str]):
                 f"{path}, row {row + 1}: rlnImageName '{text}' is not of the form "
                 "000001@stack.mrcs, counting from 1."
             )
-        numbers[row] = 0 if number is None else int(number) - 1
+        numbers[row] = -1 if number is None else int(number) - 1
         files.append(match[2])
     index, distinct = unique_names(files)
     return index, distinct, numbers
+
+
+def _require_single(
+    path: Path,
+    whole: Bool[np.ndarray, " particles"],
+    names: Sequence[str],
+    stack_paths: Sequence[Path],
+    stack_index: Int32[np.ndarray, " particles"],
+) -> None:
+    """Refuse names without ``n@`` of files that hold more than one image.
+
+    Raises:
+        InputError: names the first such row.
+    """
+    for stack in np.unique(stack_index[whole]):
+        if not stack_paths[stack].is_file():
+            continue  # an error of its own, once images are needed
+        count = read_header(stack_paths[stack]).shape[0]
+        if count > 1:
+            rows = whole & (stack_index == stack)
+            raise InputError(
+                f"{path}, {some_rows(rows)}: rlnImageName '{names[stack]}' does not say which of "
+                f"the {count} images of {stack_paths[stack]}. Write 000001@{names[stack]}, "
+                "counting from 1."
+            )

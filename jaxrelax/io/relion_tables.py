@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int
 
-from jaxrelax.io import relion_refusals
+from jaxrelax.io import image_root, relion_refusals
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import Document, Refusal, some_rows
 from jaxrelax.io.star import StarTable, read_star
+
+logger = logging.getLogger("jaxrelax")
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 PIXEL_SIZES = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
@@ -48,6 +51,9 @@ class StarDocument(Document):
             return None
         return np.array(self.particles.column(name), dtype=object)
 
+    def noted_roots(self) -> list[str]:
+        return [root for table in self.tables for root in image_root.noted(table.comment)]
+
     def refusals(self) -> list[Refusal]:
         return relion_refusals.find(self.particles, self.optics)
 
@@ -68,8 +74,23 @@ def read_document(path: Path) -> StarDocument:
         )
     if len(tables[named[0]]) == 0:
         raise InputError(f"{path}: block 'data_{tables[named[0]].name}' has no rows.")
-    optics = next((i for i, table in enumerate(tables) if table.name == "optics"), None)
-    return StarDocument(tables, named[0], optics)
+    of_optics = [i for i, table in enumerate(tables) if table.name == "optics"]
+    _warn_of_unused(path, tables, named[0], [i for i in with_images if i != named[0]])
+    if of_optics:
+        _warn_of_unused(path, tables, of_optics[0], of_optics[1:])
+    return StarDocument(tables, named[0], of_optics[0] if of_optics else None)
+
+
+def _warn_of_unused(
+    path: Path, tables: tuple[StarTable, ...], used: int, unused: list[int]
+) -> None:
+    """Say which blocks are left aside, because another one of their kind is used."""
+    for i in unused:
+        logger.warning(
+            "%s: block 'data_%s' (%d rows) is used, as RELION does, and a further block 'data_%s' "
+            "(%d rows) is not; join files with relion_star_handler --combine.",
+            path, tables[used].name, len(tables[used]), tables[i].name, len(tables[i]),
+        )  # fmt: skip
 
 
 class CtfLookup:
@@ -98,6 +119,12 @@ class CtfLookup:
             )
         numbers = self.optics.numbers("rlnOpticsGroup")
         numbers = np.arange(1.0, count + 1) if numbers is None else numbers
+        distinct, counts = np.unique(numbers, return_counts=True)
+        if np.any(counts > 1):
+            raise InputError(
+                f"{self.path}: optics group {distinct[counts > 1][0]:g} stands more than once in "
+                "'data_optics'. Remove all but one of its rows, or give them numbers of their own."
+            )
         wanted = self.particles.numbers("rlnOpticsGroup")
         assert wanted is not None
         match = wanted[:, None] == numbers[None, :]
@@ -163,6 +190,8 @@ WANTED = (
     *("rlnPixelSize", "rlnMagnification", "rlnDetectorPixelSize"),
     *("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"),
     *("rlnRandomSubset", "rlnClassNumber", "jrxImageSign"),
+    *("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnCtfScalefactor"),
+    *("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"),
 )
 
 

@@ -7,10 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def search_folders(source: Path, image_root: Path | None) -> list[Path]:
-    """Folders that image names may be relative to: the root given, then the file's own parents."""
-    folders = list(source.resolve().parents)
-    return [image_root.resolve(), *folders] if image_root is not None else folders
+def search_folders(
+    source: Path, image_root: Path | None, noted: Sequence[str] = (), *, cwd: bool = True
+) -> list[Path]:
+    """Folders that image names may be relative to, in order.
+
+    The root given; what was noted relative to the file when it was written; the file's own folder
+    and its parents; the working directory; what was noted absolutely.
+    """
+    own = source.resolve().parent
+    folders = [] if image_root is None else [image_root.resolve()]
+    folders += [(own / text).resolve() for text in noted if not os.path.isabs(text)]
+    folders += [own, *own.parents]
+    folders += [Path.cwd()] * cwd
+    folders += [Path(text) for text in noted if os.path.isabs(text)]
+    return list(dict.fromkeys(folders))
 
 
 def file_name(name: str) -> str:
@@ -21,19 +32,27 @@ def file_name(name: str) -> str:
     return name
 
 
-def resolve_stacks(names: Sequence[str], source: Path, image_root: Path | None) -> tuple[Path, ...]:
-    """A path for every image file name.
+def resolve_stacks(
+    names: Sequence[str],
+    source: Path,
+    image_root: Path | None,
+    noted: Sequence[str] = (),
+    *,
+    cwd: bool = True,
+) -> tuple[Path, ...]:
+    """A path for every image file name; folders as for `search_folders`.
 
-    A file that is nowhere gets the path it would have in the first folder searched; whoever
-    needs its images finds that it does not exist and says so.
+    A file that is nowhere gets the path it would have in the folder given, or else in that of the
+    table; whoever needs its images finds that it does not exist and says so.
     """
-    folders = search_folders(source, image_root)
+    folders = search_folders(source, image_root, noted, cwd=cwd)
+    default = folders[0] if image_root is not None else source.resolve().parent
     paths = []
     for name in map(file_name, names):
         found = next((folder for folder in folders if os.path.isfile(folder / name)), None)
         if found is not None and found != folders[0]:
             folders = [found, *(folder for folder in folders if folder != found)]
-        paths.append((found or search_folders(source, image_root)[0]) / name)
+        paths.append((found or default) / name)
     return tuple(paths)
 
 
@@ -47,6 +66,6 @@ def missing_images_message(
     where = "" if os.path.isabs(file_name(name)) else f" in any of {shown}"
     return (
         f"{source}: the image file '{name}'{more} does not exist{where}. Image names are "
-        "relative to the project folder that the file was written from: name it with "
-        "--image-root."
+        "relative to the project folder that the file was written from: run in it, or name it "
+        "with --image-root."
     )

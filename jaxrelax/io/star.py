@@ -8,32 +8,14 @@ keeps its zeros and floats keep their digits.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from jaxrelax.io.atomic import atomic_write_text
-from jaxrelax.io.errors import InputError
-
-_SPACE = re.compile(r"\s")
-_QUOTED = re.compile(r"'([^']*)'(?=\s|$)|\"([^\"]*)\"(?=\s|$)|(\S+)")
-
-
-def split_row(line: str) -> list[str]:
-    """The values of one row; quotes around a value with spaces are taken off."""
-    if "'" not in line and '"' not in line:
-        return line.split()
-    return [next(g for g in match.groups() if g is not None) for match in _QUOTED.finditer(line)]
-
-
-def quote(value: str) -> str:
-    """A value as it must stand in a STAR row: quoted when empty or when it holds white space."""
-    if value and not _SPACE.search(value):
-        return value
-    return f'"{value}"' if '"' not in value else f"'{value}'"
+from jaxrelax.io.atomic import atomic_write_bytes
+from jaxrelax.io.star_text import parse, quote, split_comment, split_row
 
 
 @dataclass(frozen=True)
@@ -94,20 +76,20 @@ class StarTable:
         lines = list(self.lines)
         columns = list(values.values())
         for i, row in enumerate(rows):
-            cells = split_row(lines[row])
+            text, comment = split_comment(lines[row])
+            cells = split_row(text)
             for position, column in zip(positions, columns, strict=True):
                 cells[position] = column[i]
-            lines[row] = " ".join(quote(cell) for cell in cells)
+            lines[row] = " ".join(quote(cell) for cell in cells) + comment
         return replace(self, lines=tuple(lines))
 
     def appended(self, values: Mapping[str, Sequence[str]]) -> StarTable:
         """A table with new columns on the right; the text of the old ones is kept."""
-        tails = zip(*values.values(), strict=True)
-        lines = tuple(
-            line.rstrip() + " " + " ".join(quote(cell) for cell in tail)
-            for line, tail in zip(self.lines, tails, strict=True)
-        )
-        return replace(self, labels=(*self.labels, *values), lines=lines)
+        lines = []
+        for line, tail in zip(self.lines, zip(*values.values(), strict=True), strict=True):
+            text, comment = split_comment(line)
+            lines.append(" ".join([text, *map(quote, tail)]) + comment)
+        return replace(self, labels=(*self.labels, *values), lines=tuple(lines))
 
     def text(self) -> str:
         """The block as it stands in a file."""
@@ -131,83 +113,20 @@ def make_table(
 def read_star(path: str | os.PathLike) -> tuple[StarTable, ...]:
     """All the blocks of a STAR file, in order.
 
+    Bytes that are no UTF-8 (RELION knows no encoding) are kept as lone surrogates, so that they
+    are written, and looked for on the disk, as they were.
+
     Raises:
         InputError: the file is missing, is not text, holds no block, or a row has not as many
             values as the block has columns (named by line number).
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file, so not a STAR file.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    starts = [i for i, line in enumerate(lines) if line.startswith("data_")]
-    if not starts:
-        raise InputError(f"{path}: no 'data_' block, so not a STAR file.")
-    tables = []
-    previous_end = 0
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        comment = _comment_before(lines, start, previous_end)
-        tables.append(_parse_block(path, lines, start, end, comment))
-        previous_end = start + 1
-    return tuple(tables)
+    return tuple(
+        StarTable(b.name, tuple(b.labels), tuple(b.rows), b.is_loop, b.comment)
+        for b in parse(Path(path))
+    )
 
 
 def write_star_tables(path: str | os.PathLike, tables: Iterable[StarTable]) -> None:
     """Write blocks to a STAR file, whole or not at all."""
-    atomic_write_text(path, "\n" + "\n\n".join(table.text() for table in tables) + "\n")
-
-
-def _comment_before(lines: list[str], start: int, floor: int) -> str:
-    """The comment lines directly above a block, over blank lines."""
-    found = []
-    for i in range(start - 1, floor - 1, -1):
-        line = lines[i].strip()
-        if line.startswith("#"):
-            found.append(line)
-        elif line:
-            break
-    return "\n".join(reversed(found))
-
-
-def _parse_block(path: Path, lines: list[str], start: int, end: int, comment: str) -> StarTable:
-    name = lines[start].split()[0][len("data_") :]
-    labels: list[str] = []
-    single: list[str] = []  # the values of a block that is no loop
-    rows: list[str] = []
-    is_loop = False
-    for number in range(start + 1, end):
-        line = lines[number].strip()
-        if not line or line.startswith("#"):
-            continue
-        if line.startswith("loop_") and not labels:
-            is_loop = True
-        elif line.startswith("_") and not rows:
-            label, _, rest = line[1:].partition(" ") if " " in line else line[1:].partition("\t")
-            labels.append(label)
-            if not is_loop:
-                single.append(rest.strip())
-        elif line.startswith(";"):
-            raise InputError(
-                f"{path}, line {number + 1}: multi-line text values are not supported; "
-                "write the value on one line in quotes."
-            )
-        else:
-            rows.append(lines[number].rstrip())
-            if len(split_row(line)) != len(labels):
-                raise InputError(
-                    f"{path}, line {number + 1}: {len(split_row(line))} values for the "
-                    f"{len(labels)} columns of block 'data_{name}'. Correct or remove this row."
-                )
-    if len(set(labels)) != len(labels):
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        raise InputError(
-            f"{path}, block 'data_{name}': column {', '.join(twice)} stands there more than "
-            "once. Remove one of them."
-        )
-    if not is_loop:
-        rows = [" ".join(quote(split_row(value)[0]) if value else '""' for value in single)]
-    return StarTable(name, tuple(labels), tuple(rows), is_loop, comment)
+    text = "\n" + "\n\n".join(table.text() for table in tables) + "\n"
+    atomic_write_bytes(path, text.encode("utf-8", "surrogateescape"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
@@ -13,6 +15,7 @@ from jaxrelax.io.atomic import atomic_open
 from jaxrelax.io.cryosparc import (
     ALIGNMENT_PIXEL,
     CLASS,
+    NOTED_ROOT,
     POSE,
     SHIFT,
     SPLIT,
@@ -22,9 +25,13 @@ from jaxrelax.io.cryosparc import (
 from jaxrelax.io.cryosparc_records import append_fields
 from jaxrelax.io.cryosparc_to_star import star_document
 from jaxrelax.io.errors import InputError
+from jaxrelax.io.image_root import image_roots, relative_roots, resolves_alone, with_note
 from jaxrelax.io.particles import Particles
 from jaxrelax.io.relion_tables import ANGLES, StarDocument
 from jaxrelax.io.star import StarTable, write_star_tables
+
+# What images are multiplied by when they are read: +1, or -1 where their particle is black.
+IMAGE_SIGN, SIGN = "jrxImageSign", "blob/sign"
 
 
 def write_star(particles: Particles, path: str | os.PathLike) -> None:
@@ -32,7 +39,9 @@ def write_star(particles: Particles, path: str | os.PathLike) -> None:
 
     From a STAR file: every block, column and row stays, in the form it had (3.0 stays 3.0). Rows
     whose pose, origin, half-set or class changed get new text in those columns; all other text
-    is kept. From a ``.cs`` file: a STAR file of RELION 3.1 is made. Extra columns come last.
+    is kept. Where images are to be inverted, ``jrxImageSign`` says so to jaxrelax. From a ``.cs``
+    file: a STAR file of RELION 3.1 is made. Extra columns come last.
+    Comments note where image names are relative to, for `read_particles`.
 
     Raises:
         InputError: the disk is full or the folder cannot be written to.
@@ -41,7 +50,10 @@ def write_star(particles: Particles, path: str | os.PathLike) -> None:
     if isinstance(document, CryosparcDocument):
         document = star_document(particles)
     elif isinstance(document, StarDocument):
-        document = document.with_particles(_updated_rows(particles, document))
+        table = _updated_rows(particles, document)
+        if np.any(particles.image_sign < 0):
+            table = _with_column(table, IMAGE_SIGN, as_text(particles.image_sign))
+        document = document.with_particles(table)
     else:
         raise TypeError(f"no way to write {type(document).__name__} as STAR")
     table = document.particles
@@ -50,7 +62,8 @@ def write_star(particles: Particles, path: str | os.PathLike) -> None:
     tables = document.with_particles(table).tables
     if document.optics is not None:
         tables = tuple(_with_version(t) for t in tables)
-    write_star_tables(path, tables)
+    note = with_note(tables[0].comment, image_roots(particles), Path(path))
+    write_star_tables(path, (replace(tables[0], comment=note), *tables[1:]))
 
 
 def as_text(values: np.ndarray) -> list[str]:
@@ -125,9 +138,9 @@ def _with_column(table: StarTable, label: str, text: list[str]) -> StarTable:
 
 def _with_version(table: StarTable) -> StarTable:
     """RELION tells files with an optics table by their version line."""
-    if table.comment:
+    if with_note(table.comment, [], Path()):
         return table
-    return StarTable(table.name, table.labels, table.lines, table.is_loop, "# version 30001")
+    return replace(table, comment="# version 30001")
 
 
 def write_cs(particles: Particles, path: str | os.PathLike) -> None:
@@ -148,6 +161,7 @@ def write_cs(particles: Particles, path: str | os.PathLike) -> None:
             "cryoSPARC's uids are not known. Write a STAR file and import that."
         )
     records = _with_alignment_fields(particles, document.records).copy()
+    names = records.dtype.names or ()
     changed = particles.changed_rows()
     rows = changed["rotations"]
     records[POSE][rows] = matrix_to_cryosparc_pose(particles.rotations[rows])
@@ -159,14 +173,37 @@ def write_cs(particles: Particles, path: str | os.PathLike) -> None:
         rows = changed[name] & (getattr(particles, name) > 0)
         if rows.any():
             records[field][rows] = getattr(particles, name)[rows] - 1
+    if np.any((records[SIGN] < 0 if SIGN in names else False) != (particles.image_sign < 0)):
+        if SIGN not in names:
+            records = append_fields(records, {SIGN: np.ones(len(records), np.float32)})
+        records[SIGN] = particles.image_sign
     for label, values in particles.extra_columns.items():
-        name, values = cryosparc_field(label), _fixed_width(values)
-        if name in (records.dtype.names or ()):
-            records[name] = values
-        else:
-            records = append_fields(records, {name: values})
+        records = _with_field(records, cryosparc_field(label), _fixed_width(values))
+    records = _with_note(particles, Path(path), records)
     with atomic_open(path) as handle:
         np.save(handle, records, allow_pickle=False)
+
+
+def _with_note(particles: Particles, path: Path, records: np.ndarray) -> np.ndarray:
+    """The records with the folders of their images, unless names lead there from the file."""
+    roots = relative_roots(particles, path)
+    alone = not any(roots) or resolves_alone(particles, path)
+    if alone and NOTED_ROOT not in (records.dtype.names or ()):
+        return records
+    text = np.array([os.fsencode(root) for root in roots])
+    return _with_field(records, NOTED_ROOT, text[particles.stack_index])
+
+
+def _with_field(records: np.ndarray, name: str, values: np.ndarray) -> np.ndarray:
+    """The records with a field of these values, in place of one of that name."""
+    names = records.dtype.names or ()
+    if name not in names:
+        return append_fields(records, {name: values})
+    if values.dtype.kind == "S" and records.dtype[name].itemsize < values.dtype.itemsize:
+        others = records[[other for other in names if other != name]]
+        return append_fields(others, {name: values})
+    records[name] = values
+    return records
 
 
 def cryosparc_field(label: str) -> str:

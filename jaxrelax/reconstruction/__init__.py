@@ -23,6 +23,7 @@ from jaxrelax.reconstruction.components import (
     share_of_components,
 )
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
+from jaxrelax.reconstruction.group_fit import Fit, GroupFits, Verdict, fits_beside
 from jaxrelax.reconstruction.isotypic import (
     HalfAlignment,
     IsotypicParts,
@@ -39,21 +40,27 @@ from jaxrelax.reconstruction.masks import (
     solvent_mask,
 )
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
+from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
     "Accumulator",
     "AxisAlignment",
     "Candidates",
+    "Fit",
+    "GroupFits",
     "HalfAlignment",
     "IsotypicParts",
+    "SelfRotation",
     "ShellSums",
+    "Verdict",
     "accumulate",
     "align_axes",
     "align_half_maps",
     "apply_component_gains",
     "apply_gain",
     "asymmetric_coefficients",
+    "coarse_copy",
     "completed",
     "component_counts",
     "component_fsc",
@@ -62,6 +69,7 @@ __all__ = [
     "density_mask",
     "empty_accumulator",
     "first_below",
+    "fits_beside",
     "fsc",
     "independent_fraction",
     "inverse_tau2",

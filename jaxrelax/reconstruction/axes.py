@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Float64
 from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, matrix_to_rotvec, rotvec_to_matrix
 from jaxrelax.imaging import resample_map
+from jaxrelax.reconstruction.axes_search import possible_orientations
 from jaxrelax.reconstruction.masks import soft_sphere
 from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, symmetrise
 
@@ -25,6 +26,9 @@ SHIFT_TOLERANCE_PX = 0.4
 # one site pulls the best axes off the true ones (1 to 2° if it is as heavy as all the rest), but
 # explains less than 0.05 by that; an axis a pixel off explains 0.1 to 1 (box 40, Gaussians).
 EXPLAINED_FRACTION = 0.1
+# The same of a map's whole power, for another orientation than the nearest: what rounding leaves of
+# a symmetric map must not choose between equal ones.
+EXPLAINED_POWER = 1e-3
 # Correlation per voxel of the search box, and per step; the non-uniform FFT allows no less. Where
 # rounding hides the way down, few evaluations are spent on finding that out.
 TOLERANCES = {"gtol": 2e-4, "ftol": 1e-6, "maxls": 8}
@@ -73,17 +77,23 @@ def moved(
 
 
 def align_axes(
-    map_: Float32[AnyArray, "n n n"], group: PointGroup, finest_box: int = SEARCH_BOXES[-1]
+    map_: Float32[AnyArray, "n n n"],
+    group: PointGroup,
+    finest_box: int = SEARCH_BOXES[-1],
+    *,
+    everywhere: bool = True,
 ) -> AxisAlignment:
     """Rotation and shift that maximise the map's correlation with its symmetrised self.
 
-    A local search (L-BFGS) from the map as it is, on coarse copies: axes some twenty degrees off
-    are found, a map in another setting of its group need not be.
+    A local search (L-BFGS) on coarse copies, from the map as it is, which finds axes some twenty
+    degrees off, and from the best orientations of a grid over all: a map in another setting of its
+    group stands on a saddle, where nothing local moves. Of equal ones the smallest motion is taken.
 
     Args:
         map_: the map.
         group: a group of more than the identity.
         finest_box: voxels of the last copy; correlations are of that copy.
+        everywhere: whether to look at all orientations.
 
     Raises:
         ValueError: the group is C1, which has no axes.
@@ -92,8 +102,39 @@ def align_axes(
         raise ValueError("C1 has no axes to align")
     map_ = np.asarray(map_)
     n = map_.shape[0]
-    motion = np.zeros(6)
     boxes = sorted({min(box, finest_box, n) for box in (*SEARCH_BOXES, finest_box)})
+    starts = [np.zeros(6)]
+    if everywhere:
+        for rotation, centre in possible_orientations(map_, group):
+            rotvec = matrix_to_rotvec(rotation)
+            starts.append(np.concatenate([_lever(n) * rotvec, rotation @ centre]))
+    # All starts climb on the first copies, one goes on.
+    ends = [_climbed(map_, group, start, boxes[:2]) for start in starts]
+    motion, found, before = _chosen(ends)
+    if len(boxes) > 2:
+        motion, found, before = _climbed(map_, group, motion, boxes[2:])
+    rotation, shift = rotvec_to_matrix(motion[:3] / _lever(n)), motion[3:]
+    return AxisAlignment(
+        rotation=rotation,
+        centre_px=rotation.T @ shift,
+        angle_deg=float(np.rad2deg(np.linalg.norm(motion[:3]) / _lever(n))),
+        shift_px=float(np.linalg.norm(shift)),
+        correlation=before,
+        aligned_correlation=found,
+    )
+
+
+class _Climb(NamedTuple):
+    """Where a local search ended: motion in voxels of the map, correlations on the last copy."""
+
+    motion: Float64[np.ndarray, "6"]
+    correlation: float
+    unmoved: float
+
+
+def _climbed(map_, group: PointGroup, motion, boxes) -> _Climb:
+    """The local search from a motion, on copies of these boxes one after the other."""
+    n = map_.shape[0]
     for box in boxes:
         coarse = _Copy(resample_map(map_, box), group)
         start = coarse.free(motion * box / n)
@@ -105,24 +146,32 @@ def align_axes(
             coarse.loss, start, jac=True, method="L-BFGS-B", options=TOLERANCES
         )
         motion = coarse.motion(found.x) * n / box
-    rotation, shift = rotvec_to_matrix(motion[:3] / _lever(n)), motion[3:]
-    return AxisAlignment(
-        rotation=rotation,
-        centre_px=rotation.T @ shift,
-        angle_deg=float(np.rad2deg(np.linalg.norm(motion[:3]) / _lever(n))),
-        shift_px=float(np.linalg.norm(shift)),
-        correlation=-float(before),
-        aligned_correlation=-float(found.fun),
-    )
+    return _Climb(motion, -float(found.fun), -float(before))
 
 
-def misaligned_axes(map_: Float32[AnyArray, "n n n"], group: PointGroup) -> AxisAlignment | None:
+def _chosen(ends: list[_Climb]) -> _Climb:
+    """The first end, from the map as it is, unless others are better; of those the nearest."""
+
+    def left(end: _Climb) -> float:
+        return 1.0 - end.correlation**2
+
+    least = min(left(end) for end in ends)
+    if left(ends[0]) - least <= max(EXPLAINED_FRACTION * left(ends[0]), EXPLAINED_POWER):
+        return ends[0]
+    best = [end for end in ends if left(end) <= least + EXPLAINED_POWER]
+    return min(best, key=lambda end: float(np.linalg.norm(end.motion)))
+
+
+def misaligned_axes(
+    map_: Float32[AnyArray, "n n n"], group: PointGroup, *, everywhere: bool = False
+) -> AxisAlignment | None:
     """The alignment a map needs, or None if its axes are within tolerance.
 
     None too for a map that alignment makes hardly more symmetric: either it has no such symmetry,
-    or the offset is small beside its asymmetry.
+    or the offset is small beside its asymmetry. Arguments as for `align_axes`; what is found near
+    the map as it is may be some compromise of a map of another group, see `GroupFits`.
     """
-    found = align_axes(map_, group)
+    found = align_axes(map_, group, everywhere=everywhere)
     if found.angle_deg < ANGLE_TOLERANCE_DEG and found.shift_px < SHIFT_TOLERANCE_PX:
         return None
     return found if found.explained_fraction > EXPLAINED_FRACTION else None

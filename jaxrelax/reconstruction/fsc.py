@@ -10,6 +10,9 @@ from jaxtyping import Float, Float32, Float64, Int
 
 from jaxrelax.arrays import AnyArray
 
+# Noise correlates by 1/√n of them: at this many 0.143 is two standard errors.
+ENOUGH_COEFFICIENTS = (2.0 / 0.143) ** 2
+
 
 @lru_cache(maxsize=4)
 def rfft_shells(n: int) -> tuple[Int[np.ndarray, " voxels"], Float64[np.ndarray, " voxels"]]:
@@ -91,15 +94,62 @@ def corrected_fsc(
     return {"unmasked": unmasked, "masked": masked, "random": random, "corrected": corrected}
 
 
-def first_below(curve: Float[AnyArray, " shells"], threshold: float) -> int:
-    """First shell (from 1) whose value falls below the threshold; the length if none does."""
+def first_below(
+    curve: Float[AnyArray, " shells"],
+    threshold: float,
+    counts: Float[AnyArray, " shells"] | None = None,
+) -> int:
+    """First shell (from 1) whose value falls below the threshold; the length if none does.
+
+    Args:
+        curve: FSC per shell.
+        threshold: of the FSC.
+        counts: independent coefficients behind every shell. One of few, as the lowest, falls below
+            only if it does so together with the next ones (:func:`pooled`). None: every shell by
+            itself.
+    """
+    if counts is not None:
+        curve = np.maximum(curve, pooled(curve, counts))
     below = np.flatnonzero(np.asarray(curve)[1:] < threshold)
     return int(below[0]) + 1 if len(below) else len(curve)
 
 
-def resolution_shell(curve: Float[AnyArray, " shells"], threshold: float = 0.143) -> int:
+def pooled(
+    curve: Float[AnyArray, " shells"],
+    counts: Float[AnyArray, " shells"],
+    enough: float = ENOUGH_COEFFICIENTS,
+) -> Float64[np.ndarray, " shells"]:
+    """Every shell's FSC averaged with those of the next shells, as few as have enough coefficients.
+
+    The FSC of n coefficients scatters by 1/√n: one shell of ten can be negative where those around
+    it agree at 0.9. Weighted by their numbers; where fewer are left, all that are.
+
+    Args:
+        curve: FSC per shell.
+        counts: independent coefficients per shell, of which the curve's length is used.
+        enough: how many coefficients stand by themselves.
+    """
+    weight = np.asarray(counts, np.float64)[: len(curve)]
+    sums = np.concatenate([[0.0], np.cumsum(weight * np.asarray(curve, np.float64))])
+    total = np.concatenate([[0.0], np.cumsum(weight)])
+    start = np.arange(len(curve))
+    # The first end at which enough lie between.
+    end = np.searchsorted(total, total[start] + enough * (1.0 - 1e-9))
+    end = np.clip(end, start + 1, len(curve))
+    held = total[end] - total[start]
+    return np.divide(sums[end] - sums[start], held, out=np.zeros(len(curve)), where=held > 0)
+
+
+def resolution_shell(
+    curve: Float[AnyArray, " shells"],
+    threshold: float = 0.143,
+    counts: Float[AnyArray, " shells"] | None = None,
+) -> int:
     """Last shell before the FSC first falls below the threshold (at least 1).
 
     Rosenthal & Henderson, J. Mol. Biol. 333 (2003) 721, for the threshold.
+
+    Args:
+        curve, threshold, counts: as for :func:`first_below`.
     """
-    return max(first_below(curve, threshold) - 1, 1)
+    return max(first_below(curve, threshold, counts) - 1, 1)

@@ -145,7 +145,7 @@ def symmetrise(map_: Float32[AnyArray, "n n n"], group: PointGroup) -> Float32[n
     average = np.mean([_permute(map_, g) for g in group.operators[exact]], axis=0)
     if exact.all():
         return average.astype(np.float32)
-    cosets = _left_coset_representatives(group, exact)
+    cosets = left_coset_representatives(group, exact)
     # The identity among them is not a rotation, but must lose the same corners of Fourier space.
     total = np.zeros(len(half_ball(len(map_)).index), np.complex64)
     for turned in rotated_spectra(average.astype(np.float32), group.operators[cosets]):
@@ -153,7 +153,7 @@ def symmetrise(map_: Float32[AnyArray, "n n n"], group: PointGroup) -> Float32[n
     return map_in_ball(total / np.float32(len(cosets)), len(map_))
 
 
-def _left_coset_representatives(group: PointGroup, members) -> list[int]:
+def left_coset_representatives(group: PointGroup, members) -> list[int]:
     """One index r of each coset r P, for the subgroup P whose elements are marked."""
     remaining = set(range(group.order))
     representatives = []

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int16
+from jaxtyping import Array, Float, Float32, Float64, Int16
 
 from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging import (

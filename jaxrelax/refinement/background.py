@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxrelax.imaging import background_power, white_spectrum
+from jaxrelax.io import InputError
 from jaxrelax.refinement.problem import Problem
 
 
@@ -40,6 +41,12 @@ def background_spectrum(
             power += np.asarray(measured(prepared)).sum(axis=0)
             count += len(images)
         power, count = problem.workers.total((power, count))
+        if count and power.sum() == 0:
+            raise InputError(
+                f"{problem.particles.source}: the images of optics group "
+                f"'{problem.particles.optics[group].name}' show no noise around their particles; "
+                "give the images before masking, or start from white noise (--noise white)"
+            )
         shells = np.minimum(geometry.slice_shell, problem.n_shells - 1)
         weight = geometry.packing.multiplicity
         seen = np.bincount(shells, weight, minlength=problem.n_shells)

@@ -22,6 +22,7 @@ from jaxrelax.reconstruction import (
     mean_weight,
     wiener_map,
 )
+from jaxrelax.refinement.closure import closed, containment
 from jaxrelax.refinement.expectation import total
 from jaxrelax.refinement.maximisation import coefficients, register_limit, unregularised_map
 from jaxrelax.refinement.problem import MARGIN, Problem
@@ -123,6 +124,7 @@ def asymmetry_evidence(
     )
     if wanted:
         rows += [test(number)[1] for number in range(1, len(candidates))]
+    rows = closed(rows, containment(candidates[: len(rows)], problem.group))
 
     gain, best = np.zeros(len(registers)), registers.argmax(axis=1)
     for one in found:
@@ -147,6 +149,7 @@ def asymmetry_evidence(
         subgroups=tuple(rows),
         supported=supported(rows, problem.subgroup.name, len(rows) == len(candidates)),
         tested=informative(found),
+        poses_held_to=harmless_pose_errors(problem, state) if problem.mode.holds_poses else None,
     )
 
 
@@ -164,6 +167,18 @@ def supported(rows: list[SubgroupTest], kept: str, complete: bool) -> str | None
     largest = max(left, key=lambda row: (row.order, row.log10_p))
     # Without the tests of the subgroups only G itself can be said to be the largest.
     return largest.name if complete or largest is rows[0] else None
+
+
+def harmless_pose_errors(problem: Problem, state: State) -> tuple[float, float]:
+    """Errors of rotation (degrees) and shift (Å) that poses which are held must be well within.
+
+    They move the particle's surface by one radian of phase at the highest frequency that scores
+    images: the residual then holds as much of the symmetric part as the symmetric part itself.
+    What registers can sort of that looks like asymmetry; its power falls as the errors' square.
+    """
+    shift = problem.resolution(state.score_shell) / (2.0 * np.pi)
+    angle = np.rad2deg(shift / (0.5 * problem.particle_diameter_angstrom))
+    return float(angle), float(shift)
 
 
 def peak_memory_gib() -> float:

@@ -29,9 +29,11 @@ from jaxrelax.refinement.evidence import asymmetry_evidence, peak_memory_gib
 from jaxrelax.refinement.expectation import Expectation, expectation, total
 from jaxrelax.refinement.maximisation import (
     align_parts,
+    coefficients,
     component_curves,
     joined_maps,
     maximisation,
+    symmetric_coefficients,
     unregularised_map,
 )
 from jaxrelax.refinement.prediction import discriminability_of_halves
@@ -119,7 +121,7 @@ def finish(
     mean = 0.5 * (first + second) * sphere
     mask = solvent_mask(apply_gain(mean, _joined(state.fsc)), problem.map_pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((problem.seed, 3)))
-    final, by_part = _combined(problem, first, second, mean, curves["corrected"], rung)
+    final, by_part = _combined(problem, first, second, mean, mask, curves["corrected"], rung)
     curves |= by_part
     symmetrised = symmetrise(final, problem.group)
 
@@ -174,11 +176,12 @@ def _honest(problem: Problem, state: State, banded: Expectation, max_shell: int)
 
 
 def _combined(
-    problem: Problem, first, second, mean, corrected, rung: int
+    problem: Problem, first, second, mean, mask, corrected, rung: int
 ) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray]]:
     """The average of the aligned half-maps, each isotypic part with its own Wiener gain."""
     if problem.n_registers == 1:
-        return apply_gain(mean, _joined(_until_zero(corrected))), {}
+        counts = symmetric_coefficients(problem, mask)
+        return apply_gain(mean, _joined(_until_zero(corrected, counts))), {}
     density = problem.density_mask(first, second)
     sphere = problem.sphere(problem.map_box)
     parts = [isotypic_parts(m * sphere, problem.group, problem.subgroup) for m in (first, second)]
@@ -188,11 +191,12 @@ def _combined(
     # Already in one frame; but every shell is judged with the operator that the others choose.
     aligned = align_parts(problem, inside, problem.last_shell, rung, density)
     by_component = component_curves(problem, inside, aligned, density)
+    whole, counts = symmetric_coefficients(problem, density), coefficients(problem, density)
     final = apply_gain(
-        0.5 * (parts[0].symmetric + parts[1].symmetric), _joined(_until_zero(symmetric))
+        0.5 * (parts[0].symmetric + parts[1].symmetric), _joined(_until_zero(symmetric, whole))
     ) + apply_component_gains(
         region(problem, 0.5 * (parts[0].asymmetric + parts[1].asymmetric)),
-        np.stack([_joined(_until_zero(row)) for row in by_component]),
+        np.stack([_joined(_until_zero(row, counts)) for row in by_component]),
         problem.group,
     )
     return final, {"symmetric": symmetric, "asymmetric": aligned.fsc}
@@ -239,7 +243,10 @@ def _joined(curve):
     return 2 * f / (1 + f)
 
 
-def _until_zero(curve):
-    """The curve up to where it first falls to noise, then zero."""
-    end = resolution_shell(curve, 0.05)
+def _until_zero(curve, counts):
+    """The curve up to where it first falls to noise, then zero.
+
+    Low shells have few coefficients: one of them alone is no end (see ``first_below``).
+    """
+    end = resolution_shell(curve, 0.05, counts)
     return np.where(np.arange(len(curve)) <= end, curve, 0.0)

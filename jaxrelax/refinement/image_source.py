@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,8 @@ class ImageSource:
     Args:
         particles: the table; its stacks are opened and validated here.
         particle_radius_px: per optics group, for normalisation.
-        normalise: bring each image's background to mean 0 and standard deviation 1.
+        normalise: bring each image's background to mean 0 and standard deviation 1; for all
+            optics groups, or each.
         cache_bytes: packed bands up to this size are kept between passes.
         own: rows of this process, the only ones that are asked for.
         workers: devices that pack the images.
@@ -37,7 +38,7 @@ class ImageSource:
         self,
         particles: Particles,
         particle_radius_px: list[float],
-        normalise: bool,
+        normalise: bool | Sequence[bool],
         cache_bytes: int,
         own: Bool[np.ndarray, " n"],
         workers: Workers,
@@ -46,7 +47,8 @@ class ImageSource:
         self.reader = ImageReader(particles)
         self.reader.validate()
         self.particle_radius_px = particle_radius_px
-        self.normalise = normalise
+        groups = len(particles.optics)
+        self.normalise = (normalise,) * groups if isinstance(normalise, bool) else tuple(normalise)
         self.cache_bytes = cache_bytes
         self.own = own
         self.workers = workers
@@ -65,9 +67,9 @@ class ImageSource:
     def normalised(
         self, images: Num[np.ndarray, "rows y x"], group: int
     ) -> Float[Array, "rows y x"]:
-        """Images with their background normalised, if that was asked for."""
+        """Images with their background normalised, where that of their group is to be."""
         images_ = jax.device_put(images).astype(np.float32)
-        if self.normalise:
+        if self.normalise[group]:
             return _normalised(images_, self.particle_radius_px[group])
         return images_
 
@@ -120,7 +122,7 @@ class ImageSource:
         once wait for memory.
         """
         # Not the source itself: programs outlive it.
-        normalise, radius = self.normalise, self.particle_radius_px[group]
+        normalise, radius = self.normalise[group], self.particle_radius_px[group]
 
         def some(images):
             images = images.astype(jnp.float32)

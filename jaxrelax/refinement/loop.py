@@ -335,7 +335,10 @@ def _calibrated(problem: Problem, state: State, maps, held_nats: float, max_shel
     scores = cross_scores(problem, state, maps, amplitude, max_shell=max_shell)
     found = problem.workers.agreed(
         calibrate(
-            scores.registers, scores.symmetric, 1.0 - scores.junk, with_symmetric=_junk(problem)
+            scores.registers,
+            scores.symmetric,
+            (1.0 - scores.junk) * problem.units.weight[scores.rows],
+            with_symmetric=_junk(problem),
         )
     )
     most = LARGEST_RISE * held_nats if held_nats > 0 else np.inf

@@ -34,6 +34,7 @@ from jaxrelax.reconstruction import (
     share_of_components,
     wiener_map,
 )
+from jaxrelax.reconstruction.fsc import shell_counts
 from jaxrelax.refinement.expectation import total
 from jaxrelax.refinement.problem import MARGIN, Problem
 from jaxrelax.refinement.schedule import Stage
@@ -188,7 +189,11 @@ def joined_maps(
     gains = [
         np.clip(c, 0.0, LARGEST_GAIN) for c in (prior.fsc_symmetric[None], prior.gain * amplitude)
     ]
-    low = [np.stack([_agreeing(row) for row in rows]) for rows in gains]
+    counts = (symmetric_coefficients(problem, prior.density), coefficients(problem, prior.density))
+    low = [
+        np.stack([_agreeing(row, count) for row in rows])
+        for rows, count in zip(gains, counts, strict=True)
+    ]
     joined_gain = [2.0 * c / (1.0 + c) * m for c, m in zip(gains, low, strict=True)]
 
     def apply(part: int, map_, rows):
@@ -213,9 +218,11 @@ def joined_maps(
     return result
 
 
-def _agreeing(curve: Float64[np.ndarray, " shells"]) -> Float64[np.ndarray, " shells"]:
+def _agreeing(
+    curve: Float64[np.ndarray, " shells"], counts: Float64[np.ndarray, " shells"]
+) -> Float64[np.ndarray, " shells"]:
     """1 up to the first shell where the half-sets do not agree well enough to be joined."""
-    return np.where(np.arange(len(curve)) < first_below(curve, JOIN_ABOVE), 1.0, 0.0)
+    return np.where(np.arange(len(curve)) < first_below(curve, JOIN_ABOVE, counts), 1.0, 0.0)
 
 
 def component_curves(
@@ -261,6 +268,13 @@ def coefficients(
     """Independent coefficients of the asymmetric part per shell, inside a mask."""
     fraction = independent_fraction(region(problem, mask))
     return asymmetric_coefficients(len(mask), fraction, problem.group, problem.subgroup)
+
+
+def symmetric_coefficients(
+    problem: Problem, mask: Float32[np.ndarray, "b b b"]
+) -> Float64[np.ndarray, " shells"]:
+    """Independent coefficients of a G-symmetric map per shell, inside a mask."""
+    return shell_counts(len(mask)) * independent_fraction(mask) / problem.group.order
 
 
 def voting_shells(problem: Problem, n_shells: int, score_shell: int) -> Bool[np.ndarray, " s"]:

@@ -41,7 +41,7 @@ from jaxrelax.reconstruction import (
     rotated_maps,
 )
 from jaxrelax.refinement.discriminability import Discriminability
-from jaxrelax.refinement.maximisation import align_parts, register_limit
+from jaxrelax.refinement.maximisation import align_parts, coefficients, register_limit
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.score_maps import region, split_parts
 from jaxrelax.refinement.state import State
@@ -145,7 +145,8 @@ def discriminability_of_halves(
     last = min(problem.last_shell, box // 2 - 1)
     aligned = align_parts(problem, inside, last, rung, density)
     turned = rotate_map(inside[1].asymmetric, problem.group.operators[aligned.index])
-    limit = first_below(aligned.fsc[: last + 1], TRUSTED_FSC) - 1
+    counts = coefficients(problem, density)
+    limit = first_below(aligned.fsc[: last + 1], TRUSTED_FSC, counts) - 1
     limit = problem.workers.agreed(min(limit, register_limit(problem, state.score_shell)))
     widths = (state.sigma_rotation_deg, state.sigma_shift_angstrom)
     return discriminability(

@@ -11,21 +11,25 @@ from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int8
 
-from jaxrelax.imaging import NoiseModel, RadialNoise, radii_px, rebox_map
+from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.io import (
     ImageReader,
     InputError,
     Particles,
+    Units,
+    find_units,
     read_map,
-    read_mask,
     read_particles,
 )
+from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import particle_radius_angstrom
 from jaxrelax.refinement import loop
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
 from jaxrelax.refinement.components import Local, Mode, Relax
+from jaxrelax.refinement.contrast import inverted, made_white
+from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.criteria import (
     Criterion,
     MaxIterations,
@@ -33,15 +37,24 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
 )
 from jaxrelax.refinement.described import described
+from jaxrelax.refinement.image_statistics import usable_images
+from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
-from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
+from jaxrelax.refinement.reference import (
+    load_mask,
+    matched_power,
+    matched_scale,
+    on_box,
+)
+from jaxrelax.refinement.reference_group import require_group
+from jaxrelax.refinement.register_mask import completed_mask
+from jaxrelax.refinement.splits import folds, half_sets
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.workers import available_workers
 
 LOG = logging.getLogger("jaxrelax")
 
 DEFAULT_UNTIL: Criterion = (ResolutionStalled() & RegistersSettled()) | MaxIterations(50)
-SMALLEST_HALF_SET = 10
 
 
 class Map(eqx.Module):
@@ -50,10 +63,12 @@ class Map(eqx.Module):
     Attributes:
         values: (N, N, N) array [z, y, x].
         pixel_size_angstrom: in Å.
+        name: what messages call it.
     """
 
     values: Float32[np.ndarray, "n n n"]
     pixel_size_angstrom: float
+    name: str = eqx.field(static=True, default="the reference")
 
 
 @dataclass(frozen=True)
@@ -89,13 +104,18 @@ def prepare(
     max_alignment_resolution: float | None = None,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
+    contrast: Literal["auto", "white", "black"] = "auto",
+    skip_bad_images: bool | None = False,
     seed: int = 0,
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
+    keep_copies: bool = False,
+    force_group: bool = False,
 ) -> Setup:
     """Check the inputs and build the state before the first iteration.
 
-    Arguments as for :func:`refine`.
+    Arguments as for :func:`refine`. With relaxation rows of one image at poses that are the same up
+    to an operator of the group become one row, unless ``keep_copies`` says otherwise.
 
     Raises:
         InputError: anything about the inputs that would make the refinement wrong.
@@ -110,13 +130,7 @@ def prepare(
             f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
         )
     noise = RadialNoise() if noise is None else noise
-    if len(particles) == 0:
-        raise InputError(f"{particles.source}: no particles")
-    if mode.needs_poses and not particles.has_poses:
-        raise InputError(
-            f"{particles.source}: no poses, and mode {type(mode).__name__} starts from them; "
-            "Homogeneous finds poses itself"
-        )
+    units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     if relax is not None and not mode.needs_poses:
         _require_start(relax, mode)
     if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
@@ -133,26 +147,41 @@ def prepare(
             f"{max_alignment_resolution}"
         )
 
-    relaxation_groups(relax, symmetry)  # unknown groups are refused before anything is read
-    name = "the reference" if isinstance(reference, Map) else str(reference)
+    if contrast not in ("auto", "white", "black"):
+        raise InputError(f'contrast is "auto", "white" or "black", not {contrast!r}')
+    groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
+    if relax is not None and not keep_copies:
+        rows = one_row_each(
+            particles, units, *groups, poses_count=mode.needs_poses,
+            registers_count=relax.start == "poses",
+        )  # fmt: skip
+        particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
+    say_what_shares_noise(particles, units)
+    name = reference.name if isinstance(reference, Map) else str(reference)
     optics = particles.optics[0]
     if isinstance(reference, Map):
         values, pixel = np.asarray(reference.values, np.float32), reference.pixel_size_angstrom
     else:
         values, pixel = read_map(reference)
+    require_density(values, name)
     # As it was given: what becomes of it below depends on the rounding of a machine.
     reference_hash = array_hash(values)
     values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
+    require_group(values, groups[0], name, relaxed=relax is not None, force=force_group)
     pixel = optics.pixel_size_angstrom
     diameter = _diameter(particle_diameter, values, pixel)
     # The map's box is that of the particle: what images have around it, it need not hold.
     box = particle_box(optics.box, pixel, diameter)
+    register_mask = _register_mask(relax, optics.box, pixel, diameter)
+    if relax is not None and register_mask is not None:
+        register_mask = completed_mask(rebox_map(register_mask, box), relax, *groups)
     workers = available_workers(devices)
-    half_set = _half_sets(particles, seed)
-    folds = relax.cross_fit if relax is not None else 5
-    register_mask = _register_mask(relax, optics.box, pixel)
-    if register_mask is not None:
-        register_mask = rebox_map(register_mask, box)
+    if contrast == "black":
+        particles = inverted(particles, np.ones(len(particles), bool))
+    rows, normalised = usable_images(particles, diameter, normalise, skip_bad_images, workers)
+    if len(rows) < len(particles):
+        particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
+    n_folds = max(relax.cross_fit, 2) if relax is not None else 5
     make = partial(
         Problem,
         noise=noise,
@@ -160,8 +189,9 @@ def prepare(
         map_pixel_size_angstrom=pixel,
         particle_diameter_angstrom=diameter,
         half_set=half_set,
-        fold=np.random.default_rng((seed, 0)).integers(max(folds, 2), size=len(particles)),
-        normalise=workers.agreed(_normalise(normalise, particles, diameter)),
+        fold=folds(units, half_set, n_folds, seed),
+        units=units,
+        normalise=normalised,
         seed=seed,
         cache_bytes=int(cache_gib * 2**30),
         max_alignment_resolution_angstrom=max_alignment_resolution,
@@ -172,15 +202,17 @@ def prepare(
         relaxation = partial(
             make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask
         )
-        problem = make(particles, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
+        make = partial(make, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
     else:
-        problem = make(
-            particles, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask
-        )
-    require_axes(problem, values, name)
+        make = partial(make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask)
+    problem = make(particles)
     values = rebox_map(values, box)
+    shell = problem.rung(problem.shell(ini_high))
+    if contrast == "auto":
+        white = made_white(problem, values, shell, name)
+        problem = problem if white is particles else make(white)
     match = matched_scale if mode.needs_poses else matched_power
-    values = match(problem, values, problem.rung(problem.shell(ini_high)), name)
+    values = match(problem, values, shell, name)
     state = loop.init(problem, values, ini_high_angstrom=ini_high)
     until = DEFAULT_UNTIL if until is None else until
     identity = {
@@ -192,6 +224,7 @@ def prepare(
         "max_alignment_resolution": max_alignment_resolution,
         "particle_diameter": diameter,
         "normalise": normalise,
+        "contrast": contrast,
         "seed": seed,
         "particles": file_hash(particles.source) if particles.source.is_file() else "in memory",
         "particle_values": particles_hash(particles),
@@ -200,6 +233,33 @@ def prepare(
         "register_mask": None if register_mask is None else array_hash(register_mask),
     }
     return Setup(problem, state, until, identity, relaxation)
+
+
+def check_particles(
+    particles: Particles, mode: Mode, seed: int = 0, *, tested: bool = False
+) -> tuple[Units, Int8[np.ndarray, " particles"]]:
+    """Refuse what cannot be refined whatever the reference: poses, half-sets, headers of stacks.
+
+    `prepare` calls it first, and ``jaxrelax inspect``.
+
+    Args:
+        particles: the table.
+        mode: of the refinement.
+        seed: of half-sets that are drawn.
+        tested: whether there are registers to infer, and a symmetry to test.
+
+    Returns:
+        What of the table shares noise, and the half-sets.
+
+    Raises:
+        InputError: names the table, and the row where there is one.
+    """
+    require_poses(particles, mode)
+    units = find_units(particles)
+    half_set = half_sets(particles, units, seed, tested=tested)
+    with ImageReader(particles) as reader:
+        reader.validate()
+    return units, half_set
 
 
 def _require_start(relax: Relax, mode: Mode) -> None:
@@ -230,53 +290,7 @@ def _diameter(given: float | None, reference, pixel: float) -> float:
     return given
 
 
-def _half_sets(particles: Particles, seed: int):
-    """The half-sets of the input, or random ones where it has none.
-
-    Raises:
-        InputError: some rows have a half-set and others not, or a half-set is too small.
-    """
-    given = particles.half_set
-    if (given == 0).all():
-        half = np.random.default_rng((seed, 5)).permutation(len(given)) % 2 + 1
-        given = half.astype(np.int8)
-    elif (given == 0).any():
-        raise InputError(
-            f"{particles.source}: rlnRandomSubset is set in some rows and not in row "
-            f"{int(np.flatnonzero(given == 0)[0]) + 1}; remove the column to have half-sets drawn"
-        )
-    smallest = min(int((given == 1).sum()), int((given == 2).sum()))
-    if smallest < SMALLEST_HALF_SET:
-        raise InputError(
-            f"{particles.source}: a half-set of {smallest} images is too small to refine; at "
-            f"least {SMALLEST_HALF_SET} are needed"
-        )
-    return given
-
-
-def _register_mask(relax: Relax | None, box: int, pixel: float):
+def _register_mask(relax: Relax | None, box: int, pixel: float, diameter: float):
     if relax is None or relax.mask is None:
         return None
-    mask, mask_pixel = read_mask(relax.mask)
-    return np.clip(on_box(mask, mask_pixel, box, pixel, relax.mask), 0.0, 1.0)
-
-
-def _normalise(choice: str, particles: Particles, diameter: float) -> bool:
-    """Whether to normalise; ``auto`` does where sampled backgrounds are off by more than 20 %."""
-    if choice not in ("auto", "yes", "no"):
-        raise InputError(f'normalise is "auto", "yes" or "no", not {choice!r}')
-    if choice != "auto":
-        return choice == "yes"
-    with ImageReader(particles) as reader:
-        reader.validate()
-        rows = np.linspace(0, len(particles) - 1, min(len(particles), 32)).astype(int)
-        off = []
-        for row in rows:
-            optics = particles.optics[particles.optics_group[row]]
-            outside = radii_px(optics.box) > 0.5 * diameter / optics.pixel_size_angstrom
-            background = reader.read(np.array([row]))[0][outside]
-            off.append(max(abs(background.mean()), abs(background.std() - 1.0)))
-    if np.median(off) <= 0.2:
-        return False
-    LOG.warning("%s: image backgrounds are not normalised; normalising them", particles.source)
-    return True
+    return load_mask(relax.mask, box, pixel, diameter)

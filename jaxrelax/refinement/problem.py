@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -27,7 +28,7 @@ from jaxrelax.imaging import (
 )
 from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
 from jaxrelax.inference import PoseSearch
-from jaxrelax.io import InputError, Particles
+from jaxrelax.io import InputError, Particles, Units, every_row
 from jaxrelax.reconstruction import density_mask, independent_fraction, soft_sphere
 from jaxrelax.refinement.components import Mode, Relax, Specimen
 from jaxrelax.refinement.image_source import ImageSource
@@ -71,7 +72,8 @@ class Problem:
         register_mask: Float32[np.ndarray, "b b b"] | None,
         half_set: Int8[np.ndarray, " n"],
         fold: Int[np.ndarray, " n"],
-        normalise: bool,
+        units: Units | None = None,
+        normalise: bool | Sequence[bool],
         seed: int,
         cache_bytes: int,
         max_alignment_resolution_angstrom: float | None = None,
@@ -87,6 +89,8 @@ class Problem:
         self.register_mask = register_mask
         self.half_set = half_set
         self.fold = fold
+        # What shares noise: never on two sides, and exchanged as a whole in tests.
+        self.units = every_row(len(particles)) if units is None else units
         self.seed = seed
         self.max_alignment_resolution_angstrom = max_alignment_resolution_angstrom
         self.workers = alone() if workers is None else workers
@@ -121,7 +125,13 @@ class Problem:
         return min(
             [self.map_box // 2 - 1]
             + [
-                int((g.box // 2 - 1) * self.box_edge_angstrom / (g.box * g.pixel_size_angstrom))
+                int(
+                    # What the images hold in every direction.
+                    (g.box // 2 - 1)
+                    * g.aberrations.stretches[1]
+                    * self.box_edge_angstrom
+                    / (g.box * g.pixel_size_angstrom)
+                )
                 for g in self.particles.optics
             ]
         )
@@ -183,17 +193,26 @@ class Problem:
         key = (group, max_shell, score_shell)
         if key not in self._geometries:
             optics = self.particles.optics[group]
-            ratio = optics.box * optics.pixel_size_angstrom / self.box_edge_angstrom
-            limit = optics.box // 2 - 1
             packing = half_spectrum(
                 optics.box,
-                int(np.clip(np.floor(max_shell * ratio), 1, limit)),
-                int(np.clip(np.floor(score_shell * ratio), 1, limit)),
+                self.image_shell(group, max_shell),
+                self.image_shell(group, score_shell),
+                optics.aberrations,
             )
             self._geometries[key] = image_geometry(
-                packing, optics.pixel_size_angstrom, self.map_box, self.map_pixel_size_angstrom
+                packing,
+                optics.pixel_size_angstrom,
+                self.map_box,
+                self.map_pixel_size_angstrom,
+                optics.aberrations,
             )
         return self._geometries[key]
+
+    def image_shell(self, group: int, shell: int) -> int:
+        """Last shell of the images of an optics group inside a shell of the map."""
+        optics = self.particles.optics[group]
+        ratio = optics.box * optics.pixel_size_angstrom / self.box_edge_angstrom
+        return int(np.clip(np.floor(shell * ratio), 1, optics.box // 2 - 1))
 
     def ctf_parameters(self, rows: Int[np.ndarray, " batch"]) -> CTFParameters:
         """CTF parameters of some particles, on the devices."""
@@ -212,6 +231,7 @@ class Problem:
             voltage_kv=column([o.voltage_kv for o in optics]),
             spherical_aberration_mm=column([o.spherical_aberration_mm for o in optics]),
             amplitude_contrast=column([o.amplitude_contrast for o in optics]),
+            scale=None if p.ctf_scale is None else column(p.ctf_scale[rows]),
         )
 
     def batch_size(self, n_pixels: int) -> int:

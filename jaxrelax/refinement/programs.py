@@ -17,6 +17,7 @@ from jaxrelax.imaging import (
     batch_ctf,
     pixel_weights,
     undo_premultiplication,
+    without_odd_phase,
 )
 from jaxrelax.inference import (
     Mixture,
@@ -40,7 +41,7 @@ def preparation(problem: Problem, group: int, geometry: ImageGeometry, packed: b
     """Compiled CTF and weights of a batch, of images as they are on disk or packed before."""
     source = problem.images
     optics = problem.particles.optics[group]
-    made = (source.normalise, source.particle_radius_px[group])
+    made = (source.normalise[group], source.particle_radius_px[group])
     corrections = (optics.phase_flipped, optics.ctf_premultiplied)
     return cached_program(
         lambda: _preparation_program(
@@ -173,6 +174,7 @@ def _preparation_program(
     def prepare_images(data, parameters, power, score_shell):
         if pack is not None:
             data = pack(data)
+        data = without_odd_phase(data, geometry)
         ctf = batch_ctf(parameters, geometry, optics.phase_flipped)
         if optics.ctf_premultiplied:
             data, ctf = undo_premultiplication(data, ctf)

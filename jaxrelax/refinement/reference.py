@@ -1,29 +1,19 @@
-"""Checks and preparation of the reference: box, scale, symmetry axes."""
+"""Preparation of the reference: box and scale."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
-from jaxrelax.imaging import (
-    FourierVolume,
-    ImageBatch,
-    ImageGeometry,
-    fourier_volume,
-    resample_map,
-    volume_radius,
-    working_box,
-)
-from jaxrelax.inference import log_likelihood
-from jaxrelax.io import InputError, read_map
-from jaxrelax.reconstruction import misaligned_axes
+from jaxrelax.imaging import resample_map
+from jaxrelax.io import InputError, read_mask
+from jaxrelax.io.mrc_header import read_header
 from jaxrelax.refinement.background import background_spectrum
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.projection_match import low_passed, matches
 from jaxrelax.refinement.score_maps import slice_power
 from jaxrelax.refinement.scoring import batches_at
 
@@ -51,7 +41,9 @@ def on_box(
         raise InputError(
             f"{name}: box of {n} px at {pixel_size_angstrom:.4g} Å ({edge:.1f} Å) does not match "
             f"the images' {box} px at {target_pixel_angstrom:.4g} Å ({target:.1f} Å); crop or pad "
-            "the map to that edge (relion_image_handler --new_box), or correct its pixel size"
+            "the map to that edge (relion_image_handler --new_box), or, if its pixel size is "
+            "wrong, write the right one into its header (relion_image_handler "
+            "--force_header_angpix; for a reference there is --map-pixel-size-angstrom, too)"
         )
     if n == box:
         return map_
@@ -59,30 +51,40 @@ def on_box(
     return resample_map(map_, box)
 
 
-def load_on_box(path: str | Path, box: int, pixel: float) -> Float32[np.ndarray, "m m m"]:
-    """Read a map and bring it on the images' box."""
-    map_, map_pixel = read_map(path)
-    return on_box(map_, map_pixel, box, pixel, str(path))
+def load_mask(
+    path: str | Path, box: int, pixel_size_angstrom: float, particle_diameter_angstrom: float
+) -> Float32[np.ndarray, "m m m"]:
+    """Read a mask and bring it on the images' box.
 
-
-def require_axes(problem: Problem, reference: Float32[np.ndarray, "n n n"], name: str) -> None:
-    """Refuse to relax a map whose symmetry axes are not where the group has them.
+    A mask without pixel size that has their box is taken to have their pixel size, too.
 
     Raises:
-        InputError: with the rotation and shift that would align the map.
+        InputError: as `read_mask` and `on_box`, or there is no particle inside the mask.
     """
-    if problem.group.order == 1:
-        return
-    off = misaligned_axes(reference, problem.group)
-    if off is None:
-        return
-    raise InputError(
-        f"{name}: the axes of {problem.group.name} are off by {off.angle_deg:.1f}° and "
-        f"{off.shift_px:.1f} px (correlation with its symmetrised self {off.correlation:.3f}, "
-        f"{off.aligned_correlation:.3f} after alignment); align map and poses to the symmetry "
-        f"first (relion_align_symmetry --sym {problem.group.name}, or `jaxrelax align`), refine "
-        "once in that frame, and relax then"
-    )
+    header = read_header(path)
+    given = None
+    if header.pixel_size_angstrom <= 0:
+        if header.shape != (box, box, box):
+            raise InputError(
+                f"{path}: the header gives no pixel size, and the box is not that of the images "
+                f"({box} px). Write it into the header: relion_image_handler --i {path} "
+                "--o fixed.mrc --force_header_angpix 2.6 (with the right number)."
+            )
+        given = pixel_size_angstrom
+        LOG.warning("%s: no pixel size in the header; taken as that of the images", path)
+    mask, mask_pixel = read_mask(path, given)
+    mask = np.clip(on_box(mask, mask_pixel, box, pixel_size_angstrom, str(path)), 0.0, 1.0)
+    radius = 0.5 * particle_diameter_angstrom
+    squares = (pixel_size_angstrom * (np.arange(box) - box // 2)) ** 2
+    within = squares[:, None, None] + squares[:, None] + squares <= radius**2
+    highest = float(mask[within].max(initial=0.0))
+    if highest < 0.5:
+        raise InputError(
+            f"{path}: the mask lies outside the particle: within {radius:.0f} Å of the "
+            f"centre it is nowhere above {highest:.3g}. Give a mask in the frame of the "
+            "reference, or a larger --particle-diameter."
+        )
+    return mask
 
 
 def matched_scale(
@@ -97,8 +99,7 @@ def matched_scale(
     Raises:
         InputError: the factor is not positive: inverted contrast, or a map of something else.
     """
-    low = _low(problem, reference, max_shell)
-    volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
+    low = low_passed(problem, reference, max_shell)
     cross, power = 0.0, 0.0
     white = np.ones(problem.n_shells)
     rng = np.random.default_rng((problem.seed, 4))
@@ -106,14 +107,9 @@ def matched_scale(
         rows = np.flatnonzero(problem.particles.optics_group == group)
         rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
         rows = problem.mine(rows)
-        geometry = problem.geometry(group, max_shell, max_shell)
-        misfits = _misfits(geometry)
-        for chosen, *images in batches_at(problem, group, rows, geometry, white):
-            scores = np.asarray(misfits(volume, *images), np.float64)
-            none, once, twice = scores[:, : len(chosen)].sum(axis=1)
-            quadratic = 0.5 * (twice - 2 * once + none)
-            power += quadratic
-            cross += 0.5 * (none + quadratic - once)
+        for _, products, powers in matches(problem, low, group, rows, max_shell, white):
+            cross += float(products.sum())
+            power += float(powers.sum())
     cross, power = problem.workers.total((cross, power))
     factor = cross / power if power > 0 else 0.0
     if factor <= 0:
@@ -123,20 +119,6 @@ def matched_scale(
             "poses belong to this map"
         )
     return _scaled(reference, factor, name)
-
-
-def _misfits(geometry: ImageGeometry):
-    """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
-
-    @jax.jit
-    def misfits(volume: FourierVolume, batch: ImageBatch, rotations, origins_px):
-        def at(factor):
-            scaled = FourierVolume(volume.values * factor, volume.radius)
-            return -2.0 * log_likelihood(scaled, batch, geometry, rotations, origins_px)[0][:, 0]
-
-        return jax.lax.map(at, jnp.arange(3, dtype=volume.values.dtype))
-
-    return misfits
 
 
 def matched_power(
@@ -150,7 +132,7 @@ def matched_power(
     Raises:
         InputError: the images have no more power than their background.
     """
-    low = _low(problem, reference, max_shell)
+    low = low_passed(problem, reference, max_shell)
     views = slice_power(low, problem.map_box, problem.n_shells)
     background = background_spectrum(problem)
     white = np.ones(problem.n_shells)
@@ -179,12 +161,6 @@ def matched_power(
             "that the images show particles"
         )
     return _scaled(reference, float(np.sqrt(seen / expected)), name)
-
-
-def _low(problem: Problem, reference, max_shell: int):
-    """The reference as far as it is used at first."""
-    box = working_box(max_shell)
-    return resample_map(reference, box) * problem.sphere(box)
 
 
 def _scaled(reference, factor: float, name: str):

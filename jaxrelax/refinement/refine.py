@@ -18,6 +18,8 @@ from jaxrelax.refinement.compilation import Compilations
 from jaxrelax.refinement.components import Mode, Relax
 from jaxrelax.refinement.criteria import Criterion
 from jaxrelax.refinement.finish import finish
+from jaxrelax.refinement.image_statistics import made_of_images
+from jaxrelax.refinement.notes import Notes
 from jaxrelax.refinement.preparation import Map, Setup, prepare
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.state import State, StepInfo
@@ -101,10 +103,13 @@ def refine(
     max_alignment_resolution: float | None = None,
     particle_diameter: float | None = None,
     normalise: Literal["auto", "yes", "no"] = "auto",
+    contrast: Literal["auto", "white", "black"] = "auto",
+    skip_bad_images: bool | None = False,
     seed: int = 0,
     cache_gib: float = 0.0,
     devices: int | Literal["all"] | None = None,
     subgroups: Literal["auto", "all", "none"] = "auto",
+    force_group: bool = False,
 ) -> Result:
     """Refine particles against a reference, with or without symmetry relaxation.
 
@@ -131,7 +136,12 @@ def refine(
             registers alike; None: as far as the half-maps agree. ``Relax.max_resolution`` limits
             registers alone.
         particle_diameter: of the spherical mask, in Å; by default from the reference.
-        normalise: bring image backgrounds to mean 0 and variance 1; ``"auto"`` looks at some.
+        normalise: bring image backgrounds to mean 0 and variance 1; ``"auto"`` looks at all
+            images, and does so in the optics groups in which they are off.
+        contrast: particles are ``"white"`` or ``"black"`` in the images as the table has them;
+            ``"auto"`` compares them with the reference, and inverts those that are clearly black.
+        skip_bad_images: leave out images that cannot be used (NaN, constant, a pixel far from all
+            others), instead of raising; None raises, too, without recommending it.
         seed: of everything random.
         cache_gib: memory for packed images of each process between iterations. By default every
             pass reads them again, one batch ahead, so that memory does not depend on their number;
@@ -141,6 +151,8 @@ def refine(
         subgroups: with relaxation, which symmetries between ``Relax.to`` and ``Relax.group`` the
             images are asked about: none but the group itself, all, or (``"auto"``) all if the
             group is rejected and has no more than 24 operators.
+        force_group: go on with a warning where the reference does not have the symmetry that is
+            said, or has it on other axes.
 
     Returns:
         Maps, registers, poses and diagnostics, both half-sets in one register frame.
@@ -151,12 +163,13 @@ def refine(
         LostImagesError: images that can no longer be read while it runs; the checkpoint remains.
     """
     began = time.perf_counter()
-    with Compilations() as compiled:
+    with Compilations() as compiled, Notes() as notes:
         setup = prepare(
             particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
             until=until, ini_high=ini_high,
             max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
-            normalise=normalise, seed=seed, cache_gib=cache_gib, devices=devices,
+            normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
+            cache_gib=cache_gib, devices=devices, force_group=force_group,
         )  # fmt: skip
         if resume:
             if out is None:
@@ -194,6 +207,7 @@ def refine(
             for callback in callbacks:
                 callback.on_finish(reason)
             settings = {"until": repr(setup.until), "devices": str(setup.problem.workers)}
+            settings |= made_of_images(setup.problem)
             result = finish(
                 setup.problem, state, reason=reason, seconds=0.0,
                 settings=setup.identity | settings, on_batch=on_batch, subgroups=subgroups,
@@ -205,6 +219,7 @@ def refine(
         seconds=time.perf_counter() - began,
         compiled_programs=compiled.programs,
         compile_seconds=compiled.seconds,
+        notes=tuple(notes.texts),
     )
     if result.evidence is not None:
         LOG.info("%s", result.evidence.sentence())

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from jaxrelax.inference.orientation_test import SMALLEST_COUNTED_P
 from jaxrelax.io import Particles
 from jaxrelax.refinement.discriminability import Discriminability
 
 SIGNIFICANCE = 0.01
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def p_text(log10_p: float) -> str:
+    """A p-value for people: ``0.42``, or ``< 10⁻³`` where permutations do not tell how small.
+
+    Below :data:`jaxrelax.inference.SMALLEST_COUNTED_P` the logarithm is the tail of a Gaussian, to
+    which sums of some hundred scores have not come that close: it ranks results, but no number of
+    draws bears it out. How far beyond is said in standard deviations.
+
+    Args:
+        log10_p: logarithm of the p-value.
+    """
+    smallest = round(np.log10(SMALLEST_COUNTED_P))
+    if log10_p < smallest:
+        return "< 10" + str(smallest).translate(SUPERSCRIPT)
+    return f"{10.0**log10_p:.2g}"
+
+
+def p_statement(log10_p: float, z_score: float) -> str:
+    """``p = 0.42``, or ``p < 10⁻³ (52 σ)``, see :func:`p_text`.
+
+    Args:
+        log10_p: logarithm of the p-value.
+        z_score: in standard deviations of the null.
+    """
+    text = p_text(log10_p)
+    return f"p {text} ({z_score:.2g} σ)" if text.startswith("<") else f"p = {text}"
 
 
 class SubgroupTest(NamedTuple):
@@ -23,9 +50,11 @@ class SubgroupTest(NamedTuple):
         name: type of the subgroup, with its axes where G has several classes of that type.
         operators: its rotations, in the frame of half-set 1.
         z_score: held-out gain of what breaks the subgroup, in standard deviations of the null.
-        p_value: one-sided; 0.0 where too small for a float.
+        p_value: one-sided, of this test alone; 0.0 where too small for a float.
         log10_p: its logarithm.
         nats: mean gain per particle over that at foreign orientations.
+        implied_by: name of a larger symmetry that is not rejected and contains this one, although
+            p is below 0.01; None where there is no such thing.
     """
 
     name: str
@@ -34,6 +63,7 @@ class SubgroupTest(NamedTuple):
     p_value: float
     log10_p: float
     nats: float
+    implied_by: str | None = None
 
     @property
     def order(self) -> int:
@@ -42,14 +72,18 @@ class SubgroupTest(NamedTuple):
 
     @property
     def rejected(self) -> bool:
-        """Whether the images contradict this symmetry: p below 0.01."""
-        return self.p_value < SIGNIFICANCE
+        """Whether the images contradict this symmetry: p below 0.01 here and in all larger ones."""
+        return self.p_value < SIGNIFICANCE and self.implied_by is None
+
+    def verdict(self) -> str:
+        """``rejected``, ``implied by C4`` or ``not contradicted``."""
+        if self.implied_by is not None:
+            return f"implied by {self.implied_by}"
+        return "rejected" if self.rejected else "not contradicted"
 
     def p_text(self) -> str:
-        """The p-value in words; from the logarithm where p itself is too small for a float."""
-        if self.log10_p < -20.0:
-            return "10" + str(math.floor(self.log10_p)).translate(SUPERSCRIPT)
-        return f"{self.p_value:.2g}"
+        """The p-value, see :func:`p_text`."""
+        return p_text(self.log10_p)
 
 
 @dataclass(frozen=True)
@@ -75,6 +109,10 @@ class AsymmetryEvidence:
         supported: the largest symmetry that is not rejected, or None where the full symmetry is
             rejected and subgroups were not tested.
         tested: whether the maps held anything asymmetric to test.
+        poses_held_to: where the poses of the input were held: errors of rotation (degrees) and
+            shift (Å) that they must be well within, for the test takes them for exact (see
+            :func:`jaxrelax.refinement.evidence.harmless_pose_errors`). None where poses were
+            searched.
     """
 
     log_gain: Float64[np.ndarray, " n"]
@@ -87,10 +125,21 @@ class AsymmetryEvidence:
     subgroups: tuple[SubgroupTest, ...]
     supported: str | None
     tested: bool = True
+    poses_held_to: tuple[float, float] | None = None
 
-    def p_text(self) -> str:
-        """The p-value of the full symmetry in words."""
-        return self.subgroups[0].p_text()
+    def p_statement(self) -> str:
+        """The p-value of the full symmetry, see :func:`p_statement`."""
+        return p_statement(self.subgroups[0].log10_p, self.z_score)
+
+    def _assumption(self) -> str:
+        """What the test takes for granted, as the end of a sentence."""
+        if self.poses_held_to is None:
+            return ""
+        angle, shift = self.poses_held_to
+        return (
+            f", assuming that the poses, which were held, are exact to well within {angle:.1f}° "
+            f"and {shift:.1f} Å"
+        )
 
     def sentence(self) -> str:
         """One or two sentences for people."""
@@ -103,13 +152,15 @@ class AsymmetryEvidence:
         if not self.found:
             return (
                 "No asymmetry was found: held-out images fit the asymmetric map no better at "
-                f"their own orientations than at others' (p = {self.p_text()}). The data do not "
-                f"contradict {group}."
+                f"their own orientations than at others'{self._assumption()}: "
+                f"{self.p_statement()}. The data do not contradict {group}."
             )
         text = (
-            f"Asymmetry was found: held-out images contradict {group} (p = {self.p_text()}; "
-            f"{self.nats_per_particle:.3g} nats per particle)."
+            f"Asymmetry was found: held-out images contradict {group}{self._assumption()}: "
+            f"{self.p_statement()}, {self.nats_per_particle:.3g} nats per particle."
         )
+        if self.poses_held_to is not None:
+            text += " Errors of the poses alone can look like this; refine them to tell."
         if self.supported is None:
             return text
         return f"{text} The largest symmetry that they do not contradict is {self.supported}."
@@ -120,7 +171,7 @@ class AsymmetryEvidence:
         lines = [f"{'symmetry':{width}}  order  {'p':>8}  {'z':>7}  nats/particle"]
         lines += [
             f"{row.name:{width}}  {row.order:5d}  {row.p_text():>8}  {row.z_score:7.2f}  "
-            f"{row.nats:13.3g}{'  rejected' if row.rejected else ''}"
+            f"{row.nats:13.3g}{'' if row.verdict() == 'not contradicted' else '  ' + row.verdict()}"
             for row in self.subgroups
         ]
         return "\n".join(lines)
@@ -162,6 +213,7 @@ class Result:
         peak_memory_gib: peak resident memory of the process.
         compiled_programs: programs compiled, or loaded from JAX's persistent cache.
         compile_seconds: how long that took.
+        notes: what the log warned of during the run.
     """
 
     particles: Particles
@@ -186,6 +238,7 @@ class Result:
     peak_memory_gib: float = 0.0
     compiled_programs: int = 0
     compile_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def poses(self) -> Float64[np.ndarray, "particles 3 3"]:

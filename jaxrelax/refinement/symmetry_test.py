@@ -36,11 +36,10 @@ from jaxrelax.imaging import (
 from jaxrelax.inference import (
     PermutationTest,
     combined_log10_p,
-    derangements,
     orientation_scores,
-    permutation_test,
 )
 from jaxrelax.reconstruction import IsotypicParts, rotated_maps, symmetrise
+from jaxrelax.refinement.exchange import along_own_axis, foreign_rows, unit_test
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.program_cache import cached_program
 from jaxrelax.refinement.result import SubgroupTest
@@ -83,6 +82,7 @@ class Scores(NamedTuple):
     foreign: Float32[np.ndarray, "m others"]
     best: Int[np.ndarray, " m"]  # most probable register under the judging map
     information: Float32[np.ndarray, " m"]
+    unit: Int[np.ndarray, " m"]  # rows of a unit share noise, see `Units`
 
 
 def candidate_subgroups(group: PointGroup, kept: PointGroup) -> list[Candidates]:
@@ -145,13 +145,14 @@ def exchanges(
 ) -> Iterator[tuple[int, int, Int[np.ndarray, " m"], Int[np.ndarray, "m others"]]]:
     """(half, optics group, rows, rows whose orientations they are given), alike at every call.
 
-    An image needs two others in its half-set and optics group to be tested.
+    An image needs two of other units in its half-set and optics group to be tested.
     """
     for half in (1, 2):
         for group, rows in problem.batches(half, None):
             rng = np.random.default_rng((problem.seed, 8, half, group))
-            if len(rows) > 2:
-                yield half, group, rows, rows[derangements(len(rows), permutations, rng)]
+            others = foreign_rows(problem.units, rows, permutations, rng)
+            if others.shape[1] > 0:
+                yield half, group, rows, others
 
 
 def scores(
@@ -191,7 +192,12 @@ def scores(
 
     both(partial(score, 1), partial(score, 2), alone=one_by_one(problem, state))
     return [
-        Scores(half, rows, *problem.workers.rows(columns, problem.own[rows]))
+        Scores(
+            half,
+            rows,
+            *problem.workers.rows(columns, problem.own[rows]),
+            unit=problem.units.unit[rows],
+        )
         for (half, _, rows, _), columns in zip(plan, found, strict=True)
     ]
 
@@ -244,8 +250,8 @@ def subgroup_test(
 def _half_test(found: list[Scores], rng: np.random.Generator) -> PermutationTest:
     # Optics groups of few images have few foreign orientations.
     fewest = min(one.foreign.shape[1] for one in found)
-    own = np.concatenate([one.own for one in found])
-    return permutation_test(own, np.concatenate([one.foreign[:, :fewest] for one in found]), rng)
+    own, unit = (np.concatenate([getattr(one, name) for one in found]) for name in ("own", "unit"))
+    return unit_test(unit, own, np.concatenate([one.foreign[:, :fewest] for one in found]), rng)
 
 
 def _volumes(problem: Problem, map_: Split, shell: int) -> tuple[FourierVolume, FourierVolume]:
@@ -289,14 +295,16 @@ def _scored(problem, state, volumes, group, rows, others, max_shell):
         size,
     ):
         m, padded = len(batch.rows), batch.padded
-        foreign = others[np.searchsorted(rows, padded)]
+        foreign = state.rotations[others[np.searchsorted(rows, padded)]]
+        if problem.units.tube_column is not None:
+            foreign = along_own_axis(state.rotations[padded], foreign)
         found = score(
             base, tested, batch.scored.weights,
             (
                 batch.scored.data, batch.scored.ctf, batch.scored.valid,
                 workers.split(state.rotations[padded].astype(np.float32)),
                 workers.split((state.origins_angstrom[padded] / pixel).astype(np.float32)),
-                workers.split(state.rotations[foreign].astype(np.float32)),
+                workers.split(foreign.astype(np.float32)),
             ),
         )  # fmt: skip
         yield (

@@ -6,9 +6,21 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxrelax.geometry import Aberrations
+from jaxrelax.geometry.aberrations import IDENTITY
+from jaxrelax.io.aberrations import (
+    COS3,
+    COS4,
+    SIN3,
+    SIN4,
+    STRETCHES,
+    aberrations_of,
+    with_terms,
+)
 from jaxrelax.io.errors import InputError
 
 MODEL_ONLY = ("assembly", "delete_chains", "partner_chains")
+MAP_ONLY = ("map_pixel_size_angstrom",)
 PHANTOM_ONLY = ("protomer_kda", "partner_kda", "phantom_seed")
 
 
@@ -44,6 +56,8 @@ class Simulation:
     """Blur exp(-B k²/4) of the object; by default 100 Å² for atoms and 0 for maps."""
     resolution_angstrom: float | None = None
     """Low-pass of the object (half amplitude); by default only Nyquist limits it."""
+    map_pixel_size_angstrom: float | None = None
+    """Maps: their pixel size in Å, instead of the header's."""
     snr: float = 0.03
     """Variance of the CTF-modulated signal over that of the noise inside the particle's circle."""
     particle_diameter_angstrom: float | None = None
@@ -56,6 +70,19 @@ class Simulation:
     """Amplitude contrast Q0, between 0 and 1."""
     phase_shift_deg: float = 0.0
     """Phase shift of a phase plate."""
+    beam_tilt: tuple[float, float] = (0.0, 0.0)
+    """Beam tilt along x and y (mrad): coma, RELION's rlnBeamTiltX and rlnBeamTiltY."""
+    trefoil: tuple[float, float] = (0.0, 0.0)
+    """Trefoil (rad Å³): the images have the phase k³ (X cos 3θ + Y sin 3θ)."""
+    tetrafoil: tuple[float, float] = (0.0, 0.0)
+    """Tetrafoil (rad Å⁴): k⁴ (X cos 4θ + Y sin 4θ) is taken from the argument of the CTF's sine."""
+    odd_zernike: tuple[float, ...] = ()
+    """Further antisymmetric terms (rad, k in 1/Å) in the order of RELION's rlnOddZernike."""
+    even_zernike: tuple[float, ...] = ()
+    """Further symmetric terms in the order of RELION's rlnEvenZernike."""
+    magnification: tuple[float, float, float, float] = IDENTITY
+    """Magnification matrix, rlnMagMat00, 01, 10, 11; images show the transform of the particle at
+    M k."""
     defocus_min_um: float = 1.0
     """Least mean defocus of the first optics group; each further one has 0.3 µm more."""
     defocus_max_um: float = 2.5
@@ -82,8 +109,9 @@ class Simulation:
     deleted; for a map, its symmetrised self)."""
     seed: int = 0
     """Seed of poses, optics and noise; the same options and seed give the same files."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Type of the pixels in the stack (MRC mode 12 or 2)."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the pixels in the stack (MRC mode 2, or 12, which is half the size and which RELION
+    before version 4 does not read)."""
 
     def __post_init__(self):
         for name, low, high in _RANGES:
@@ -107,12 +135,35 @@ class Simulation:
             )
         if self.junk_kind != "noise" and self.junk_fraction == 0.0:
             raise InputError(f"junk_kind is '{self.junk_kind}' but junk_fraction is 0.")
+        low, high = STRETCHES
+        stretches = self.aberrations(self.voltage_kv).stretches
+        if not low <= min(stretches) <= max(stretches) <= high:
+            raise InputError(
+                f"magnification {self.magnification} is not the identity but for a few per cent."
+            )
+
+    def aberrations(self, voltage_kv: float) -> Aberrations:
+        """What the microscope does to the images of an optics group of this voltage."""
+        return aberrations_of(
+            *self.zernike_terms(),
+            self.beam_tilt,
+            self.magnification,
+            voltage_kv,
+            self.spherical_aberration_mm,
+        )
+
+    def zernike_terms(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """``rlnOddZernike`` and ``rlnEvenZernike``: what is not beam tilt."""
+        odd = with_terms(self.odd_zernike, {COS3: self.trefoil[0], SIN3: self.trefoil[1]})
+        even = with_terms(self.even_zernike, {COS4: self.tetrafoil[0], SIN4: self.tetrafoil[1]})
+        return odd, even
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n_images", 1, 10**8),
     ("box", 16, 4096),
     ("pixel_size_angstrom", 0.05, 100.0),
+    ("map_pixel_size_angstrom", 0.01, 1e3),
     ("protomer_kda", 1.0, 1e4),
     ("partner_kda", 1.0, 1e4),
     ("bfactor_angstrom2", 0.0, 1e5),

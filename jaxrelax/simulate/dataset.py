@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxrelax.geometry import matrix_to_euler
+from jaxrelax.geometry import Aberrations, matrix_to_euler
 from jaxrelax.io import InputError, write_map, write_stack
+from jaxrelax.io.aberrations import TILT, aberration_columns
 from jaxrelax.io.atomic import atomic_write_text
 from jaxrelax.io.star import StarTable, make_table, write_star_tables
 from jaxrelax.simulate.config import Simulation, SimulationResult
@@ -161,6 +162,12 @@ def _optics_table(config: Simulation) -> StarTable:
     }
     if config.phase_shift_deg == 0.0:
         del columns["rlnPhaseShift"]
+    if any(config.beam_tilt):
+        for label, tilt in zip(TILT, config.beam_tilt, strict=True):
+            columns[label] = [f"{tilt:.9g}" for _ in groups]
+    # Beam tilt has columns of its own; the rest is the same in all groups.
+    rest = Aberrations(*config.zernike_terms(), config.magnification)
+    columns |= aberration_columns([rest for _ in groups])
     return make_table("optics", columns, comment="# version 30001")
 
 

@@ -15,7 +15,7 @@ from jaxrelax.simulate.config import Simulation
 from jaxrelax.simulate.noise import coloured_noise, noise_amplitude
 from jaxrelax.simulate.phantom import compact_object
 from jaxrelax.simulate.projection import Projector
-from jaxrelax.simulate.specimen import DEFAULT_BFACTOR_ANGSTROM2, Specimen
+from jaxrelax.simulate.specimen import DEFAULT_BFACTOR_ANGSTROM2, Specimen, magnification
 from jaxrelax.simulate.truth import Truth, group_colour, group_voltage_kv
 
 BATCH = 32
@@ -68,7 +68,11 @@ class Microscope:
         self.circle = distance2 <= radius_angstrom**2
         self.kx, self.ky = np.fft.rfftfreq(n)[None, :], np.fft.fftfreq(n)[:, None]
         pair = np.broadcast_arrays(self.kx, self.ky)
-        self._frequencies = np.stack([k.ravel() for k in pair], axis=1) / config.pixel_size_angstrom
+        frequencies = np.stack([k.ravel() for k in pair], axis=1) / config.pixel_size_angstrom
+        self._frequencies = frequencies @ magnification(config).T  # of the specimen
+        self._aberrations = [
+            config.aberrations(group_voltage_kv(config, g)) for g in range(config.n_optics_groups)
+        ]
         self._noise = [
             noise_amplitude(n, config.pixel_size_angstrom, group_colour(config, g))
             for g in range(config.n_optics_groups)
@@ -99,6 +103,11 @@ class Microscope:
         """Images of these particles without noise, on the final grey scale."""
         transforms = np.stack([self._shifted(int(row)) for row in rows])
         transforms *= self.scale * self.ctf(rows)
+        for image, group in zip(transforms, self.truth.optics_group[rows], strict=True):
+            aberrations = self._aberrations[group]
+            if aberrations.odd:
+                phase = aberrations.odd_phase(self._frequencies).reshape(image.shape)
+                image *= np.exp(1j * phase)
         return np.fft.irfft2(transforms)
 
     def ctf(self, rows: Int[np.ndarray, " batch"]) -> Float[np.ndarray, "batch box half"]:
@@ -124,9 +133,17 @@ class Microscope:
             spherical_aberration_mm=constant(config.spherical_aberration_mm),
             amplitude_contrast=constant(config.amplitude_contrast),
         )
-        values = _ctf(parameters, jnp.asarray(self._frequencies, jnp.float32))
-        shape = (BATCH, config.box, config.box // 2 + 1)
-        return np.asarray(values).reshape(shape)[: len(rows)]
+        shape = (config.box, config.box // 2 + 1)
+        frequencies = jnp.asarray(self._frequencies, jnp.float32)
+        if not any(each.even for each in self._aberrations):
+            return np.asarray(_ctf(parameters, frequencies))[: len(rows)].reshape(-1, *shape)
+        values = np.empty((len(rows), *shape), np.float32)
+        for group, aberrations in enumerate(self._aberrations):
+            even = jnp.asarray(aberrations.even_phase(self._frequencies), jnp.float32)
+            mine = np.flatnonzero(truth.optics_group[rows] == group)
+            found = np.asarray(_ctf(parameters, frequencies, even))[: len(rows)]
+            values[mine] = found[mine].reshape(-1, *shape)
+        return values
 
     def _shifted(self, row: int) -> Complex[np.ndarray, "box half"]:
         """Transform of one projection with the particle at −origin."""
@@ -166,6 +183,7 @@ class Microscope:
             projector.pixel_size_angstrom,
             DEFAULT_BFACTOR_ANGSTROM2 if bfactor is None else bfactor,
             projector.resolution_angstrom,
+            magnification=magnification(self.config),
         )
 
 

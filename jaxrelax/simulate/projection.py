@@ -29,6 +29,8 @@ class Projector:
         bfactor_angstrom2: common blur ``exp(−B k²/4)``.
         resolution_angstrom: where a soft low-pass falls to one half, or None for Nyquist.
         rank_tolerance: relative error of the low-rank basis of the form factors.
+        magnification: M of the images, whose transform at k is that of the particle at M k; the map
+            is that of the particle.
 
     Values are scattering per pixel (per voxel), so that the sum of the map over z is the image
     at the identity pose. Both are limited to |k| < Nyquist.
@@ -42,6 +44,7 @@ class Projector:
         bfactor_angstrom2: float = 0.0,
         resolution_angstrom: float | None = None,
         rank_tolerance: float = 1e-3,
+        magnification: Float[np.ndarray, "2 2"] | None = None,
     ):
         self.atoms = atoms
         self.box = box
@@ -56,7 +59,10 @@ class Projector:
         rank = max(1, int(np.sum(s > rank_tolerance * s[0])))
         self._basis = vt[:rank] * self._blur(self._table_k)
         self._coefficients = (u * s)[:, :rank][atoms.kinds] * atoms.weights[:, None]
-        self._transfer_2d = self._transfer((_fft_frequencies(box), _rfft_frequencies(box)))
+        self._magnification = np.eye(2) if magnification is None else magnification
+        self._transfer_2d = self._transfer(
+            (_fft_frequencies(box), _rfft_frequencies(box)), magnification=self._magnification
+        )
 
     def image_fourier(
         self,
@@ -72,7 +78,7 @@ class Projector:
         positions, coefficients = self.atoms.positions_angstrom, self._coefficients
         if mask is not None:
             positions, coefficients = positions[mask], coefficients[mask]
-        xy = self._fine(positions @ pose[:2].T)
+        xy = self._fine(positions @ pose[:2].T @ self._magnification)  # M k · r = k · Mᵀ r
         grids = _spread(xy, coefficients, OVERSAMPLING * self.box)
         transforms = _crop_rows(np.fft.rfft2(grids), self.box)
         return np.sum(transforms * self._transfer_2d, axis=0)
@@ -143,14 +149,22 @@ class Projector:
             blur = blur * 0.5 * (1.0 + np.cos(np.pi * np.clip(position, 0.0, 1.0)))
         return blur
 
-    def _transfer(self, axes, rank: int | None = None) -> np.ndarray:
-        """Basis functions ÷ transfer of the spline on a grid of frequencies in cycles/pixel."""
+    def _transfer(self, axes, rank: int | None = None, magnification=None) -> np.ndarray:
+        """Basis functions ÷ transfer of the spline on a grid of frequencies in cycles/pixel.
+
+        In the plane, the axes being y and x, the basis functions may be those at M k.
+        """
         grids = np.meshgrid(*axes, indexing="ij", sparse=True)
         squares = sum(g**2 for g in grids)
         spline = np.ones(())
         for grid in grids:
             spline = spline * np.sinc(grid / OVERSAMPLING) ** 4
-        k = np.sqrt(squares) / self.pixel_size_angstrom
+        lengths = squares
+        if magnification is not None:
+            (xx, xy), (yx, yy) = magnification
+            ky, kx = grids
+            lengths = (xx * kx + xy * ky) ** 2 + (yx * kx + yy * ky) ** 2
+        k = np.sqrt(lengths) / self.pixel_size_angstrom
         # The Nyquist frequency itself stays out: a real image cannot carry its phase.
         inside = (squares < 0.25 * (1 - 1e-9)) & (k < self.atoms.band_limit)
         basis = self._basis if rank is None else self._basis[rank : rank + 1]

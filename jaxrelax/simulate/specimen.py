@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from jaxrelax.geometry import NotAGroupError, PointGroup, UnknownGroupError, parse_group
 from jaxrelax.io import InputError, read_map
 from jaxrelax.simulate.atoms import BODY, DELETED, Atoms, FormFactors, present
-from jaxrelax.simulate.config import MODEL_ONLY, PHANTOM_ONLY, Simulation, refuse
+from jaxrelax.simulate.config import MAP_ONLY, MODEL_ONLY, PHANTOM_ONLY, Simulation, refuse
 from jaxrelax.simulate.models import model_atoms
 from jaxrelax.simulate.occupancy import Occupancy, parse_occupancy
 from jaxrelax.simulate.phantom import phantom_atoms
@@ -94,6 +94,7 @@ def load_specimen(source: str | Path, config: Simulation) -> Specimen:
         raise InputError(f"group: {error}") from None
     if str(source) == "phantom":
         refuse(config, MODEL_ONLY, "the phantom", "there is no model")
+        refuse(config, MAP_ONLY, "the phantom", "there is no map")
         specimen = _phantom(config, group)
     else:
         path = Path(source)
@@ -107,6 +108,7 @@ def load_specimen(source: str | Path, config: Simulation) -> Specimen:
             refuse(config, ("junk_kind",), str(path), "a map does not tell its mass")
             specimen = _map(config, group, path)
         elif name.endswith(MODEL_SUFFIXES):
+            refuse(config, MAP_ONLY, str(path), "it is no map")
             specimen = _model(config, group, path)
         else:
             raise InputError(
@@ -132,7 +134,13 @@ def _projector(atoms: Atoms, config: Simulation, default_bfactor: float) -> Proj
         config.pixel_size_angstrom,
         default_bfactor if bfactor is None else bfactor,
         config.resolution_angstrom,
+        magnification=magnification(config),
     )
+
+
+def magnification(config: Simulation) -> Float[np.ndarray, "2 2"]:
+    """The magnification matrix of the images."""
+    return np.array(config.magnification, np.float64).reshape(2, 2)
 
 
 def _phantom(config: Simulation, group: PointGroup) -> Specimen:
@@ -170,7 +178,7 @@ def _model(config: Simulation, group: PointGroup, path: Path) -> Specimen:
 
 
 def _map(config: Simulation, group: PointGroup, path: Path) -> Specimen:
-    density, pixel_size = read_map(path)
+    density, pixel_size = read_map(path, config.map_pixel_size_angstrom)
     # Voxels of a band-limited map are point scatterers: inside the Nyquist sphere the transform
     # of the comb is that of the map, so projecting them interpolates nothing.
     atoms = voxels(density, pixel_size, config.pixel_size_angstrom)
@@ -180,7 +188,9 @@ def _map(config: Simulation, group: PointGroup, path: Path) -> Specimen:
         mean = projector.map(operators=group.operators)
         again = voxels(mean, config.pixel_size_angstrom, config.pixel_size_angstrom)
         # The blur is in the symmetrised map already.
-        symmetric = Projector(again, config.box, config.pixel_size_angstrom)
+        symmetric = Projector(
+            again, config.box, config.pixel_size_angstrom, magnification=magnification(config)
+        )
     report = {"source": str(path), "source_pixel_size_angstrom": pixel_size}
     return Specimen(group, atoms, Occupancy(np.zeros(0)), projector, symmetric, report)
 

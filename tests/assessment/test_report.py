@@ -167,17 +167,39 @@ def test_words():
     assert flattened({"a": {"b": None, "c": 1}}) == [("a.b", "—"), ("a.c", "1")]
 
 
-def test_a_p_value_too_small_for_a_float(result, symmetric_result):
-    assert result.evidence.p_text() == "10⁻³⁵¹"
-    assert symmetric_result.evidence.p_text() == "0.42"
+def test_a_p_value_that_permutations_do_not_reach(result, symmetric_result):
+    assert result.evidence.p_statement() == "p < 10⁻³ (40 σ)"
+    assert symmetric_result.evidence.p_statement() == "p = 0.42"
+    assert "p < 10⁻³ (40 σ)" in headline(result)
+    page = Page(report_html(result)).text
+    assert "10⁻³⁵¹" not in page
+    assert "p < 10⁻³ (40 σ)" in page
+
+
+def test_held_poses_are_an_assumption(result, symmetric_result):
+    assert "poses" not in result.evidence.sentence()
+    for one in (result, symmetric_result):
+        held = replace(one.evidence, poses_held_to=(1.03, 1.61))
+        assert "held, are exact to well within 1.0° and 1.6 Å" in held.sentence()
+    held = replace(result.evidence, poses_held_to=(1.03, 1.61))
+    assert "can look like this" in held.sentence()
+
+
+def test_notes_of_the_run_are_in_the_report(result):
+    noted = replace(result, notes=("partner.mrc: the register mask was turned.",))
+    assert "partner.mrc: the register mask was turned." in Page(report_html(noted)).text
 
 
 def test_the_table_of_symmetries(page, result):
-    assert "C4 4 10⁻³⁵¹ 40.0" in page.text
+    assert "C4 4 < 10⁻³ 40.0" in page.text
     assert "C2 2 0.16 1.0 0.01 not contradicted" in page.text
     assert "do not contradict is C2" in page.text
     assert [line.split()[0] for line in result.evidence.table().splitlines()[1:]] == ["C4", "C2"]
     unsaid = replace(result.evidence, supported=None)
     assert "largest" not in unsaid.sentence()
+    kept = result.evidence.subgroups[1]._replace(p_value=0.002, log10_p=-2.7, implied_by="C4")
+    implied = replace(result.evidence, subgroups=(result.evidence.subgroups[0], kept))
+    assert implied.table().splitlines()[-1].endswith("implied by C4")
+    assert "implied by C4" in Page(report_html(replace(result, evidence=implied))).text
     nothing = replace(result.evidence, found=False, tested=False)
     assert "hold nothing asymmetric that could be tested" in nothing.sentence()

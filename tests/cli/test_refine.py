@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxrelax.cli import main
-from jaxrelax.cli.option_groups import RefinementOptions, WorkerOptions
+from jaxrelax.cli.option_groups import ParticleOptions, RefinementOptions, WorkerOptions
 from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
-from jaxrelax.io import InputError, write_map, write_stack
+from jaxrelax.io import InputError, write_map
 from jaxrelax.refinement import Homogeneous, Local, MaxIterations, Registers, Relax, refine
 
 
@@ -24,7 +24,7 @@ def words(data, tmp_path):
 
 def test_every_argument_of_refine_has_an_option():
     options = {field.name for field in dataclasses.fields(Command)}
-    for group in (RefinementOptions, WorkerOptions):
+    for group in (RefinementOptions, WorkerOptions, ParticleOptions):
         options |= {field.name for field in dataclasses.fields(group)}
     assert set(inspect.signature(refine).parameters) - options == {"until", "callbacks"}
     assert {field.name for field in dataclasses.fields(RadialNoise)} == {"from_images", "fixed"}
@@ -243,24 +243,12 @@ def test_quiet_shows_warnings_only(fake_refine, run, words, tmp_path):
     assert "Results are in" in (tmp_path / "out" / "log.txt").read_text()
 
 
-def test_bad_images_are_refused_or_left_out(fake_refine, run, words, data, tmp_path):
-    for name in ("particles.star", "reference.mrc"):
-        (tmp_path / name).write_bytes((data.folder / name).read_bytes())
-    images = np.random.default_rng(0).standard_normal((40, 32, 32)).astype(np.float32)
-    images[4] = 1.0
-    images[9, 3, 3] = np.nan
-    write_stack(tmp_path / "particles.mrcs", images, 7.0)
-    words[1] = str(tmp_path / "particles.star")
-    status, _, err = run(*words)
-    assert status == 2
-    assert "2 of 40 images" in err
-    assert not (tmp_path / "out").exists()
-    status, _, err = run(*words, "--skip-bad-images")
-    assert status == 0
-    assert "Left out 2 of 40 images" in err
-    assert len(fake_refine.asked["particles"]) == 38
-    # What was said before the folder was made is in its log.
-    assert "Left out 2 of 40 images" in (tmp_path / "out" / "log.txt").read_text()
+def test_bad_images_are_left_out_on_request(fake_refine, run, words):
+    assert run(*words)[0] == 0
+    assert fake_refine.asked["skip_bad_images"] is False
+    assert run(*words, "--skip-bad-images", "--contrast", "black", "--overwrite")[0] == 0
+    assert fake_refine.asked["skip_bad_images"] is True
+    assert fake_refine.asked["contrast"] == "black"
 
 
 def test_input_errors_of_the_refinement(fake_refine, run, words):

@@ -1,5 +1,6 @@
 """`jaxrelax test-symmetry`: the table, the file, and what is refused."""
 
+import dataclasses
 import json
 
 import pytest
@@ -26,17 +27,31 @@ def test_the_table_is_printed(fake, run, words):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["symmetry", "C4", "C2"]
-    assert "10⁻³⁵¹" in lines[1]
+    assert "< 10⁻³" in lines[1]
     assert "rejected" in lines[1]
     assert "largest symmetry that they do not contradict is C2" in lines[3]
     assert fake.asked["subgroups"] == "all"
     assert fake.asked["relax"] == Relax("C4")
+    # Errors of held poses look like asymmetry: they are refined unless somebody asks otherwise.
+    assert fake.asked["mode"] == Local()
+
+
+def test_poses_are_held_on_request(fake, run, words):
+    assert run(*words, "--poses", "fixed")[0] == 0
     assert fake.asked["mode"] == Registers()
+
+
+def test_a_claim_that_the_maps_contradict_is_not_left_alone(fake, run, words):
+    fake.result = dataclasses.replace(fake.result, difference=0.0 * fake.result.difference)
+    status, out, err = run(*words)
+    assert status == 0
+    assert "This is contradicted: the difference map is nil" in out.splitlines()[-1]
+    assert "difference map is nil" in err
 
 
 def test_options_arrive(fake, run, words, tmp_path):
     status, *_ = run(
-        *words, "--to", "C2", "--poses", "local", "--sigma-rotation-deg", 1.5, "--cross-fit", 3,
+        *words, "--to", "C2", "--sigma-rotation-deg", 1.5, "--cross-fit", 3,
         "--register-max-resolution", 12, "--start", "poses", "--ini-high", 20, "--seed", 4,
         "--max-iterations", 7, "--prior", "plain", "--no-junk",
     )  # fmt: skip
@@ -68,7 +83,7 @@ def test_the_file_is_written(fake, run, words, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--sigma-rotation-deg", "1"), "can act only with --poses local"),
+        (("--poses", "fixed", "--sigma-rotation-deg", "1"), "can act only with --poses local"),
         (("--overwrite",), "can act only with --out"),
         (("--max-iterations", "0"), "at least 1"),
         (("--cross-fit", "0"), "cross_fit"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from jaxrelax.io import InputError, UnsupportedError, read_particles
+from jaxrelax.io import InputError, read_particles, write_star
 
 NAME = "cryosparc_P12_J24_001_particles.cs"
 
@@ -104,17 +104,62 @@ def test_leading_bracket_of_paths_is_taken_off(records, tmp_path):
     assert particles.image_names[0].startswith("J19/extract/")
 
 
-@pytest.mark.parametrize(
-    ("field", "shape"), [("ctf__tilt_A", 2), ("ctf__trefoil_A", 2), ("ctf__tetra_A", 4)]
-)
-def test_aberrations_are_refused(records, tmp_path, field, shape):
-    values = np.zeros((20, shape), np.float32)
-    read_particles(save(tmp_path, with_fields(records, **{field: values})))
-    values[3, 1] = 0.2
-    path = save(tmp_path, with_fields(records, **{field: values}))
-    with pytest.raises(UnsupportedError, match=field.replace("__", "/")):
-        read_particles(path)
-    assert len(read_particles(path, ignore_aberrations=True)) == 20
+def test_aberrations_are_those_of_the_wave_aberration(records, tmp_path):
+    """Coefficients as in Uhlemann & Haider (1998): phases −2π/λ W, and +2π/λ W next to Cs."""
+    n = len(records)
+    given = {
+        "ctf__shift_A": [0.3, -0.2],
+        "ctf__tilt_A": [2e4, -1e4],
+        "ctf__trefoil_A": [3e3, 5e3],
+        "ctf__tetra_A": [4e4, -3e4, 5e4, 2e4],
+        "ctf__anisomag": [0.01, 0.002, 0.004, -0.01],
+    }
+    fields = {name: np.tile(np.float32(value), (n, 1)) for name, value in given.items()}
+    particles = read_particles(save(tmp_path, with_fields(records, **fields)))
+    (group,) = particles.optics
+    k = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 2))
+    r, theta = np.hypot(*k.T), np.arctan2(k[:, 1], k[:, 0])
+    wavelength = 12.2643247 / np.sqrt(2e5 * (1 + 0.978466e-6 * 2e5))
+
+    def waves(order, pair):
+        return pair[0] * np.cos(order * theta) + pair[1] * np.sin(order * theta)
+
+    cubic = waves(1, given["ctf__tilt_A"]) + waves(3, given["ctf__trefoil_A"]) / 3
+    odd = -2 * np.pi * (r * waves(1, given["ctf__shift_A"]) + wavelength**2 * r**3 * cubic)
+    np.testing.assert_allclose(group.aberrations.odd_phase(k), odd, rtol=1e-5, atol=1e-6)
+    tetra = given["ctf__tetra_A"]
+    fourth = waves(2, tetra[:2]) + waves(4, tetra[2:]) / 4
+    even = 2 * np.pi * wavelength**3 * r**4 * fourth
+    np.testing.assert_allclose(group.aberrations.even_phase(k), even, rtol=1e-5, atol=1e-6)
+    expected = [1.01, 0.002, 0.004, 0.99]
+    np.testing.assert_allclose(group.aberrations.magnification, expected, rtol=1e-6)
+
+    # The same as RELION's columns.
+    write_star(particles, tmp_path / "same.star")
+    (again,) = read_particles(tmp_path / "same.star").optics
+    np.testing.assert_allclose(again.aberrations.odd, group.aberrations.odd, rtol=1e-9)
+    np.testing.assert_allclose(again.aberrations.even, group.aberrations.even, rtol=1e-9)
+    np.testing.assert_allclose(again.aberrations.magnification, expected, rtol=1e-6)
+
+
+def test_spherical_aberration_has_the_sign_of_tetrafoil(records, tmp_path):
+    """Cs = C is ¼ C |λk|⁴ in the wave aberration, a tetrafoil of C the same at θ = 0."""
+    tetra = np.tile(np.float32([0, 0, 1e6, 0]), (len(records), 1))
+    (group,) = read_particles(save(tmp_path, with_fields(records, ctf__tetra_A=tetra))).optics
+    k = 0.2
+    wavelength = 12.2643247 / np.sqrt(2e5 * (1 + 0.978466e-6 * 2e5))
+    found = group.aberrations.even_phase(np.array([[k, 0.0]]))[0]
+    assert found == pytest.approx(0.5 * np.pi * 1e6 * wavelength**3 * k**4, rel=1e-6)
+
+
+def test_scale_and_odd_values_of_aberrations(records, tmp_path):
+    scale = np.full(len(records), 0.8, np.float32)
+    particles = read_particles(save(tmp_path, with_fields(records, ctf__scale=scale)))
+    np.testing.assert_allclose(particles.ctf_scale, 0.8, rtol=1e-6)
+    wrong = np.zeros((len(records), 2), np.float32)
+    wrong[4, 1] = np.nan
+    with pytest.raises(InputError, match="row 5: field ctf/tilt_A is not finite"):
+        read_particles(save(tmp_path, with_fields(records, ctf__tilt_A=wrong)))
 
 
 def test_files_that_cannot_be_used_are_refused(records, tmp_path):

@@ -212,7 +212,7 @@ def test_bad_images_are_named_or_left_out(particle_set, caplog):
         4: "NaN or infinite pixels",
         5: "NaN or infinite pixels",
     }
-    message = r"3 of 6 images cannot be used: 2@stack.mrcs \(all pixels are equal\), 5@"
+    message = r"3 of 6 images cannot be used: 2@stack.mrcs \(row 2: all pixels are equal\), 5@"
     with pytest.raises(InputError, match=message):
         drop_bad_images(particles)
     kept = drop_bad_images(particles, skip_bad=True)

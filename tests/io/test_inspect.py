@@ -16,7 +16,7 @@ def test_good_particles_have_nothing_to_refuse(particle_set):
     assert rows["half-sets"] == "1: 3, 2: 3"
     assert rows["classes"] == "none"
     assert rows["image files"] == "1 of 1 found"
-    assert rows["helical segments"] == "yes (rlnHelicalTubeID)"
+    assert rows["helical segments"] == "of 4 tubes (rlnHelicalTubeID)"
     assert found.refusals == ()
     assert found.warnings == ()
     assert "Nothing here that a refinement would refuse" in format_inspection(found)
@@ -29,16 +29,33 @@ def test_all_faults_of_a_table_are_listed_together(particle_set):
     particle_set.columns["rlnBeamTiltX"] = ["0.3"] * 6
     found = inspect_file(particle_set.write())
     text = format_inspection(found)
-    for fault in ("truncated", "no column rlnDefocusU", "beam tilt is not modelled"):
+    for fault in ("truncated", "no column rlnDefocusU"):
         assert sum(fault in refusal for refusal in found.refusals) == 1, text
-    assert dict(found.rows)["aberrations"] == "rlnBeamTiltX"
+
+
+def test_aberrations_are_told_as_what_they_do(particle_set):
+    particle_set.write_stack()
+    assert dict(inspect_file(particle_set.write()).rows)["aberrations"] == "none"
+    particle_set.columns["rlnBeamTiltX"] = ["0.3"] * 3 + ["0.0"] * 3
+    particle_set.columns["rlnMagMat00"] = ["1.02"] * 3 + ["1.0"] * 3
+    particle_set.columns["rlnCtfScalefactor"] = ["0.5"] + ["1.0"] * 5
+    found = inspect_file(particle_set.write())
+    assert found.refusals == ()
+    rows = dict(found.rows)
+    # 2π Cs λ² β k³ at Nyquist.
+    assert rows["aberrations of opticsGroup1"] == (
+        "antisymmetric phase up to 0.731 rad at 3 Å; magnification anisotropic by 2 %"
+    )
+    assert "aberrations of opticsGroup2" not in rows
+    assert rows["CTF scale"] == "0.5 to 1"
 
 
 def test_pixel_size_mismatch_is_a_warning(particle_set):
     particle_set.write_stack(pixel_size_angstrom=1.6)
     found = inspect_file(particle_set.write())
     assert found.refusals == ()
-    assert "header says 1.6 Å/px" in found.warnings[0]
+    assert "(1.6 Å, table 1.5 Å)" in found.warnings[0]
+    assert len(found.warnings) == 1
 
 
 def test_poses_that_are_missing_or_unset_are_told(particle_set):
@@ -53,18 +70,28 @@ def test_poses_that_are_missing_or_unset_are_told(particle_set):
 
 def test_every_shared_file_can_be_inspected(shared_data):
     paths = [p for p in shared_data.rglob("*") if p.suffix in (".star", ".cs", ".mrc", ".mrcs")]
+    paths = [p for p in paths if p.stat().st_size > 100]  # no stand-ins for stacks elsewhere
     kinds = {inspect_file(path).kind for path in paths}
     assert {"map", "image stack", "cryoSPARC particles"} < kinds
 
 
 def test_maps_that_a_refinement_would_refuse(tmp_path):
     path = tmp_path / "a.mrc"
-    write_map(path, np.zeros((7, 7, 7)), 1.0)
-    assert inspect_file(path).refusals == ("the box of 7 voxels is odd",)
-    write_map(path, np.zeros((6, 8, 8)), 1.0)
+    write_map(path, np.ones((7, 7, 7)), 1.0)
+    assert "the box of 7 voxels is odd" in inspect_file(path).refusals[0]
+    write_map(path, np.ones((6, 8, 10)), 1.0)
     found = inspect_file(path)
     assert found.kind == "map"
-    assert found.refusals == ("8 x 8 x 6 voxels is not a cube",)
+    assert "10 x 8 x 6 voxels is not a cube" in found.refusals[0]
+    write_map(path, np.zeros((8, 8, 8)), 1.0)
+    assert "there is nothing in this map" in inspect_file(path).refusals[0]
+
+
+def test_sections_of_another_number_than_their_size_are_images_whatever_the_name(tmp_path):
+    path = tmp_path / "J12_particles.mrc"
+    write_map(path, np.ones((6, 8, 8)), 1.0)  # cryoSPARC writes the header of a map, too
+    found = inspect_file(path)
+    assert (found.kind, dict(found.rows)["images"], found.refusals) == ("image stack", "6", ())
 
 
 def test_other_files_are_an_input_error(tmp_path):

@@ -4,7 +4,14 @@ import mrcfile
 import numpy as np
 import pytest
 
-from jaxrelax.io import InputError, read_map, read_mask, write_map, write_stack
+from jaxrelax.io import (
+    InputError,
+    read_map,
+    read_mask,
+    read_reference,
+    write_map,
+    write_stack,
+)
 from jaxrelax.io.mrc_header import read_header
 
 
@@ -97,7 +104,9 @@ def test_a_map_without_pixel_size_needs_one(tmp_path, volume):
     path = tmp_path / "a.mrc"
     write_map(path, volume, 1.0)
     rewrite_header(path, cella=(0, 0, 0))
-    with pytest.raises(InputError, match=r"no pixel size.*pass the pixel size"):
+    with pytest.raises(
+        InputError, match=r"no pixel size.*--map-pixel-size-angstrom.*--force_header_angpix"
+    ):
         read_map(path)
     assert read_map(path, pixel_size_angstrom=1.5)[1] == 1.5
 
@@ -110,7 +119,7 @@ def test_a_mask_goes_from_zero_to_one(tmp_path, volume):
     with pytest.raises(InputError, match="values from 0 to 1"):
         read_mask(path)
     write_map(path, np.zeros_like(volume), 1.0)
-    with pytest.raises(InputError, match="mask is empty"):
+    with pytest.raises(InputError, match="mask is as good as empty"):
         read_mask(path)
 
 
@@ -143,3 +152,84 @@ def test_a_bad_stack_leaves_nothing_behind(tmp_path):
         write_stack(path, [np.zeros((4, 4))], 1.0, np.int16)
     with pytest.raises(ValueError, match="positive"):
         write_stack(path, [np.zeros((4, 4))], 0.0)
+
+
+def test_unsigned_bytes_of_imod_are_read(tmp_path):
+    path = tmp_path / "bytes.mrc"
+    data = np.arange(8**3).reshape(8, 8, 8).astype(np.uint8)
+    with mrcfile.new(path, data.view(np.int8)) as handle:
+        handle.voxel_size = 2.0
+    np.testing.assert_array_equal(read_map(path)[0], data.view(np.int8))
+    raw = bytearray(path.read_bytes())
+    for flags, kind in ((0, np.uint8), (4, np.uint8), (1, np.int8)):
+        raw[152:160] = np.array([1146047817, flags], "<i4").tobytes()
+        path.write_bytes(raw)
+        np.testing.assert_array_equal(read_map(path)[0], data.view(kind))
+
+
+def test_voxels_are_cubes(tmp_path, volume):
+    path = tmp_path / "a.mrc"
+    write_map(path, volume, 2.0)
+    rewrite_header(path, cella=(16.0, 16.0, 24.0))
+    with pytest.raises(InputError, match=r"voxels of 2 x 2 x 3 Å are no cubes"):
+        read_map(path)
+    assert read_map(path, 2.0)[1] == 2.0  # asked to leave the header aside
+    rewrite_header(path, cella=(16.0, 16.004, 16.0))  # a header's rounding
+    assert read_map(path)[1] == 2.0
+    rewrite_header(path, cella=(16.0, 0.0, 0.0))  # left out, as some programs do
+    assert read_map(path)[1] == 2.0
+
+
+@pytest.mark.parametrize("angles", [(90, 105, 90), (90, 90, 120)])
+def test_cells_are_rectangular(tmp_path, volume, angles):
+    path = tmp_path / "a.mrc"
+    write_map(path, volume, 2.0)
+    rewrite_header(path, cellb=angles)
+    for pixel_size in (None, 2.0):
+        with pytest.raises(InputError, match=rf"angles .* {angles[0]}, {angles[1]}, {angles[2]}"):
+            read_map(path, pixel_size)
+    rewrite_header(path, cellb=(0, 0, 0))  # unset
+    read_map(path)
+
+
+@pytest.mark.parametrize(
+    ("peak", "taken"), [(1e-6, False), (1e-2, False), (0.4, False), (0.9, True)]
+)
+def test_a_mask_comes_near_one(tmp_path, volume, peak, taken):
+    path = tmp_path / "mask.mrc"
+    write_map(path, peak * (volume > 0), 1.0)
+    if taken:
+        assert read_mask(path)[0].max() == np.float32(peak)
+        return
+    with pytest.raises(InputError, match="as good as empty"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
+def test_a_reference_holds_something(tmp_path, volume, value):
+    path = tmp_path / "a.mrc"
+    write_map(path, np.full_like(volume, value), 1.0)
+    with pytest.raises(InputError, match="there is nothing in this map"):
+        read_reference(path)
+    write_map(path, 1e-6 * volume, 1.0)
+    read_reference(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "space_group", "sampled", "stack"),
+    [
+        ("a.mrc", (8, 8, 8), 1, 8, False),
+        ("a.mrc", (8, 8, 8), 0, 8, False),  # relion_image_handler, IMOD, cryoSPARC
+        ("a.mrc", (8, 8, 8), 0, 1, True),
+        ("a.mrcs", (8, 8, 8), 1, 8, True),
+        ("a.mrc", (5, 8, 8), 0, 5, True),  # cryoSPARC
+        ("a.mrc", (5, 8, 8), 1, 5, True),
+        ("a.mrc", (5, 8, 10), 1, 5, False),
+        ("a.mrc", (1, 8, 8), 0, 1, True),
+    ],
+)
+def test_stacks_and_maps_are_told_apart(tmp_path, name, shape, space_group, sampled, stack):
+    path = tmp_path / name
+    write_map(path, np.ones(shape), 1.0)
+    rewrite_header(path, ispg=space_group, mz=sampled)
+    assert read_header(path).is_stack() == stack

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrelax.geometry import euler_to_matrix
-from jaxrelax.io import InputError, UnsupportedError, check_supported, read_particles
+from jaxrelax.io import InputError, check_supported, read_particles
 from jaxrelax.io.reading import load_particles
 from tests.io.conftest import parse_star
 
@@ -20,7 +20,7 @@ READABLE = {
 
 @pytest.mark.parametrize("name", READABLE)
 def test_ctf_and_poses_are_those_of_the_file(shared_data, name):
-    particles = read_particles(shared_data / name, ignore_aberrations=True)
+    particles = read_particles(shared_data / name)
     blocks = parse_star(shared_data / name)
     labels, rows = next((b for key, b in blocks.items() if key != "optics"))
     optics_labels, optics_rows = blocks.get("optics", ([], []))
@@ -93,17 +93,29 @@ def test_one_loop_of_subtomograms_is_read_and_refused(shared_data):
         read_particles(path)
 
 
-def test_aberrations_are_refused_by_name_and_allowed_on_request(shared_data, caplog):
-    path = shared_data / "metadata" / "relion5.star"
-    with pytest.raises(UnsupportedError, match="--ignore-aberrations") as error:
-        read_particles(path)
-    columns = ["rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00"]
-    assert all(column in str(error.value) for column in columns)
-    particles = read_particles(path, ignore_aberrations=True)
-    assert "rlnOddZernike" in caplog.text
-    found = [refusal.column for refusal in check_supported(particles)]
-    assert set(columns) < set(found)
-    assert check_supported(particles, allow=found) == []
+def test_aberrations_of_relion_5_are_read(shared_data):
+    (group,) = read_particles(shared_data / "metadata" / "relion5.star").optics
+    found = group.aberrations
+    assert found.odd[2] == pytest.approx(-1.79877045848)
+    assert found.odd[5] == pytest.approx(-1.36333410593)
+    wavelength = 12.2643247 / np.sqrt(1e5 * (1 + 0.978466e-6 * 1e5))
+    coma = -2 * np.pi * 1.6e7 * wavelength**2 * 1e-3 * 0.043489 / 3
+    assert found.odd[4] == pytest.approx(coma)
+    assert found.odd[1] == pytest.approx(0.0982451014894 + 2 * coma)
+    assert found.even[2] == pytest.approx(67.4975218205)
+    assert len(found.even) == 9
+    assert found.magnification[0] == pytest.approx(1.001833)
+
+
+def test_beam_tilt_is_coma_in_relions_sign(particle_set):
+    particle_set.columns["rlnBeamTiltX"] = ["0.5"] * 6
+    particle_set.columns["rlnBeamTiltY"] = ["-0.2"] * 6
+    group = read_particles(particle_set.write()).optics[0]
+    k = np.random.default_rng(0).uniform(-0.3, 0.3, (50, 2))
+    wavelength = 12.2643247 / np.sqrt(3e5 * (1 + 0.978466e-6 * 3e5))
+    tilt = k @ [0.5e-3, -0.2e-3]
+    expected = -2 * np.pi * 2.7e7 * wavelength**2 * (k**2).sum(1) * tilt
+    np.testing.assert_allclose(group.aberrations.odd_phase(k), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +126,48 @@ def test_aberrations_are_refused_by_name_and_allowed_on_request(shared_data, cap
         ("rlnEvenZernike", "[]", "[1.5]"),
         ("rlnMagMat01", "0.0", "1e-4"),
         ("rlnMagMat11", "1.000000", "0.99"),
-        ("rlnCtfScalefactor", "1.000000", "0.5"),
     ],
 )
-def test_a_neutral_value_is_no_aberration(particle_set, column, neutral, active):
+def test_particles_that_differ_in_an_aberration_make_groups(particle_set, column, neutral, active):
     particle_set.columns[column] = [neutral] * 6
-    read_particles(particle_set.write())
+    particles = read_particles(particle_set.write())
+    assert len(particles.optics) == 2
+    assert not any(group.aberrations for group in particles.optics)
     particle_set.columns[column][4] = active
-    with pytest.raises(UnsupportedError, match=column):
+    particles = read_particles(particle_set.write())
+    assert [bool(group.aberrations) for group in particles.optics] == [False, False, True]
+    assert particles.optics_group.tolist() == [0, 0, 0, 1, 2, 1]
+
+
+def test_scales_of_the_ctf_are_kept_per_particle(particle_set):
+    particle_set.columns["rlnCtfScalefactor"] = ["1.000000"] * 6
+    assert read_particles(particle_set.write()).ctf_scale is None
+    particle_set.columns["rlnCtfScalefactor"][4] = "0.5"
+    particles = read_particles(particle_set.write())
+    assert len(particles.optics) == 2
+    assert particles.select([4, 0]).ctf_scale.tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (
+            "rlnOddZernike",
+            "[0.1,oops]",
+            r"row 3: column rlnOddZernike is '\[0.1,oops\]', not a list",
+        ),
+        ("rlnEvenZernike", "[nan,1]", "row 3: column rlnEvenZernike"),
+        ("rlnMagMat00", "0.0", "row 3: rlnMagMat00 to rlnMagMat11 is no magnification matrix"),
+        ("rlnCtfScalefactor", "0", "row 3: rlnCtfScalefactor is 0"),
+        ("rlnCtfScalefactor", "-1.5", "row 3: rlnCtfScalefactor is -1.5"),
+        ("rlnBeamTiltY", "inf", "row 3: column rlnBeamTiltY is not finite"),
+    ],
+)
+def test_aberrations_that_cannot_be_are_refused(particle_set, column, value, message):
+    neutral = {"rlnOddZernike": "[0]", "rlnEvenZernike": "[0]", "rlnBeamTiltY": "0"}
+    particle_set.columns[column] = [neutral.get(column, "1.0")] * 6
+    particle_set.columns[column][2] = value
+    with pytest.raises(InputError, match=message):
         read_particles(particle_set.write())
 
 
@@ -183,7 +229,7 @@ def test_odd_box_no_pixel_size_and_no_particles_are_refused(particle_set):
     with pytest.raises(InputError, match=r"no pixel size.*rlnImagePixelSize"):
         read_particles(path)
     path.write_text(text.replace("1.500000 16", "-1.500000 16"))
-    with pytest.raises(InputError, match="not positive"):
+    with pytest.raises(InputError, match=r"is -1\.5; the pixel size is in Å and above 0"):
         read_particles(path)
     path.write_text(text.replace("_rlnImageName", "_rlnName"))
     with pytest.raises(InputError, match="no column rlnImageName"):

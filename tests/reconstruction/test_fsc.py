@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrelax.reconstruction import corrected_fsc, first_below, fsc, resolution_shell, soft_sphere
-from jaxrelax.reconstruction.fsc import randomise_phases, rfft_shells, shell_counts
+from jaxrelax.reconstruction.fsc import pooled, randomise_phases, rfft_shells, shell_counts
 
 from .blobs import blobs
 
@@ -89,3 +89,31 @@ def test_resolution_is_the_last_shell_before_the_curve_falls():
     assert resolution_shell(curve) == 3
     assert first_below(curve, 0.01) == len(curve)
     assert resolution_shell(np.zeros(5)) == 1
+
+
+def test_one_low_shell_is_no_end():
+    """Asymmetric FSC of real data: −0.59 at 240 Å, where hardly any coefficient is."""
+    counts = 0.02 * shell_counts(64)
+    curve = np.zeros(33)
+    curve[1:13] = [-0.59, 0.31, 0.78, 0.86, 0.93, 0.9, 0.88, 0.8, 0.7, 0.5, 0.3, 0.2]
+    assert resolution_shell(curve, 0.05) == 1
+    assert resolution_shell(curve, 0.05, counts) == 12
+    # Many coefficients speak for themselves, and noise is noise from the first shell on.
+    assert resolution_shell(curve, 0.05, np.full(33, 500.0)) == 1
+    rng = np.random.default_rng(1)
+    scatter = 1.0 / np.sqrt(np.maximum(counts, 1.0))
+    ends = [
+        resolution_shell(np.clip(scatter * rng.standard_normal(33), -1, 1), 0.143, counts)
+        for _ in range(400)
+    ]
+    assert np.mean(ends) < 3.0
+    assert np.quantile(ends, 0.95) < 10
+
+
+def test_shells_are_pooled_as_far_as_they_must():
+    curve, counts = np.array([1.0, 0.0, 0.5, 0.2]), np.array([1.0, 1.0, 2.0, 10.0])
+    np.testing.assert_allclose(pooled(curve, counts, 1.0), curve)
+    np.testing.assert_allclose(pooled(curve, counts, 3.0), [0.5, 1 / 3, 3.0 / 12, 0.2])
+    # Fewer are left than are asked for.
+    np.testing.assert_allclose(pooled(curve, counts, 100.0)[-1], 0.2)
+    assert pooled(curve, 0.0 * counts, 3.0).tolist() == [0.0] * 4

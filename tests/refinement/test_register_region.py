@@ -1,7 +1,9 @@
 """The register mask and resolution limit: what lies outside them cannot tell registers apart."""
 
 import numpy as np
+import pytest
 
+from jaxrelax.imaging import rebox_map
 from jaxrelax.io import write_map
 from jaxrelax.reconstruction import soft_sphere
 from jaxrelax.refinement import Registers, Relax, prepare, step
@@ -44,3 +46,40 @@ def test_the_mask_removes_asymmetry_outside_it(one_partner, tmp_path):
     assert np.abs(part[outside]).max() < 0.02 * np.abs(part).max()
     _, free = asymmetric_after_a_step(one_partner)
     assert np.abs(free.asymmetric[0][outside]).max() > 0.02 * np.abs(free.asymmetric[0]).max()
+
+
+def one_site(problem):
+    """A mask over one of four sites, on the box of the images."""
+    n = problem.particles.optics[0].box
+    mask = np.roll(soft_sphere(n, 0.1 * n, 2.0), round(0.2 * n), axis=2)
+    return mask, problem.map_pixel_size_angstrom
+
+
+@pytest.mark.parametrize(
+    ("relax", "sites"),
+    [
+        ({}, 4),
+        ({"start": "poses"}, 1),
+        ({"start": "reference"}, 1),
+        # What is kept makes sites equal, wherever the run starts.
+        ({"start": "poses", "to": "C2"}, 2),
+    ],
+)
+def test_a_mask_over_one_site_is_turned_onto_those_that_the_start_makes_equal(
+    one_partner, tmp_path, caplog, relax, sites
+):
+    given, pixel = one_site(prepare(one_partner.star, one_partner.reference).problem)
+    write_map(tmp_path / "one.mrc", given, pixel)
+    relax = Relax("C4", mask=str(tmp_path / "one.mrc"), **relax)
+    problem = prepare(one_partner.star, one_partner.reference, relax=relax).problem
+    mask = problem.register_mask
+    assert mask.sum() / given.sum() == pytest.approx(sites, rel=0.02)
+    assert mask.max() == pytest.approx(1.0)
+    said = "covers some of the sites" in caplog.text
+    assert said == (sites > 1)
+    # As it is now, nothing more is said.
+    caplog.clear()
+    write_map(tmp_path / "one.mrc", rebox_map(mask, len(given)), pixel)
+    again = prepare(one_partner.star, one_partner.reference, relax=relax).problem.register_mask
+    assert "covers some" not in caplog.text
+    np.testing.assert_allclose(again, mask, atol=1e-5)

@@ -9,6 +9,8 @@ import pytest
 
 from jaxrelax.geometry import point_group
 from jaxrelax.io import InputError, read_map, read_particles, write_map
+from jaxrelax.reconstruction import fsc, soft_sphere
+from jaxrelax.refinement.reconstruct import reconstruct
 from jaxrelax.simulate import Simulation, simulate
 from jaxrelax.simulate.images import Microscope
 from jaxrelax.simulate.specimen import load_specimen
@@ -253,6 +255,12 @@ def test_particle_circle_sets_the_snr_and_the_background(tmp_path, plain):
         {"protomer_kda": 9.0},
         {"partner_kda": 12.0},
         {"group": "C5"},
+        {"beam_tilt": (3.0, -2.0)},
+        {"trefoil": (400.0, 0.0)},
+        {"tetrafoil": (0.0, 900.0)},
+        {"odd_zernike": (0.5,)},
+        {"even_zernike": (0.0, 5.0)},
+        {"magnification": (1.02, 0.0, 0.0, 0.99)},
     ],
 )
 def test_option_changes_the_signal(option):
@@ -275,6 +283,45 @@ def test_optics_options_reach_the_table(tmp_path):
     assert (optics.voltage_kv, optics.spherical_aberration_mm) == (200.0, 1.4)
     assert optics.amplitude_contrast == 0.07
     assert np.all(particles.phase_shift_deg == 60.0)
+
+
+ABERRATIONS = dict(
+    beam_tilt=(3.0, -2.0), trefoil=(900.0, -500.0), tetrafoil=(3000.0, 1000.0),
+    odd_zernike=(0.5, 1.0), even_zernike=(0.2, 4.0), magnification=(1.02, 0.004, 0.006, 0.99),
+)  # fmt: skip
+
+
+def test_aberrations_reach_the_table_and_stay_off_where_there_are_none(tmp_path, plain):
+    assert not read_particles(plain.particles).optics[0].aberrations
+    config = replace(SMALL, n_images=4, n_optics_groups=2, **ABERRATIONS)
+    particles = read_particles(simulate("phantom", tmp_path, config).particles)
+    for group in particles.optics:
+        expected = config.aberrations(group.voltage_kv)
+        np.testing.assert_allclose(group.aberrations.odd, expected.odd, rtol=1e-8)
+        np.testing.assert_allclose(group.aberrations.even, expected.even, rtol=1e-8)
+        assert group.aberrations.magnification == expected.magnification
+    with pytest.raises(InputError, match="magnification"):
+        Simulation(magnification=(2.0, 0.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("ignored", [None, "odd", "even", "magnification"])
+def test_reconstruction_undoes_what_the_microscope_did(tmp_path, ignored):
+    """Poses and aberrations as the table has them give the object; less gives less."""
+    config = replace(
+        SMALL, n_images=150, snr=100.0, noise_colour=0.0, defocus_min_um=1.5, **ABERRATIONS
+    )
+    result = simulate("phantom", tmp_path, config)
+    truth, _ = read_map(result.truth_map)
+    particles = read_particles(result.truth)
+    if ignored is not None:
+        neutral = {"odd": (), "even": (), "magnification": (1.0, 0.0, 0.0, 1.0)}
+        (group,) = particles.optics
+        less = replace(group.aberrations, **{ignored: neutral[ignored]})
+        particles = replace(particles, optics=(replace(group, aberrations=less),))
+    sphere = soft_sphere(config.box, 0.38 * config.box, 3.0)
+    curve = fsc(reconstruct(particles)[0] * sphere, truth * sphere)
+    worst = curve[1 : int(0.4 * config.box)].min()
+    assert (worst > 0.98) == (ignored is None), worst
 
 
 def test_noise_colour_acts():

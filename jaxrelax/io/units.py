@@ -1,0 +1,201 @@
+"""Which rows of a table share noise: several rows of one image, and segments of one tube."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Bool, Float32, Float64, Int
+from scipy.sparse.csgraph import connected_components
+
+from jaxrelax.io.particles import Particles, unique_names
+from jaxrelax.io.stacks import file_name
+
+TUBE_COLUMNS = ("rlnHelicalTubeID", "filament/filament_uid")
+# Where along its tube a segment lies.
+_ALONG_TUBE = ("rlnHelicalTrackLengthAngst", "rlnHelicalTrackLength", "filament/position_A")
+# What says from which image an image was made, by subtraction or extraction.
+_ORIGINAL = "rlnImageOriginalName"
+_UIDS = ("uid", "sym_expand/src_uid")
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
+class Units:
+    """What of a table is independent of what: the rows of one *unit* share noise.
+
+    Rows of the same image are one unit, and so are rows of one tube: its segments overlap.
+
+    Attributes:
+        picture: number of the stored image (file and slice) of every row.
+        source: number of what was recorded: rows of a source show the same part of a micrograph,
+            whether it is stored once or several times (subtracted, or extracted anew).
+        unit: number of the unit, counted from 0 in order of first appearance.
+        along: orders the rows of a unit, such that neighbours in a tube are neighbours.
+        tube_column: the column that names tubes; None where there are none.
+    """
+
+    picture: Int[np.ndarray, " rows"]
+    source: Int[np.ndarray, " rows"]
+    unit: Int[np.ndarray, " rows"]
+    along: Float64[np.ndarray, " rows"]
+    tube_column: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    @property
+    def single(self) -> bool:
+        """Whether every row is a unit of its own."""
+        return self.count == len(self.unit)
+
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        return len(np.unique(self.unit))
+
+    @property
+    def copied(self) -> Bool[np.ndarray, " rows"]:
+        """Rows whose source is in other rows, too."""
+        return np.bincount(self.source)[self.source] > 1
+
+    @property
+    def weight(self) -> Float32[np.ndarray, " rows"]:
+        """1 over the number of rows that show the same: what a row adds to a likelihood."""
+        return (1.0 / np.bincount(self.source)[self.source]).astype(np.float32)
+
+    def select(self, rows: Int[np.ndarray, " some"]) -> Units:
+        """Only these rows, in this order."""
+        numbers = [_numbered(x[rows]) for x in (self.picture, self.source, self.unit)]
+        return Units(*numbers, along=self.along[rows], tube_column=self.tube_column)
+
+
+def every_row(n: int) -> Units:
+    """Units of a table in which nothing is said twice."""
+    rows = np.arange(n)
+    return Units(rows, rows, rows, rows.astype(np.float64))
+
+
+def find_units(particles: Particles) -> Units:
+    """What in a table shares noise, by what the table says.
+
+    The same image are: the same slice of the same file, by whatever names (links are followed);
+    rows with the same ``uid`` or ``sym_expand/src_uid``, or the same ``rlnImageOriginalName``. A
+    tube is an ``rlnHelicalTubeID`` of a micrograph (of a stack, where micrographs are not named),
+    or a ``filament/filament_uid``. No image is opened.
+    """
+    picture = _paired(_files(particles.stack_paths)[particles.stack_index], particles.image_index)
+    source = _joined([picture[None], *_originals(particles)])
+    tube_column, tube = _tubes(particles)
+    unit = source if tube is None else _joined([source[None], tube[None]])
+    return Units(picture, source, unit, _along(particles), tube_column)
+
+
+def _numbered(keys: np.ndarray) -> Int[np.ndarray, " rows"]:
+    """Numbers for distinct keys, in order of first appearance."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse.reshape(-1)]
+
+
+def _paired(first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, " rows"]:
+    """Numbers for distinct pairs."""
+    second = _numbered(second)
+    return _numbered(_numbered(first) * (second.max(initial=0) + 1) + second)
+
+
+def _joined(keys: Sequence[Int[np.ndarray, "names rows"]]) -> Int[np.ndarray, " rows"]:
+    """Rows that share any key, however indirectly, get one number; a negative key is none.
+
+    Keys of one array are of one kind, those of different arrays never the same.
+    """
+    n = keys[0].shape[1]
+    if len(keys) == 1 and len(keys[0]) == 1:
+        return _numbered(keys[0][0])
+    size, rows, nodes = n, [], []
+    for of_kind in keys:
+        for key in of_kind:
+            known = key >= 0
+            rows.append(np.flatnonzero(known))
+            nodes.append(key[known] + size)
+        size += int(of_kind.max(initial=-1)) + 1
+    ends = (np.concatenate(rows), np.concatenate(nodes))
+    graph = scipy.sparse.coo_array((np.ones(len(ends[0]), bool), ends), shape=(size, size))
+    _, label = connected_components(graph, directed=False)
+    return _numbered(label[:n])
+
+
+def _files(paths: Iterable[Path]) -> Int[np.ndarray, " stacks"]:
+    """A number for every file, the same for all names of one."""
+    keys: dict[object, int] = {}
+    numbers = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+            key: object = (found.st_dev, found.st_ino)
+        except OSError:
+            key = os.path.realpath(path)
+        numbers.append(keys.setdefault(key, len(keys)))
+    return np.array(numbers, np.int64)
+
+
+def _originals(particles: Particles) -> list[Int[np.ndarray, "names rows"]]:
+    """Numbers of the originals that a table names, by kind of name; -1 where it names none."""
+    found = []
+    uids = [column for name in _UIDS if (column := particles.column(name)) is not None]
+    if uids:
+        values = np.stack([np.asarray(column, np.uint64) for column in uids])
+        numbers = _numbered(values.reshape(-1)).reshape(values.shape)
+        found.append(np.where(values == 0, -1, numbers))
+    column = particles.column(_ORIGINAL)
+    if column is not None:
+        texts = [_image_key(str(value)) for value in column]
+        known = np.array([bool(text) for text in texts])
+        found.append(np.where(known, unique_names(texts)[0], -1)[None])
+    return found
+
+
+def _image_key(text: str) -> str:
+    """``000017@a.mrcs`` without its leading zeros; empty for what is no image name."""
+    number, at, file = text.partition("@")
+    return f"{int(number)}@{file_name(file)}" if at and number.isdigit() else ""
+
+
+def _tubes(particles: Particles) -> tuple[str | None, Int[np.ndarray, " rows"] | None]:
+    """The column that names tubes and a number for each; -1 for rows in none (0 or below)."""
+    for name in TUBE_COLUMNS:
+        column = particles.column(name)
+        if column is None:
+            continue
+        inside = _numbers(column) > 0
+        if not inside.any():
+            continue
+        if name == "rlnHelicalTubeID":
+            names = particles.micrograph
+            where = particles.stack_index
+            if names is not None:
+                where = unique_names([str(value) for value in names])[0]
+            tube = _paired(where, _numbers(column))
+        else:  # unsigned, with more digits than a float has
+            tube = _numbered(np.asarray(column))
+        return name, np.where(inside, tube, -1)
+    return None, None
+
+
+def _along(particles: Particles) -> Float64[np.ndarray, " rows"]:
+    for name in _ALONG_TUBE:
+        column = particles.column(name)
+        if column is not None and np.isfinite(values := _numbers(column)).all():
+            return values
+    return np.arange(len(particles), dtype=np.float64)
+
+
+def _numbers(column: np.ndarray) -> Float64[np.ndarray, " rows"]:
+    try:
+        return np.asarray(column, dtype=np.float64).reshape(len(column))
+    except ValueError:
+        return np.full(len(column), np.nan)

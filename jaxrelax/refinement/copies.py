@@ -1,0 +1,81 @@
+"""One image is one image: a table in which images are several times, and what becomes of it."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxrelax.geometry import PointGroup
+from jaxrelax.io import InputError, Particles, Units
+from jaxrelax.io.copies import leaders, related
+from jaxrelax.io.particles import some_rows
+
+LOG = logging.getLogger("jaxrelax")
+
+
+def one_row_each(
+    particles: Particles,
+    units: Units,
+    group: PointGroup,
+    kept: PointGroup,
+    *,
+    poses_count: bool = True,
+    registers_count: bool = False,
+) -> Int[np.ndarray, " some"]:
+    """Rows that stand for all: one for every image and pose, up to operators of the group.
+
+    A symmetry-expanded table is thus collapsed to its parents, and rows that are twice in the
+    table are taken once. Rows of an image at really different poses all stay.
+
+    Args:
+        particles, units: the table.
+        group, kept: G and H.
+        poses_count: whether the poses of the table are used; otherwise only origins tell rows of
+            an image apart.
+        registers_count: whether the registers of these poses are used.
+
+    Raises:
+        InputError: registers count, and an image has several.
+    """
+    operators = group.operators if poses_count else None
+    leader = leaders(particles, units, operators)
+    rows = np.flatnonzero(leader == np.arange(len(leader)))
+    if len(rows) == len(leader):
+        return rows
+    turned = ~related(particles.rotations, particles.rotations[leader], kept.operators)
+    if poses_count and registers_count and turned.any():
+        raise InputError(
+            f"{particles.source}, {some_rows(turned)}: these images are in other rows in another "
+            'register, and start="poses" takes the registers of the input. Give one row for each '
+            "image, or start from the symmetrised reference."
+        )
+    identical = not (turned.any() and poses_count)
+    LOG.warning(
+        "%s: %d of %d rows are copies of images in other rows (%s), %s. One row of each is used, "
+        "the first; the results have %d rows",
+        particles.source, len(leader) - len(rows), len(leader),
+        some_rows(leader != np.arange(len(leader))),
+        "at the same poses" if identical else f"as symmetry expansion by {group.name} makes them",
+        len(rows),
+    )  # fmt: skip
+    return rows
+
+
+def say_what_shares_noise(particles: Particles, units: Units) -> None:
+    """Log which rows are kept together."""
+    copied = units.copied
+    if copied.any():
+        LOG.warning(
+            "%s: %d rows show what other rows show (%s): %d images in all. The rows of an image "
+            "share a half-set and a fold and count as one in tests",
+            particles.source, int(copied.sum()), some_rows(copied),
+            len(np.unique(units.source)),
+        )  # fmt: skip
+    if units.tube_column is not None:
+        LOG.info(
+            "%s: segments of %d tubes (%s); each tube is in one half-set and fold, and counts as "
+            "one in tests",
+            particles.source, units.count, units.tube_column,
+        )  # fmt: skip

@@ -1,0 +1,69 @@
+"""Scalar products of images with the projections of one map, at the poses of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+
+from jaxrelax.imaging import (
+    FourierVolume,
+    ImageBatch,
+    ImageGeometry,
+    fourier_volume,
+    resample_map,
+    volume_radius,
+    working_box,
+)
+from jaxrelax.inference import log_likelihood
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.scoring import batches_at
+
+
+def low_passed(
+    problem: Problem, reference: Float32[np.ndarray, "n n n"], max_shell: int
+) -> Float32[np.ndarray, "b b b"]:
+    """The reference as far as it is used at first, inside the particle's sphere."""
+    box = working_box(max_shell)
+    return resample_map(reference, box) * problem.sphere(box)
+
+
+def matches(
+    problem: Problem,
+    low: Float32[np.ndarray, "b b b"],
+    group: int,
+    rows: Int[np.ndarray, " rows"],
+    max_shell: int,
+    noise_power: Float64[np.ndarray, " shells"],
+) -> Iterator[tuple[np.ndarray, Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]]:
+    """For each batch of some images of an optics group: rows, ⟨y, p⟩ and ⟨p, p⟩.
+
+    y is the image, p the projection of the map at its pose under its CTF, and the product that of
+    the likelihood up to ``max_shell``: under the right noise spectrum the noise of ⟨y, p⟩ has
+    variance ⟨p, p⟩.
+    """
+    volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
+    geometry = problem.geometry(group, max_shell, max_shell)
+    misfits = _misfits(geometry)
+    for chosen, *images in batches_at(problem, group, rows, geometry, noise_power):
+        scores = np.asarray(misfits(volume, *images), np.float64)
+        none, once, twice = scores[:, : len(chosen)]
+        power = 0.5 * (twice - 2 * once + none)
+        yield chosen, 0.5 * (none + power - once), power
+
+
+def _misfits(geometry: ImageGeometry):
+    """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
+
+    @jax.jit
+    def misfits(volume: FourierVolume, batch: ImageBatch, rotations, origins_px):
+        def at(factor):
+            scaled = FourierVolume(volume.values * factor, volume.radius)
+            return -2.0 * log_likelihood(scaled, batch, geometry, rotations, origins_px)[0][:, 0]
+
+        return jax.lax.map(at, jnp.arange(3, dtype=volume.values.dtype))
+
+    return misfits

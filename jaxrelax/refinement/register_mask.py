@@ -1,0 +1,49 @@
+"""The register mask as it is used: over all sites at which the asymmetry may come up."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from jaxtyping import Float32
+
+from jaxrelax.geometry import PointGroup
+from jaxrelax.reconstruction.site_masks import hides_sites, over_all_sites
+from jaxrelax.refinement.components import Relax
+
+LOG = logging.getLogger("jaxrelax")
+
+
+def completed_mask(
+    mask: Float32[np.ndarray, "n n n"], relax: Relax, group: PointGroup, kept: PointGroup
+) -> Float32[np.ndarray, "n n n"]:
+    """A register mask over all sites that its start makes equal; unchanged where it has them.
+
+    From a symmetric start the asymmetry comes up at any of the sites that G makes equal, and a
+    mask over one would hide it at the others. A reference or registers that are trusted say at
+    which site it is: of these only those that H makes equal are equal.
+
+    Args:
+        mask: 0 … 1, on any box.
+        relax: says where the mask is from and what the run starts from.
+        group: G.
+        kept: H.
+    """
+    free = relax.start == "symmetric"
+    equal = group if free else kept
+    everywhere = over_all_sites(mask, equal)
+    if not hides_sites(mask, everywhere):
+        return mask
+    if free:
+        why = (
+            "from a symmetric start the asymmetry may come up at any of them (--start reference or "
+            "poses takes the mask as it is)"
+        )
+    else:
+        why = "that symmetry is kept"
+    LOG.warning(
+        "%s: the register mask covers some of the sites that %s makes equal, and not all: it was "
+        "turned onto all of them, because %s",
+        relax.mask, equal.name, why,
+    )  # fmt: skip
+    return everywhere
