@@ -30,6 +30,9 @@ N_SHELLS = BOX // 2 + 1
 RADIUS = imaging.volume_radius(SHELL)
 PACKING = imaging.half_spectrum(BOX, SHELL)
 GEOMETRY = imaging.image_geometry(PACKING, 3.0, BOX, 3.0)
+TILTED = imaging.image_geometry(
+    PACKING, 3.0, BOX, 3.0, geometry.Aberrations(odd=(0.5, 0.2, 10.0), even=(0.3,))
+)
 C1, C2, C4 = (geometry.point_group(name) for name in ("C1", "C2", "C4"))
 KEY = jax.random.key(0)
 VOXELS = int(np.prod(imaging.half_shape(RADIUS)))
@@ -126,6 +129,7 @@ CASES = {
         "register_mates": (g.register_mates, ROTATIONS, C4.operators.astype(np.float32)),
         "rotation_angle": (g.rotation_angle, ROTATIONS),
         "rotvec_to_matrix": (g.rotvec_to_matrix, numbers(N, 3)),
+        "zernike_sum": (g.zernike_sum, (0.5, 0.2, 0.1), 0.2 * numbers(N, 2), 1),
         "subgroup": (
             lambda axis: g.subgroup(g.point_group("D2"), "C2", axis).operators,
             np.array([1.0, 0.0, 0.0], np.float32),
@@ -133,8 +137,9 @@ CASES = {
     },
     imaging: {
         "background_power": (i.background_power, numbers(N, BOX, BOX), PACKING, 5.0),
-        "batch_ctf": (i.batch_ctf, OPTICS, GEOMETRY, True),
-        "ctf": (i.ctf, OPTICS, GEOMETRY.frequencies),
+        "background_statistics": (i.background_statistics, numbers(N, BOX, BOX), 5.0),
+        "batch_ctf": (i.batch_ctf, OPTICS, TILTED, True),
+        "ctf": (i.ctf, OPTICS, GEOMETRY.frequencies, GEOMETRY.frequencies[:, 0]),
         "electron_wavelength_angstrom": (i.electron_wavelength_angstrom, np.array([100.0, 300.0])),
         "extract_parts": (i.extract_parts, VOLUME, ROTATIONS, WAVES),
         "extract_parts_and_derivatives": (
@@ -163,6 +168,7 @@ CASES = {
         "slice_stages": (stages, VOLUME, ROTATIONS, WAVES),
         "in_stages": (stages, VOLUME, ROTATIONS, WAVES),
         "undo_premultiplication": (i.undo_premultiplication, BATCH.data, BATCH.ctf),
+        "without_odd_phase": (i.without_odd_phase, BATCH.data, TILTED),
         "unpack": (i.unpack, BATCH.data, PACKING),
     },
     inference: {
@@ -209,6 +215,7 @@ CASES = {
             r.apply_component_gains, ASYMMETRIC[0], numbers(COMPONENTS, N_SHELLS), C4,
         ),
         "apply_gain": (r.apply_gain, MAP, CURVE),
+        "coarse_copy": (r.coarse_copy, MAP),
         "completed": (r.completed, ACCUMULATOR),
         "component_fsc": (r.component_fsc, *ASYMMETRIC, C4, np.arange(N_SHELLS) % 4),
         "corrected_fsc": (with_seed(r.corrected_fsc), MAP, OTHER, MASK),

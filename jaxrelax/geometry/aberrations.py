@@ -13,6 +13,8 @@ from math import factorial
 import numpy as np
 from jaxtyping import Float, Float64
 
+from jaxrelax.arrays import AnyArray
+
 IDENTITY = (1.0, 0.0, 0.0, 1.0)
 
 
@@ -71,7 +73,7 @@ class Aberrations:
 
 
 def zernike_sum(
-    coefficients: tuple[float, ...], frequencies: Float[np.ndarray, "freq 2"], parity: int
+    coefficients: tuple[float, ...], frequencies: Float[AnyArray, "freq 2"], parity: int
 ) -> Float64[np.ndarray, " freq"]:
     """A sum of Zernike polynomials of odd (``parity`` 1) or even (0) degree.
 

@@ -125,12 +125,13 @@ def batch_ctf(
 
 
 def without_odd_phase(
-    data: Complex[Array, "batch freq"], geometry: ImageGeometry
+    data: Complex[AnyArray, "batch freq"], geometry: ImageGeometry
 ) -> Complex[Array, "batch freq"]:
     """Packed images without the antisymmetric phase that beam tilt, trefoil and the like add.
 
     It has modulus 1: the likelihood of an image without it is that of the image.
     """
+    data = jnp.asarray(data)
     if geometry.odd_phase is None:
         return data
     phase = geometry.odd_phase.astype(np.float64)

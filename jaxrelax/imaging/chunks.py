@@ -114,21 +114,22 @@ class Blocks:
         """Of blocks."""
         return self.n_images // self.images * self.parts
 
-    def split(self, values: Array) -> Array:
+    def split(self, values: AnyArray) -> Array:
         """Cut the last axis, the points, into parts, (…, parts, points); zero beyond the last."""
         missing = self.parts * self.points - self.n_points
-        padded = jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+        padded = jnp.pad(jnp.asarray(values), [(0, 0)] * (values.ndim - 1) + [(0, missing)])
         return padded.reshape(*values.shape[:-1], self.parts, self.points)
 
-    def part(self, values: Array, block: Int[Array, ""]) -> Array:
+    def part(self, values: AnyArray, block: Int[Array, ""]) -> Array:
         """Of (parts, …): what belongs to a block."""
-        return values[block % self.parts]
+        return jnp.asarray(values)[block % self.parts]
 
-    def of_images(self, values: Array, block: Int[Array, ""]) -> Array:
+    def of_images(self, values: AnyArray, block: Int[Array, ""]) -> Array:
         """Of (n_images, …): the images of a block."""
-        return values.reshape(-1, self.images, *values.shape[1:])[block // self.parts]
+        by_block = jnp.asarray(values).reshape(-1, self.images, *values.shape[1:])
+        return by_block[block // self.parts]
 
-    def of_points(self, values: Array, block: Int[Array, ""]) -> Array:
+    def of_points(self, values: AnyArray, block: Int[Array, ""]) -> Array:
         """Of (n_images, parts, points): the images and points of a block."""
         return self.of_images(values, block)[:, block % self.parts]
 

@@ -55,7 +55,7 @@ def ctf(
         ``scale · sin(πλΔf k² − ½πCsλ³k⁴ + φ + atan(Q0/√(1−Q0²)) − even) · exp(−Bk²/4)``, which is
         ``+Q0`` at k = 0 (RELION's sign: protein white, under-focus positive).
     """
-    parameters, frequencies = on_device((parameters, frequencies))
+    parameters, frequencies, even_phase = on_device((parameters, frequencies, even_phase))
 
     def column(x):
         return jnp.asarray(x)[..., None]

@@ -70,13 +70,14 @@ class BackgroundStatistics(NamedTuple):
 
 
 def background_statistics(
-    images: Float[Array, "batch y x"], particle_radius_px: float
+    images: Float[AnyArray, "batch y x"], particle_radius_px: float
 ) -> BackgroundStatistics:
     """Mean and standard deviation outside the particle circle, and the most extreme pixel.
 
     The deviation that the extreme is measured by is that of the median (1.48 times the median
     absolute deviation of some of the pixels), which a pixel that is far off does not change.
     """
+    images = jnp.asarray(images)
     flat = images.reshape(len(images), -1)
     radii = radii_px(images.shape[-1]).ravel()
     outside = np.flatnonzero(radii > particle_radius_px)

@@ -61,7 +61,7 @@ def volume_radius(max_shell: int) -> int:
     return OVERSAMPLING * (max_shell + 1)
 
 
-def _cells(rotations: Float[Array, "*batch 3 3"], wavevectors, radius: int):
+def _cells(rotations: Float[AnyArray, "*batch 3 3"], wavevectors, radius: int):
     """Where slice pixels lie: lower-corner flat index, fractions (x, y, z) and Friedel sign.
 
     A pixel k sits at ``2 Aᵀ (kx, ky, 0)`` in oversampled voxels. Points with x < 0 are read at
@@ -285,7 +285,8 @@ def insert_slices(
         values: numerator terms, e.g. ``w c y/σ²``.
         weights: denominator terms, e.g. ``w c²/σ²``.
     """
-    accumulator, rotations, values, weights = on_device((accumulator, rotations, values, weights))
+    accumulator, rotations = jnp.asarray(accumulator), jnp.asarray(rotations)
+    values, weights = jnp.asarray(values), jnp.asarray(weights)
     base, fractions, sign = _cells(rotations, jnp.asarray(wavevectors).T, radius)
     fx, fy, fz = (fraction[..., None] for fraction in fractions)
     rows = jnp.stack([values.real, values.imag * sign, weights, jnp.zeros_like(weights)], axis=-1)

@@ -270,7 +270,7 @@ class GaussNewton(PoseSearch):
 
     def begin(self, poses: Poses, channels: int, n_shells: int) -> Climb:
         """Nothing was looked at yet."""
-        start = (poses.rotations, poses.origins_px)
+        start = (jnp.asarray(poses.rotations), jnp.asarray(poses.origins_px))
         n, dtype = len(poses.rotations), poses.rotations.dtype
 
         def zeros(*shape):
@@ -283,7 +283,7 @@ class GaussNewton(PoseSearch):
             residual_power=zeros(channels, n_shells),
         )
         return Climb(
-            centre=(poses.prior_rotations, poses.prior_origins_px),
+            centre=(jnp.asarray(poses.prior_rotations), jnp.asarray(poses.prior_origins_px)),
             trial=start,
             best=start,
             equations=nothing,

@@ -24,10 +24,10 @@ from jaxrelax.imaging import (
 
 
 def centred_data(
-    batch: ImageBatch, origins_px: Float[Array, "batch 2"], geometry: ImageGeometry
+    batch: ImageBatch, origins_px: Float[AnyArray, "batch 2"], geometry: ImageGeometry
 ) -> Complex[Array, "batch freq"]:
     """Images shifted by ``+origin`` so that their particle sits on the box centre."""
-    return batch.data * shift_phases(origins_px, geometry.packing)
+    return jnp.asarray(batch.data) * shift_phases(origins_px, geometry.packing)
 
 
 def shell_indicator(

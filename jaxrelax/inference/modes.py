@@ -117,7 +117,7 @@ class ModeSearch(PoseSearch):
             prior: of how far they are from there.
             n_shells: of the residual power.
         """
-        centre = poses.prior_origins_px
+        centre = jnp.asarray(poses.prior_origins_px)
         turn, move = self.steps(geometry)
         around = PosePrior(jnp.asarray(width * turn), jnp.asarray(width * move))
 

@@ -164,7 +164,7 @@ def grid_scores(
     """
     # The rings have their own area in place of the multiplicity of packed pixels.
     inverse_power = (batch.weights / grid.multiplicity)[None]
-    z = polar_samples(batch.data * batch.ctf * inverse_power, grid)
+    z = polar_samples(jnp.asarray(batch.data) * batch.ctf * inverse_power, grid)
     c = angular_coefficients(shifted(z, shifts_px, grid), grid)
     shape = (quarter, len(batch.data), len(shifts_px), refs.n_directions)
     psi = in_plane_angles(quarter)[:quarter, None]

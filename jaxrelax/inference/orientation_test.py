@@ -88,7 +88,7 @@ def orientation_scores(
     weighted = tuple(batch.weights[None, None] * ctf * part for part in residual)
     power = batch.weights[None] * batch.ctf**2
 
-    def change(rotation: Float[Array, "batch 3 3"]):
+    def change(rotation: Float[AnyArray, "batch 3 3"]):
         slices = extract_parts(added, rotation, geometry.slice_wavevectors)
         fit = sum(
             jnp.sum(part * slice_, axis=-1) for part, slice_ in zip(weighted, slices, strict=True)

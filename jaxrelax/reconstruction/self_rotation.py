@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import rotvec_to_matrix
 from jaxrelax.imaging import rebox_map, resample_map
 from jaxrelax.reconstruction.masks import particle_radius_angstrom, soft_sphere
@@ -28,13 +29,14 @@ TURNS = 37
 
 
 def coarse_copy(
-    map_: Float[np.ndarray, "n n n"], box: int = COARSE_BOX
+    map_: Float[AnyArray, "n n n"], box: int = COARSE_BOX
 ) -> tuple[Float32[np.ndarray, "m m m"], float]:
     """The map cut to its particle and sampled by ``box`` voxels at most.
 
     Returns:
         The copy, of even box about the same centre, and its voxel in voxels of the map.
     """
+    map_ = np.asarray(map_)
     n = len(map_)
     radius = particle_radius_angstrom(map_, 1.0)
     around = min(n, 2 * int(np.ceil(ROOM * radius)))
