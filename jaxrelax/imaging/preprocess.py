@@ -36,16 +36,16 @@ def normalise_background(
     background and taken from the whole image, which is then divided by what is left of the
     background's deviation.
     """
-    images = jnp.asarray(images)
-    outside = (radii_px(images.shape[-1]) > particle_radius_px).astype(np.float32)[None]
+    given = jnp.asarray(images)
+    outside = (radii_px(given.shape[-1]) > particle_radius_px).astype(np.float32)[None]
     count = outside.sum()
     # The mean first and by itself: raw images have one that is far larger than what varies.
-    mean = jnp.sum(images * outside, axis=(1, 2), keepdims=True) / count
-    images = images - mean
+    mean = jnp.sum(given * outside, axis=(1, 2), keepdims=True) / count
+    centred = given - mean
     plane, fit = _plane(outside[0] > 0)
-    images = images - jnp.einsum("byx,yxk,kvu->bvu", images, fit, plane)
-    variance = jnp.sum(outside * images**2, axis=(1, 2), keepdims=True) / count
-    return images / jnp.sqrt(variance)
+    level = centred - jnp.einsum("byx,yxk,kvu->bvu", centred, fit, plane)
+    variance = jnp.sum(outside * level**2, axis=(1, 2), keepdims=True) / count
+    return level / jnp.sqrt(variance)
 
 
 def _plane(
