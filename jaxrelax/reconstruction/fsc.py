@@ -93,16 +93,16 @@ def corrected_fsc(
 def first_below(
     curve: Float[np.ndarray, " shells"],
     threshold: float,
-    counts: Float[np.ndarray, " shells"] | None = None,
+    counts: Float[np.ndarray, " counted"] | None = None,
 ) -> int:
     """First shell (from 1) whose value falls below the threshold; the length if none does.
 
     Args:
         curve: FSC per shell.
         threshold: of the FSC.
-        counts: independent coefficients behind every shell. One of few, as the lowest, falls below
-            only if it does so together with the next ones (:func:`pooled`). None: every shell by
-            itself.
+        counts: independent coefficients behind every shell, of these at least. One of few, as the
+            lowest, falls below only if it does so together with the next ones (:func:`pooled`).
+            None: every shell by itself.
     """
     if counts is not None:
         curve = np.maximum(curve, pooled(curve, counts))
@@ -112,7 +112,7 @@ def first_below(
 
 def pooled(
     curve: Float[np.ndarray, " shells"],
-    counts: Float[np.ndarray, " shells"],
+    counts: Float[np.ndarray, " counted"],
     enough: float = ENOUGH_COEFFICIENTS,
 ) -> Float64[np.ndarray, " shells"]:
     """Every shell's FSC averaged with those of the next shells, as few as have enough coefficients.
@@ -139,7 +139,7 @@ def pooled(
 def resolution_shell(
     curve: Float[np.ndarray, " shells"],
     threshold: float = 0.143,
-    counts: Float[np.ndarray, " shells"] | None = None,
+    counts: Float[np.ndarray, " counted"] | None = None,
 ) -> int:
     """Last shell before the FSC first falls below the threshold (at least 1).
 
