@@ -40,7 +40,7 @@ def test_where_nothing_can_be_written_is_found_before(tmp_path):
     require_writable(tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file, so .* cannot be made"):
+    with pytest.raises(InputError, match=r"is a file, so .* cannot be made"):
         require_writable(tmp_path / "file" / "b")
     if os.geteuid():
         (tmp_path / "locked").mkdir(mode=0o500)
