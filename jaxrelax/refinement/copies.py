@@ -51,14 +51,17 @@ def one_row_each(
             'register, and start="poses" takes the registers of the input. Give one row for each '
             "image, or start from the symmetrised reference."
         )
-    identical = not (turned.any() and poses_count)
+    how = "at the same poses"
+    if not poses_count:
+        how = "poses are not used"
+    elif turned.any():
+        how = f"as symmetry expansion by {group.name} makes them"
     LOG.warning(
         "%s: %d of %d rows are copies of images in other rows (%s), %s. One row of each is used, "
         "the first; the results have %d rows",
         particles.source, len(leader) - len(rows), len(leader),
         some_rows(leader != np.arange(len(leader))),
-        "at the same poses" if identical else f"as symmetry expansion by {group.name} makes them",
-        len(rows),
+        how, len(rows),
     )  # fmt: skip
     return rows
 
