@@ -195,3 +195,34 @@ def test_what_becomes_of_an_expanded_table(two_groups, caplog):
     assert (sides == sides[:, :1]).all()
     with pytest.raises(InputError, match=r"in another register.*one row for each"):
         prepare(path, relax=Relax("C4", start="poses"), **common)
+
+
+def test_an_image_has_one_pose(two_groups, caplog):
+    data = two_groups
+    particles = read_particles(data.star)
+    n = len(particles)
+    flipped = particles.rotations @ np.diag([1.0, -1.0, -1.0])
+    twice = particles.select(np.tile(np.arange(n), 2))
+    common = dict(reference=data.reference, mode=Registers(), relax=Relax("C4"))
+    torn = twice.with_updates(rotations=np.concatenate([particles.rotations, flipped]))
+    with pytest.raises(InputError, match=r"rows 1, 2, .*C4 does not relate.*one pose"):
+        prepare(torn, **common)
+    # Related by the group that is relaxed; or another particle, elsewhere.
+    assert len(prepare(torn, **(common | {"relax": Relax("D4")})).problem.particles) == n
+    apart = torn.with_updates(
+        origins_angstrom=torn.origins_angstrom + np.repeat([0, 40], n)[:, None]
+    )
+    problem = prepare(apart, **common).problem
+    assert len(problem.particles) == 2 * n
+    assert problem.units.count == n
+    # One of three rows has strayed.
+    stray = particles.select(np.concatenate([np.arange(n), np.arange(n), [4]]))
+    turned = np.concatenate([particles.rotations, particles.rotations, flipped[[4]]])
+    turned[[4, n + 4, 2 * n]] = np.stack(
+        [flipped[4], particles.rotations[4], particles.rotations[4]]
+    )
+    kept = prepare(stray.with_updates(rotations=turned), **common).problem.particles
+    assert len(kept) == n
+    row = int(np.flatnonzero(kept.image_index == particles.image_index[4])[0])
+    np.testing.assert_allclose(kept.rotations[row], particles.rotations[4])
+    assert "1 rows (row 5) are among those left out" in caplog.text
