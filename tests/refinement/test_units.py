@@ -156,7 +156,7 @@ def test_rows_that_share_noise_do_not_make_p_small(sizes):
         naive.append(permutation_test(own, foreign, rng, draws=499).p)
     assert np.mean(np.array(p) < 0.01) <= 0.02
     assert np.mean(np.array(p) < 0.1) == pytest.approx(0.1, abs=0.07)
-    assert np.mean(np.array(naive) < 0.02) > 0.04
+    assert np.mean(np.array(naive) < 0.05) > 0.08
     assert scipy.stats.kstest(p, "uniform").pvalue > 1e-4
 
 
