@@ -114,7 +114,7 @@ def _without_axial(map_, axis):
 
 
 def _without_spherical(map_):
-    """The map less its average over spheres, interpolated linearly between radii of whole voxels."""
+    """The map less its average over spheres, linear between radii of whole voxels."""
     n = len(map_)
     x = np.arange(n) - n // 2
     r = np.sqrt(x[:, None, None] ** 2 + x[None, :, None] ** 2 + x[None, None, :] ** 2).ravel()

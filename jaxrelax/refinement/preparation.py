@@ -180,9 +180,7 @@ def prepare(
         problem = make(
             particles, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask
         )
-    notes = require_group(
-        values, problem.group, name, relaxed=relax is not None, force=force_group
-    )
+    notes = require_group(values, problem.group, name, relaxed=relax is not None, force=force_group)
     values = rebox_map(values, box)
     match = matched_scale if mode.needs_poses else matched_power
     values = match(problem, values, problem.rung(problem.shell(ini_high)), name)

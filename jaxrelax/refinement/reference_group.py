@@ -15,7 +15,6 @@ from jaxrelax.reconstruction import (
     Fit,
     GroupFits,
     Verdict,
-    align_axes,
     misaligned_axes,
     moved,
     symmetry_correlation,
@@ -67,8 +66,8 @@ def require_group(
         note = f"{name}: {problem}. Going on all the same, as --force-group says."
     elif relaxed and verdict.better is not None and not _suits(verdict):
         note = (
-            f"{name}: this map has {_pair(small, verdict.better, verdict.asked, 'and only roughly')}. "
-            f"If {group.name} is not what it was refined in, relax {verdict.better.group.name}."
+            f"{name}: this map has "
+            f"{_pair(small, verdict.better, verdict.asked, 'and only roughly')}. If {group.name} is not what it was refined in, relax {verdict.better.group.name}."
         )
     else:
         return []
@@ -76,9 +75,7 @@ def require_group(
     return [note]
 
 
-def _problem(
-    map_, group: PointGroup, verdict: Verdict, voxel: float, relaxed: bool
-) -> str | None:
+def _problem(map_, group: PointGroup, verdict: Verdict, voxel: float, relaxed: bool) -> str | None:
     """What is wrong with the map, in words, or None."""
     asked, better = verdict.asked, verdict.better
     # A group of the same size that fits exactly is the same on other axes, or another one.
