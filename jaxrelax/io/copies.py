@@ -10,9 +10,9 @@ from jaxrelax.io.units import Units, find_units
 
 # Poses of one image that are nearer than this are estimates of the same pose: copies of an
 # expanded table that were refined each by itself differ by a few degrees, and mates of the
-# largest groups by 36. Poses that have nothing to do with each other are so near in one of a
+# largest groups by 36. Poses that have nothing to do with each other are so near in four of a
 # thousand pairs for C4.
-NEAR_DEG, NEAR_ANGSTROM = 10.0, 10.0
+NEAR_DEG, NEAR_ANGSTROM = 15.0, 10.0
 _EXPANSION_INDEX = "sym_expand/idx"
 # Pairs of rows and operators that are compared at once.
 _BLOCK = 2**20
@@ -25,7 +25,7 @@ def leaders(
 ) -> Int[np.ndarray, " rows"]:
     """For every row the row that stands for it: the first of its image with the same pose.
 
-    Poses are the same if an operator g takes one to the other, A' = A gᵀ, to within 10°, and the
+    Poses are the same if an operator g takes one to the other, A' = A gᵀ, to within 15°, and the
     origins differ by no more than 10 Å. Rows that no other is like stand for themselves. In
     tables of cryoSPARC the parent of an expansion comes first.
 
@@ -62,7 +62,7 @@ def related(
     others: Float64[np.ndarray, "rows 3 3"],
     operators: Float64[np.ndarray, "order 3 3"] | None,
 ) -> Bool[np.ndarray, " rows"]:
-    """Whether pairs of poses are within 10° of each other, up to an operator g: A' = A gᵀ."""
+    """Whether pairs of poses are within 15° of each other, up to an operator g: A' = A gᵀ."""
     if operators is None:
         return np.ones(len(poses), bool)
     enough = 1.0 + 2.0 * np.cos(np.deg2rad(NEAR_DEG))

@@ -145,7 +145,11 @@ def read_header(path: str | os.PathLike) -> MrcHeader:
         is_volume=int(header["ispg"]) != 0,
         sections_sampled=int(header["mz"]),
         voxel_angstrom=voxel,
-        cell_angles_deg=tuple(float(header["cellb"][name]) for name in ("alpha", "beta", "gamma")),
+        cell_angles_deg=(
+            float(header["cellb"]["alpha"]),
+            float(header["cellb"]["beta"]),
+            float(header["cellb"]["gamma"]),
+        ),
     )
 
 

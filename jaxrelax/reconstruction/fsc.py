@@ -97,16 +97,16 @@ def corrected_fsc(
 def first_below(
     curve: Float[AnyArray, " shells"],
     threshold: float,
-    counts: Float[AnyArray, " shells"] | None = None,
+    counts: Float[AnyArray, " counted"] | None = None,
 ) -> int:
     """First shell (from 1) whose value falls below the threshold; the length if none does.
 
     Args:
         curve: FSC per shell.
         threshold: of the FSC.
-        counts: independent coefficients behind every shell. One of few, as the lowest, falls below
-            only if it does so together with the next ones (:func:`pooled`). None: every shell by
-            itself.
+        counts: independent coefficients behind every shell, of these at least. One of few, as the
+            lowest, falls below only if it does so together with the next ones (:func:`pooled`).
+            None: every shell by itself.
     """
     if counts is not None:
         curve = np.maximum(curve, pooled(curve, counts))
@@ -116,7 +116,7 @@ def first_below(
 
 def pooled(
     curve: Float[AnyArray, " shells"],
-    counts: Float[AnyArray, " shells"],
+    counts: Float[AnyArray, " counted"],
     enough: float = ENOUGH_COEFFICIENTS,
 ) -> Float64[np.ndarray, " shells"]:
     """Every shell's FSC averaged with those of the next shells, as few as have enough coefficients.
@@ -143,7 +143,7 @@ def pooled(
 def resolution_shell(
     curve: Float[AnyArray, " shells"],
     threshold: float = 0.143,
-    counts: Float[AnyArray, " shells"] | None = None,
+    counts: Float[AnyArray, " counted"] | None = None,
 ) -> int:
     """Last shell before the FSC first falls below the threshold (at least 1).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -11,6 +12,9 @@ from jaxtyping import Float64
 from jaxrelax.imaging import background_power, white_spectrum
 from jaxrelax.io import InputError
 from jaxrelax.refinement.problem import Problem
+
+# The scale, the contrast and the first iteration all ask for it.
+_MEASURED: WeakKeyDictionary[Problem, dict[int, np.ndarray]] = WeakKeyDictionary()
 
 
 def starting_noise(problem: Problem) -> Float64[np.ndarray, "groups shells"]:
@@ -23,7 +27,14 @@ def starting_noise(problem: Problem) -> Float64[np.ndarray, "groups shells"]:
 def background_spectrum(
     problem: Problem, at_most: int = 1000
 ) -> Float64[np.ndarray, "groups shells"]:
-    """Spectrum per optics group of what surrounds the particles."""
+    """Spectrum per optics group of what surrounds the particles; measured once."""
+    known = _MEASURED.setdefault(problem, {})
+    if at_most not in known:
+        known[at_most] = _measured(problem, at_most)
+    return known[at_most].copy()
+
+
+def _measured(problem: Problem, at_most: int) -> Float64[np.ndarray, "groups shells"]:
     spectrum = white_spectrum(len(problem.particles.optics), problem.n_shells)
     rng = np.random.default_rng((problem.seed, 1))
     for group in range(len(problem.particles.optics)):

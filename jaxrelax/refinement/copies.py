@@ -27,7 +27,8 @@ def one_row_each(
     """Rows that stand for all: one for every image and pose, up to operators of the group.
 
     A symmetry-expanded table is thus collapsed to its parents, and rows that are twice in the
-    table are taken once. Rows of an image at really different poses all stay.
+    table are taken once. An image has one pose at one origin, up to the group: that of most of its
+    rows. At other origins there may be other particles; these stay.
 
     Args:
         particles, units: the table.
@@ -37,11 +38,27 @@ def one_row_each(
         registers_count: whether the registers of these poses are used.
 
     Raises:
-        InputError: registers count, and an image has several.
+        InputError: an image is at poses that the group does not relate, equally often; or registers
+            count, and an image has several.
     """
     operators = group.operators if poses_count else None
     leader = leaders(particles, units, operators)
-    rows = np.flatnonzero(leader == np.arange(len(leader)))
+    leads = leader == np.arange(len(leader))
+    if leads.all() and units.single:
+        return np.arange(len(leader))
+    place = leaders(particles, units, None)  # one for every image and origin
+    agreeing = np.bincount(leader)[leader]
+    most = np.zeros(len(leader), int)
+    np.maximum.at(most, place, agreeing)
+    leads &= agreeing == most[place]
+    torn = (np.bincount(place, weights=leads, minlength=len(leader)) > 1)[place]
+    if torn.any():
+        raise InputError(
+            f"{particles.source}, {some_rows(torn)}: these rows show images in several rows, at "
+            f"poses that {group.name} does not relate, and an image has one pose. Give one row for "
+            "each image: the table before its expansion by another group, or one of two alignments."
+        )
+    rows = np.flatnonzero(leads)
     if len(rows) == len(leader):
         return rows
     turned = ~related(particles.rotations, particles.rotations[leader], kept.operators)
@@ -51,15 +68,25 @@ def one_row_each(
             'register, and start="poses" takes the registers of the input. Give one row for each '
             "image, or start from the symmetrised reference."
         )
-    identical = not (turned.any() and poses_count)
+    how = "at the same poses"
+    if not poses_count:
+        how = "poses are not used"
+    elif turned[np.isin(leader, rows)].any():
+        how = f"as symmetry expansion by {group.name} makes them"
     LOG.warning(
         "%s: %d of %d rows are copies of images in other rows (%s), %s. One row of each is used, "
         "the first; the results have %d rows",
         particles.source, len(leader) - len(rows), len(leader),
         some_rows(leader != np.arange(len(leader))),
-        "at the same poses" if identical else f"as symmetry expansion by {group.name} makes them",
-        len(rows),
+        how, len(rows),
     )  # fmt: skip
+    stray = ~np.isin(leader, rows)
+    if stray.any():
+        LOG.warning(
+            "%s: %d rows (%s) are among those left out although their poses are apart from those "
+            "of the other rows of their images",
+            particles.source, int(stray.sum()), some_rows(stray),
+        )  # fmt: skip
     return rows
 
 

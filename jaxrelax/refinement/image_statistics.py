@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -123,14 +123,16 @@ def measured(
     mine[np.array_split(np.arange(n), workers.count)[workers.index]] = True
     with ImageReader(particles) as reader:
         reader.validate()
+        # Of one size, so that groups of one box share a program.
+        most = int(np.bincount(particles.optics_group[mine], minlength=1).max())
         for group, optics in enumerate(particles.optics):
             rows = np.flatnonzero(mine & (particles.optics_group == group))
             if not len(rows):
                 continue
             box = reader.box(rows)
             radius = 0.5 * particle_diameter_angstrom / optics.pixel_size_angstrom
-            program = jax.jit(partial(_as_singles, particle_radius_px=radius))
-            size = int(np.clip(BATCH_BYTES // (4 * box**2), 1, len(rows)))
+            program = _program(radius)
+            size = int(np.clip(BATCH_BYTES // (4 * box**2), 1, most))
             for some, images in prefetch(reader, _batches(rows, size)):
                 padding = ((0, size - len(some)), (0, 0), (0, 0))
                 images = np.pad(images, padding, mode="edge") if len(some) < size else images
@@ -140,8 +142,11 @@ def measured(
     return Statistics(*found)
 
 
-def _as_singles(images, particle_radius_px: float):
-    return background_statistics(images.astype(np.float32), particle_radius_px)
+@lru_cache(maxsize=32)
+def _program(particle_radius_px: float):
+    return jax.jit(
+        lambda images: background_statistics(images.astype(np.float32), particle_radius_px)
+    )
 
 
 def _batches(rows: Int[np.ndarray, " rows"], size: int) -> Iterator[np.ndarray]:
@@ -157,7 +162,7 @@ def unusable(particles: Particles, statistics: Statistics, masked: bool = False)
         masked: whether a background without noise will do.
     """
     bad: dict[int, str] = {}
-    finite = np.isfinite(np.stack(statistics)).all(axis=0)
+    finite = np.all(np.isfinite(np.stack(statistics)), axis=0)
     for group in range(len(particles.optics)):
         members = particles.optics_group == group
         peaks = statistics.peak[members & finite & (statistics.deviation > 0)]

@@ -219,7 +219,7 @@ def joined_maps(
 
 
 def _agreeing(
-    curve: Float64[np.ndarray, " shells"], counts: Float64[np.ndarray, " shells"]
+    curve: Float64[np.ndarray, " shells"], counts: Float64[np.ndarray, " counted"]
 ) -> Float64[np.ndarray, " shells"]:
     """1 up to the first shell where the half-sets do not agree well enough to be joined."""
     return np.where(np.arange(len(curve)) < first_below(curve, JOIN_ABOVE, counts), 1.0, 0.0)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrelax.imaging import (
+    FourierVolume,
     ImageBatch,
     ImageGeometry,
     batch_ctf,
@@ -28,6 +29,7 @@ from jaxrelax.inference import (
     gain_over_mixture,
     harden,
     junk_evidence,
+    log_likelihood,
     mixture_posterior,
 )
 from jaxrelax.io import OpticsGroup
@@ -71,6 +73,26 @@ def accumulate_program(problem: Problem, group: int, accumulate_shell: int, scor
         lambda: _accumulate_program(geometry, problem.workers),
         *("accumulate", geometry, problem.workers),
     )
+
+
+def misfit_program(problem: Problem, group: int, max_shell: int):
+    """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
+    geometry = problem.geometry(group, max_shell, max_shell)
+    return _cached(
+        ("misfit", _group_key(problem, group), max_shell), lambda: _misfit_program(geometry)
+    )
+
+
+def _misfit_program(geometry: ImageGeometry):
+    @jax.jit
+    def misfits(volume: FourierVolume, batch: ImageBatch, rotations, origins_px):
+        def at(factor):
+            scaled = FourierVolume(volume.values * factor, volume.radius)
+            return -2.0 * log_likelihood(scaled, batch, geometry, rotations, origins_px)[0][:, 0]
+
+        return jax.lax.map(at, jnp.arange(3, dtype=volume.values.dtype))
+
+    return misfits
 
 
 def _accumulate_program(geometry: ImageGeometry, workers: Workers):

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from jaxrelax.imaging import (
-    FourierVolume,
-    ImageBatch,
-    ImageGeometry,
-    fourier_volume,
-    resample_map,
-    volume_radius,
-    working_box,
-)
-from jaxrelax.inference import log_likelihood
+from jaxrelax.imaging import fourier_volume, resample_map, volume_radius, working_box
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.programs import misfit_program
 from jaxrelax.refinement.scoring import batches_at
 
 
@@ -47,23 +37,9 @@ def matches(
     """
     volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
     geometry = problem.geometry(group, max_shell, max_shell)
-    misfits = _misfits(geometry)
+    misfits = misfit_program(problem, group, max_shell)
     for chosen, *images in batches_at(problem, group, rows, geometry, noise_power):
         scores = np.asarray(misfits(volume, *images), np.float64)
         none, once, twice = scores[:, : len(chosen)]
         power = 0.5 * (twice - 2 * once + none)
         yield chosen, 0.5 * (none + power - once), power
-
-
-def _misfits(geometry: ImageGeometry):
-    """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
-
-    @jax.jit
-    def misfits(volume: FourierVolume, batch: ImageBatch, rotations, origins_px):
-        def at(factor):
-            scaled = FourierVolume(volume.values * factor, volume.radius)
-            return -2.0 * log_likelihood(scaled, batch, geometry, rotations, origins_px)[0][:, 0]
-
-        return jax.lax.map(at, jnp.arange(3, dtype=volume.values.dtype))
-
-    return misfits

@@ -61,6 +61,7 @@ def _whole(
     split = ((ones > 0) & (ones < count))[units.unit]
     if split.any():
         held = np.bincount(given[~split], weights=units.weight[~split], minlength=3)[1:]
+        held = held.astype(float)  # of nothing counts are integers
         given[split] = 1 + _balanced(units.unit[split], units.weight[split], held, rng)
         what = "images that are in several rows"
         if units.tube_column is not None:

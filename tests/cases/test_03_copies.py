@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from jaxrelax.io import read_particles, write_star
+from jaxrelax.geometry import point_group
+from jaxrelax.io import InputError, read_particles, write_star
 from jaxrelax.refinement import MaxIterations, Registers, Relax, refine
 
 TABLES = ["texp.star", "texp_nohalf.star", "dup_across.star", "J9_particles_expanded.cs"]
@@ -43,3 +44,13 @@ def test_copies_by_other_names_in_another_order(case):
     result, found = evidence(folder / "mixed.star", case("base4") / "reference.mrc")
     assert len(result.particles) == 300
     assert not found.found, found.sentence()
+
+
+def test_an_expansion_by_another_group_is_refused(case):
+    table = read_particles(case("11") / "truth.star")
+    rows = np.repeat(np.arange(300), 4)
+    operators = point_group("D2").operators.transpose(0, 2, 1)
+    mates = table.rotations[rows] @ np.tile(operators, (300, 1, 1))
+    expanded = table.select(rows).with_updates(rotations=mates)
+    with pytest.raises(InputError, match="C4 does not relate"):
+        evidence(expanded, case("base4") / "reference.mrc")

@@ -22,7 +22,8 @@ def test_it_is_turned_onto_all_sites_and_registers_are_right(one, shared_data, c
     base = shared_data / "cases" / "base"
     result = refine(
         base / "particles.star", base / "reference.mrc", mode=Registers(),
-        relax=Relax("C4", mask=str(one)), until=MaxIterations(25), subgroups="none",
+        relax=Relax("C4", mask=str(one)), until=MaxIterations(14), subgroups="none", ini_high=20.0,
+        max_alignment_resolution=18.0,
     )  # fmt: skip
     found = register_accuracy(result.particles, read_particles(base / "truth.star"), "C4")
     assert found.accuracy > 0.9

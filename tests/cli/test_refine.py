@@ -11,7 +11,7 @@ from jaxrelax.cli import main
 from jaxrelax.cli.option_groups import ParticleOptions, RefinementOptions, WorkerOptions
 from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
-from jaxrelax.io import InputError, write_map
+from jaxrelax.io import InputError, read_map, write_map
 from jaxrelax.refinement import Homogeneous, Local, MaxIterations, Registers, Relax, refine
 
 
@@ -52,6 +52,26 @@ def test_the_plain_command(fake_refine, run, words, data, tmp_path):
     assert "report.html" in log
     assert "report.html" in out
     assert not logging.getLogger("jaxrelax").handlers
+
+
+def test_a_map_gets_the_pixel_size_that_is_given(fake_refine, run, words, data):
+    status, *_ = run(*words, "--map-pixel-size-angstrom", 6.5)
+    assert status == 0
+    reference = fake_refine.asked["reference"]
+    assert (reference.pixel_size_angstrom, reference.name) == (6.5, str(data.reference))
+    np.testing.assert_array_equal(reference.values, read_map(data.reference)[0])
+
+
+@pytest.mark.parametrize("command", ["refine", "test-symmetry"])
+def test_a_folder_that_cannot_be_made_is_found_before(run, data, tmp_path, command):
+    (tmp_path / "file").touch()
+    group = ["--group", "C4"] if command == "test-symmetry" else []
+    status, out, err = run(
+        *(command, data.particles, "--reference", data.reference, *group),
+        *("--out", tmp_path / "file" / "out"),
+    )
+    assert (status, out) == (2, "")
+    assert f"{tmp_path / 'file'}: is a file" in err
 
 
 def test_every_option_arrives(fake_refine, run, words, tmp_path):

@@ -7,7 +7,14 @@ import os
 import numpy as np
 import pytest
 
-from jaxrelax.io import InputError, OutputFolder, atomic_open, write_fsc_star, write_map
+from jaxrelax.io import (
+    InputError,
+    OutputFolder,
+    atomic_open,
+    require_writable,
+    write_fsc_star,
+    write_map,
+)
 from tests.io.conftest import parse_star
 
 
@@ -27,6 +34,18 @@ def test_a_folder_that_is_not_empty_needs_a_decision(tmp_path):
         OutputFolder.create(folder, resume=True, overwrite=True)
     with pytest.raises(InputError, match="is a file"):
         OutputFolder.create(folder / "history.csv")
+
+
+def test_where_nothing_can_be_written_is_found_before(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"is a file, so .* cannot be made"):
+        require_writable(tmp_path / "file" / "b")
+    if os.geteuid():
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(InputError, match="you may not write there"):
+            require_writable(tmp_path / "locked" / "b")
 
 
 def test_overwrite_removes_results_and_nothing_else(tmp_path):

@@ -30,7 +30,7 @@ def tiny(tmp_path):
     return changed
 
 
-def usable(particles, normalise="auto", skip_bad=False):
+def usable(particles, normalise="auto", skip_bad: bool | None = False):
     rows, normalised = usable_images(particles, DIAMETER, normalise, skip_bad, alone())
     return particles.select(rows), normalised
 

@@ -1,6 +1,6 @@
 """What shares noise is kept together: in half-sets and folds, and where orientations change."""
 
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,21 +8,22 @@ import scipy.stats
 
 from jaxrelax.geometry import euler_to_matrix, matrix_to_euler
 from jaxrelax.inference import derangements, permutation_test
-from jaxrelax.io import InputError, Units, every_row, read_particles, write_star
+from jaxrelax.io import InputError, Particles, Units, every_row, read_particles, write_star
 from jaxrelax.refinement import Registers, Relax, prepare
 from jaxrelax.refinement.exchange import along_own_axis, foreign_rows, unit_test
 from jaxrelax.refinement.splits import folds, half_sets
 
 
-class Table(NamedTuple):
-    source: str
-    half_set: np.ndarray
-    optics_group: np.ndarray
-
-
-def table(half_set):
-    half_set = np.asarray(half_set, np.int8)
-    return Table("t.star", half_set, np.zeros(len(half_set), int))
+def table(half_set) -> Particles:
+    """What half-sets are drawn from, without images and poses."""
+    made = object.__new__(Particles)
+    vars(made).update(
+        source=Path("t.star"),
+        half_set=np.asarray(half_set, np.int8),
+        optics_group=np.zeros(len(half_set), np.int32),
+        rotations=np.tile(np.eye(3), (len(half_set), 1, 1)),
+    )
+    return made
 
 
 def tubes(unit):
@@ -140,22 +141,22 @@ def test_single_images_are_tested_as_ever():
     assert unit_test(np.arange(60), own, foreign, np.random.default_rng(1)) == expected
 
 
-@pytest.mark.parametrize("sizes", [[8] * 40, [2] * 150, [8] * 4, [60, *[3] * 20]])
+@pytest.mark.parametrize("sizes", [[8] * 30, [2] * 60, [8] * 4, [60, *[3] * 20]])
 def test_rows_that_share_noise_do_not_make_p_small(sizes):
     """Rows of a unit score alike, at their own orientations and at others'."""
     rng = np.random.default_rng(len(sizes))
     unit = np.repeat(np.arange(len(sizes)), sizes)
     columns = 1 + min(24, len(sizes) - 1)
     p, naive = [], []
-    for _ in range(300):
+    for _ in range(200):
         shared = rng.standard_normal((len(sizes), columns))[unit]
         scores = shared + 0.3 * rng.standard_normal((len(unit), columns))
         own, foreign = scores[:, 0], scores[:, 1:]
         p.append(unit_test(unit, own, foreign, rng).p)
-        naive.append(permutation_test(own, foreign, rng, draws=199).p)
+        naive.append(permutation_test(own, foreign, rng, draws=499).p)
     assert np.mean(np.array(p) < 0.01) <= 0.02
-    assert np.mean(np.array(p) < 0.1) == pytest.approx(0.1, abs=0.055)
-    assert np.mean(np.array(naive) < 0.01) > 0.04
+    assert np.mean(np.array(p) < 0.1) == pytest.approx(0.1, abs=0.07)
+    assert np.mean(np.array(naive) < 0.05) > 0.08
     assert scipy.stats.kstest(p, "uniform").pvalue > 1e-4
 
 
@@ -194,3 +195,34 @@ def test_what_becomes_of_an_expanded_table(two_groups, caplog):
     assert (sides == sides[:, :1]).all()
     with pytest.raises(InputError, match=r"in another register.*one row for each"):
         prepare(path, relax=Relax("C4", start="poses"), **common)
+
+
+def test_an_image_has_one_pose(two_groups, caplog):
+    data = two_groups
+    particles = read_particles(data.star)
+    n = len(particles)
+    flipped = particles.rotations @ np.diag([1.0, -1.0, -1.0])
+    twice = particles.select(np.tile(np.arange(n), 2))
+    common = dict(reference=data.reference, mode=Registers(), relax=Relax("C4"))
+    torn = twice.with_updates(rotations=np.concatenate([particles.rotations, flipped]))
+    with pytest.raises(InputError, match=r"rows 1, 2, .*C4 does not relate.*one pose"):
+        prepare(torn, **common)
+    # Related by the group that is relaxed; or another particle, elsewhere.
+    assert len(prepare(torn, **(common | {"relax": Relax("D4")})).problem.particles) == n
+    apart = torn.with_updates(
+        origins_angstrom=torn.origins_angstrom + np.repeat([0, 40], n)[:, None]
+    )
+    problem = prepare(apart, **common).problem
+    assert len(problem.particles) == 2 * n
+    assert problem.units.count == n
+    # One of three rows has strayed.
+    stray = particles.select(np.concatenate([np.arange(n), np.arange(n), [4]]))
+    turned = np.concatenate([particles.rotations, particles.rotations, flipped[[4]]])
+    turned[[4, n + 4, 2 * n]] = np.stack(
+        [flipped[4], particles.rotations[4], particles.rotations[4]]
+    )
+    kept = prepare(stray.with_updates(rotations=turned), **common).problem.particles
+    assert len(kept) == n
+    row = int(np.flatnonzero(kept.image_index == particles.image_index[4])[0])
+    np.testing.assert_allclose(kept.rotations[row], particles.rotations[4])
+    assert "1 rows (row 5) are among those left out" in caplog.text
