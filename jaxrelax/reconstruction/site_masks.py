@@ -58,6 +58,8 @@ def _interpolated(
     # Rotations are of (x, y, z), arrays are [z, y, x].
     source = np.asarray(rotation, np.float64)[::-1, ::-1].T
     centre = np.full(3, len(mask) // 2, np.float64)
-    return scipy.ndimage.affine_transform(
-        mask, source, offset=centre - source @ centre, order=1, mode="constant"
-    )
+    # Homogeneous: output coordinates to those of the mask.
+    motion = np.eye(4)
+    motion[:3, :3] = source
+    motion[:3, 3] = centre - source @ centre
+    return scipy.ndimage.affine_transform(mask, motion, order=1, mode="constant")
