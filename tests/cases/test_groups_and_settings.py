@@ -9,7 +9,7 @@ from jaxrelax.io import InputError, read_map, read_particles
 from jaxrelax.reconstruction import symmetry_correlation
 from jaxrelax.refinement import MaxIterations, Registers, Relax, prepare, refine
 from jaxrelax.refinement.reference_group import require_group
-from tests.cli.conftest import run  # noqa: F401
+from tests.cli.conftest import no_kept_programs, run  # noqa: F401
 
 
 def refused(map_path, group):
@@ -18,7 +18,7 @@ def refused(map_path, group):
     return str(error.value)
 
 
-@pytest.mark.parametrize("group", ["C3", "C5", "C6", "C8", "D4"])
+@pytest.mark.parametrize("group", ["C5", "C8", "D4"])
 def test_the_group_that_fits_is_named(case, group):
     message = refused(case("base") / "reference.mrc", group)
     assert f"this map has C4 (1.000), not {group} (0." in message
@@ -64,7 +64,7 @@ def test_align_turns_the_map_into_the_setting_that_is_said(case, run, name, grou
         np.testing.assert_allclose(turns, np.broadcast_to(turns[0], turns.shape), atol=1e-4)
 
 
-@pytest.mark.parametrize("group", ["C8", "D4", "C5"])
+@pytest.mark.parametrize("group", ["C8", "D4"])
 def test_align_refuses_a_group_that_the_map_does_not_have(case, run, group):  # noqa: F811
     folder = case("base")
     given = ["align", folder / "reference.mrc", "--symmetry", group, "--out", folder / "a.mrc"]
