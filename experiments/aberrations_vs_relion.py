@@ -1,6 +1,6 @@
 """Aberrations beside RELION's programs: maps, corrected and not.
 
-Images of a small helix bundle, simulated with beam tilt, trefoil, symmetric terms and anisotropic
+Images of a small ball of points, simulated with beam tilt, trefoil, symmetric terms and anisotropic
 magnification, are reconstructed by ``jaxrelax reconstruct`` and by ``relion_reconstruct --ctf``
 from the same table, and by both from a table that does not say what the microscope did. The other
 way round, ``relion_project --ctf`` makes images of the true map, from which we reconstruct. Needs
@@ -26,10 +26,12 @@ from jaxrelax.io.star import StarTable, make_table, read_star, write_star_tables
 from jaxrelax.reconstruction import fsc, soft_sphere
 from jaxrelax.refinement.reconstruct import reconstruct
 from jaxrelax.simulate import Simulation, simulate
-from jaxrelax.simulate.phantom import beads, helix_bundle
+from jaxrelax.simulate.atoms import FormFactors
+from jaxrelax.simulate.phantom import beads
 from jaxrelax.simulate.projection import Projector
 
 BOX, PIXEL = 96, 1.2
+RADIUS = 24.0  # Å, of the object
 BAND = int(0.8 * BOX / 2)  # shells; 3 Å
 STRETCH = (1.012, 0.004, 0.006, 0.992)  # 2 % between its axes
 CASES: dict[str, dict] = {
@@ -62,10 +64,7 @@ def main() -> None:
     arguments = options.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     source = arguments.folder / "object.mrc"
-    bundle = beads(helix_bundle(12.0, np.random.default_rng(0)))
-    density = Projector(bundle, BOX, PIXEL, bfactor_angstrom2=10.0).map()
-    # Where there is nothing, nothing need be projected.
-    write_map(source, np.where(density > 2e-3 * density.max(), density, 0.0), PIXEL)
+    write_map(source, point_object(), PIXEL)
     simulation = Simulation(
         n_images=arguments.images, box=BOX, pixel_size_angstrom=PIXEL, group="C1", snr=50.0,
         noise_colour=0.0, defocus_min_um=0.3, defocus_max_um=0.9, astigmatism_um=0.05,
@@ -79,6 +78,19 @@ def main() -> None:
         folder = arguments.folder / name.replace(" ", "_").replace("%", "pc").replace(",", "")
         simulate(source, folder, replace(simulation, **CASES[name]))
         print(" | ".join([name, *one_case(folder)]), flush=True)
+
+
+def point_object():
+    """A ball of points, whose spectrum does not fall off: there is something to see at 3 Å."""
+    rng = np.random.default_rng(0)
+    positions = rng.normal(size=(1000, 3))
+    radius = RADIUS * rng.random((1000, 1)) ** (1 / 3)
+    positions *= radius / np.linalg.norm(positions, axis=1, keepdims=True)
+    flat = FormFactors(np.ones((1, 1)), np.zeros((1, 1)))
+    points = replace(beads(positions), form_factors=flat)
+    density = Projector(points, BOX, PIXEL, bfactor_angstrom2=25.0).map()
+    # Where there is nothing, nothing need be projected.
+    return np.where(np.abs(density) > 5e-3 * density.max(), density, 0.0)
 
 
 def one_case(folder: Path) -> list[str]:

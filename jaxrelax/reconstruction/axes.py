@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, matrix_to_rotvec, rotvec_to_matrix
 from jaxrelax.imaging import resample_map
 from jaxrelax.reconstruction.axes_search import possible_orientations
+from jaxrelax.reconstruction.group_fit import GroupFits
 from jaxrelax.reconstruction.masks import soft_sphere
 from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, symmetrise
 
@@ -26,9 +29,9 @@ SHIFT_TOLERANCE_PX = 0.4
 # one site pulls the best axes off the true ones (1 to 2° if it is as heavy as all the rest), but
 # explains less than 0.05 by that; an axis a pixel off explains 0.1 to 1 (box 40, Gaussians).
 EXPLAINED_FRACTION = 0.1
-# The same of a map's whole power, for another orientation than the nearest: what rounding leaves of
-# a symmetric map must not choose between equal ones.
-EXPLAINED_POWER = 1e-3
+# Correlation with copies (`GroupFits`) with which the nearest orientation is not doubted; by how
+# much another must exceed it; and up to which others are as good as the best.
+FITS_WELL, FITS_BETTER, FITS_ALIKE = 0.65, 0.2, 0.05
 # Correlation per voxel of the search box, and per step; the non-uniform FFT allows no less. Where
 # rounding hides the way down, few evaluations are spent on finding that out.
 TOLERANCES = {"gtol": 2e-4, "ftol": 1e-6, "maxls": 8}
@@ -86,8 +89,11 @@ def align_axes(
     """Rotation and shift that maximise the map's correlation with its symmetrised self.
 
     A local search (L-BFGS) on coarse copies, from the map as it is, which finds axes some twenty
-    degrees off, and from the best orientations of a grid over all: a map in another setting of its
-    group stands on a saddle, where nothing local moves. Of equal ones the smallest motion is taken.
+    degrees off; and where the group does not fit what it finds, from the best orientations of a
+    grid over all: a map in another setting of its group stands on a saddle, where nothing local
+    moves. Between orientations decides what the map has in common with its turned copies beyond
+    what is alike at every angle, for a long map is round about its length; of equal ones the
+    smallest motion is taken.
 
     Args:
         map_: the map.
@@ -103,16 +109,13 @@ def align_axes(
     map_ = np.asarray(map_)
     n = map_.shape[0]
     boxes = sorted({min(box, finest_box, n) for box in (*SEARCH_BOXES, finest_box)})
-    starts = [np.zeros(6)]
-    if everywhere:
-        for rotation, centre in possible_orientations(map_, group):
-            rotvec = matrix_to_rotvec(rotation)
-            starts.append(np.concatenate([_lever(n) * rotvec, rotation @ centre]))
     # All starts climb on the first copies, one goes on.
-    ends = [_climbed(map_, group, start, boxes[:2]) for start in starts]
-    motion, found, before = _chosen(ends)
+    climbed = partial(_climbed, map_, group, boxes=boxes[:2])
+    motion, found, before = climbed(np.zeros(6))
+    if everywhere:
+        motion, found, before = _best(map_, group, climbed, _Climb(motion, found, before))
     if len(boxes) > 2:
-        motion, found, before = _climbed(map_, group, motion, boxes[2:])
+        motion, found, before = _climbed(map_, group, motion, boxes=boxes[2:])
     rotation, shift = rotvec_to_matrix(motion[:3] / _lever(n)), motion[3:]
     return AxisAlignment(
         rotation=rotation,
@@ -132,7 +135,7 @@ class _Climb(NamedTuple):
     unmoved: float
 
 
-def _climbed(map_, group: PointGroup, motion, boxes) -> _Climb:
+def _climbed(map_, group: PointGroup, motion, *, boxes) -> _Climb:
     """The local search from a motion, on copies of these boxes one after the other."""
     n = map_.shape[0]
     for box in boxes:
@@ -149,17 +152,27 @@ def _climbed(map_, group: PointGroup, motion, boxes) -> _Climb:
     return _Climb(motion, -float(found.fun), -float(before))
 
 
-def _chosen(ends: list[_Climb]) -> _Climb:
-    """The first end, from the map as it is, unless others are better; of those the nearest."""
+def _best(map_, group: PointGroup, climbed: Callable[..., _Climb], near: _Climb) -> _Climb:
+    """The end of the search from the map as it is, unless the group fits others better."""
+    n, coarse = len(map_), resample_map(map_, min(len(map_), SEARCH_BOXES[-1]))
 
-    def left(end: _Climb) -> float:
-        return 1.0 - end.correlation**2
+    def fit(end: _Climb) -> float:
+        rotation = rotvec_to_matrix(end.motion[:3] / _lever(n))
+        centre = rotation.T @ end.motion[3:] * len(coarse) / n
+        return GroupFits(moved(coarse, rotation, centre)).fit(group).copies
 
-    least = min(left(end) for end in ends)
-    if left(ends[0]) - least <= max(EXPLAINED_FRACTION * left(ends[0]), EXPLAINED_POWER):
-        return ends[0]
-    best = [end for end in ends if left(end) <= least + EXPLAINED_POWER]
-    return min(best, key=lambda end: float(np.linalg.norm(end.motion)))
+    first = fit(near)
+    if first >= FITS_WELL:
+        return near
+    ends = []
+    for rotation, centre in possible_orientations(map_, group):
+        rotvec = matrix_to_rotvec(rotation)
+        ends.append(climbed(np.concatenate([_lever(n) * rotvec, rotation @ centre])))
+    fits = [fit(end) for end in ends]
+    if max(fits, default=first) < first + FITS_BETTER:
+        return near
+    good = [end for end, value in zip(ends, fits, strict=True) if value >= max(fits) - FITS_ALIKE]
+    return min(good, key=lambda end: float(np.linalg.norm(end.motion)))
 
 
 def misaligned_axes(

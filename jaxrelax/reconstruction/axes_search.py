@@ -32,7 +32,7 @@ TABLE_ORDER, GRID_ORDER = 4, 3
 TURNS_ABOUT = 48
 # Orientations nearer to each other than this, up to the group, climb to the same place.
 DISTINCT_DEG = 12.0
-CANDIDATES = 4
+CANDIDATES = 6
 # Voxels of the coarse copy by which the centre of mass is off before it is tried as the centre.
 OFF_CENTRE_PX = 0.7
 

@@ -116,10 +116,10 @@ def _without_axial(map_, axis):
 
 
 def _without_spherical(map_):
-    """The map less its spherical average, interpolated linearly between radii of whole voxels."""
+    """The map less its average over spheres, linear between radii half a voxel apart."""
     n = len(map_)
     x = np.arange(n) - n // 2
-    r = np.sqrt(x[:, None, None] ** 2 + x[None, :, None] ** 2 + x[None, None, :] ** 2).ravel()
+    r = 2.0 * np.sqrt(x[:, None, None] ** 2 + x[None, :, None] ** 2 + x**2).ravel()
     below, beyond = np.floor(r).astype(int), r - np.floor(r)
     size = int(below.max()) + 2
     values = map_.ravel()

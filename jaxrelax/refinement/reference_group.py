@@ -62,10 +62,10 @@ def require_group(
             raise InputError(f"{name}: {problem}; {GO_ON}")
         note = f"{name}: {problem}. Going on all the same, as --force-group says."
     elif relaxed and verdict.better is not None and not _suits(verdict):
+        pair = _pair(small, verdict.better, verdict.asked, "and only roughly")
         note = (
-            f"{name}: this map has "
-            f"{_pair(small, verdict.better, verdict.asked, 'and only roughly')}. "
-            f"If {group.name} is not what it was refined in, relax {verdict.better.group.name}."
+            f"{name}: this map has {pair}. If {group.name} is not what it was refined in, relax "
+            f"{verdict.better.group.name}."
         )
     else:
         return

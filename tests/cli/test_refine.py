@@ -11,7 +11,7 @@ from jaxrelax.cli import main
 from jaxrelax.cli.option_groups import ParticleOptions, RefinementOptions, WorkerOptions
 from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
-from jaxrelax.io import InputError, read_map, write_map, write_stack
+from jaxrelax.io import InputError, read_map, write_map
 from jaxrelax.refinement import Homogeneous, Local, MaxIterations, Registers, Relax, refine
 
 
