@@ -78,9 +78,7 @@ def accumulate_program(problem: Problem, group: int, accumulate_shell: int, scor
 def misfit_program(problem: Problem, group: int, max_shell: int):
     """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
     geometry = problem.geometry(group, max_shell, max_shell)
-    return _cached(
-        ("misfit", _group_key(problem, group), max_shell), lambda: _misfit_program(geometry)
-    )
+    return cached_program(lambda: _misfit_program(geometry), *("misfit", geometry))
 
 
 def _misfit_program(geometry: ImageGeometry):
