@@ -11,8 +11,9 @@ and ``noise-low`` (the noise is taken to have 1.3 times the amplitude that it ha
 ``axis`` (poses and origins as a consensus would have them whose axis lies half a pixel off the box
 centre, refined locally); ``copies`` (every image in two rows, one in each half-set);
 ``expanded`` (a symmetry-expanded table, half-sets drawn row by row); ``tubes`` (half of the images,
-each twice, once displaced, as overlapping segments of tubes). The last three have poses as ``pose``
-has them.
+each twice, once displaced, as overlapping segments of tubes); ``setting`` (map and poses in another
+setting of the group: that must be refused, and is aligned as ``jaxrelax align`` does it). The last
+four have poses as ``pose`` has them.
 """
 
 from __future__ import annotations
@@ -31,21 +32,36 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import numpy as np
 import scipy.stats
 
-from jaxrelax.geometry import point_group
+from jaxrelax.cli.align import aligned_particles
+from jaxrelax.geometry import point_group, rotvec_to_matrix
 from jaxrelax.imaging import RadialNoise
-from jaxrelax.io import ImageReader, Particles, read_particles, write_stack, write_star
-from jaxrelax.refinement import Local, Registers, Relax, refine
+from jaxrelax.io import (
+    ImageReader,
+    InputError,
+    Particles,
+    read_map,
+    read_particles,
+    write_stack,
+    write_star,
+)
+from jaxrelax.reconstruction import align_axes, moved, rotate_map
+from jaxrelax.refinement import Local, Map, Registers, Relax, refine
+from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.simulate import Simulation, simulate
 
 GROUPS = ("C2", "C3", "C4", "D2", "D7", "T", "O", "I")
-VARIANTS = (*("plain", "pose", "noise-high", "noise-low", "axis", "copies", "expanded", "tubes"),)
+VARIANTS = (
+    *("plain", "pose", "noise-high", "noise-low", "axis", "copies", "expanded", "tubes", "setting"),
+)
+# Turns about z that lead to another setting of a group.
+OTHER_SETTING_DEG = {"D2": 45.0, "D3": 30.0, "D4": 22.5, "D7": 180.0 / 14.0, "O": 45.0, "I": 90.0}
 COLUMNS = (
     *("variant", "group", "seed", "n_images", "box", "p_value", "log10_p", "z_score", "nats"),
     *("mean_max_posterior", "excess_posterior", "tested", "n_iterations", "reason", "seconds"),
 )
 SIGNIFICANCE = 0.01
 AXIS_OFF_PX = 0.5
-WITH_WRONG_POSES = ("pose", "axis", "copies", "expanded", "tubes")
+WITH_WRONG_POSES = ("pose", "axis", "copies", "expanded", "tubes", "setting")
 TUBES, SEGMENT_STEP_PX = 20, 3
 # Of all subunits and partners together; small rings are wide for their mass and must fit the box.
 MASS_KDA, RING_MASS_KDA, LARGEST_RING = 240.0, 120.0, 4
@@ -142,6 +158,25 @@ def segments(particles: Particles, folder: Path) -> Particles:
     return read_particles(folder / "segments.star")
 
 
+def turned_and_aligned(particles: Particles, path: Path, group: str) -> tuple[Particles, Map]:
+    """A consensus in another setting of the group, refused as it is, and brought back.
+
+    Raises:
+        AssertionError: the other setting was taken for the group.
+    """
+    values, pixel = read_map(path)
+    turn = rotvec_to_matrix(np.deg2rad([0.0, 0.0, OTHER_SETTING_DEG[group]]))
+    values = rotate_map(values, turn)
+    particles = particles.with_updates(rotations=particles.rotations @ turn.T)
+    try:
+        require_group(values, point_group(group), "the turned map")
+    except InputError:
+        found = align_axes(values, point_group(group))
+        values = moved(values, found.rotation, found.centre_px)
+        return aligned_particles(particles, found, pixel), Map(values, pixel)
+    raise AssertionError("the other setting of the group was not refused")
+
+
 def one_run(group: str, variant: str, seed: int, n_images: int, box: int) -> dict:
     """Simulate, relax, test; a row of the table."""
     began = time.perf_counter()
@@ -158,9 +193,12 @@ def one_run(group: str, variant: str, seed: int, n_images: int, box: int) -> dic
             particles = expanded(particles, group, np.random.default_rng((seed, 2)))
         elif variant == "tubes":
             particles = segments(particles.select(np.arange(n_images // 2)), Path(folder))
+        reference: Path | Map = data.reference
+        if variant == "setting":
+            particles, reference = turned_and_aligned(particles, data.reference, group)
         result = refine(
             particles,
-            data.reference,
+            reference,
             mode=Local() if variant in WITH_WRONG_POSES else Registers(),
             relax=Relax(group),
             noise=NOISE.get(variant),
