@@ -40,7 +40,9 @@ def p_statement(log10_p: float, z_score: float) -> str:
         z_score: in standard deviations of the null.
     """
     text = p_text(log10_p)
-    return f"p {text} ({z_score:.2g} σ)" if text.startswith("<") else f"p = {text}"
+    if not text.startswith("<"):
+        return f"p = {text}"
+    return f"p {text} ({z_score:.{0 if z_score >= 10 else 1}f} σ)"
 
 
 class SubgroupTest(NamedTuple):

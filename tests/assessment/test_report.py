@@ -18,6 +18,7 @@ from jaxrelax.assessment.findings import (
 from jaxrelax.assessment.report import flattened
 from jaxrelax.assessment.slices import Plane, plane_of_largest_difference
 from jaxrelax.refinement.components import Relax
+from jaxrelax.refinement.result import p_statement
 
 
 class Page(HTMLParser):
@@ -168,6 +169,8 @@ def test_words():
 
 
 def test_a_p_value_that_permutations_do_not_reach(result, symmetric_result):
+    assert p_statement(-5000.0, 157.3) == "p < 10⁻³ (157 σ)"
+    assert p_statement(-4.0, 3.72) == "p < 10⁻³ (3.7 σ)"
     assert result.evidence.p_statement() == "p < 10⁻³ (40 σ)"
     assert symmetric_result.evidence.p_statement() == "p = 0.42"
     assert "p < 10⁻³ (40 σ)" in headline(result)
