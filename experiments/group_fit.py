@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from jaxrelax.geometry import point_group
 from jaxrelax.imaging import resample_map
 from jaxrelax.reconstruction import GroupFits
 from jaxrelax.simulate import Projector
+from jaxrelax.simulate.atoms import DELETED
 from jaxrelax.simulate.models import model_atoms
 from jaxrelax.simulate.phantom import phantom_atoms
 
@@ -45,6 +47,14 @@ def specimens(models: Path, phantoms: bool) -> Iterator[tuple[str, np.ndarray, f
     for name, digits in SITES.items():
         map_ = projector.map(occupied(atoms, digits))
         yield f"neuraminidase, {name}", map_, PIXEL, "C4", "C3 C5 C8 D4"
+    # The chains of the ring are A1, A3, A2, A4.
+    atoms = model_atoms(
+        models / "6q20.cif.gz", point_group("C4"), partner_chains=FABS, delete_chains=("A3", "A4")
+    )[0]
+    projector = Projector(atoms, BOX, PIXEL, BFACTOR)
+    for name, digits in (("no Fab", "0000"), ("Fabs", "1010")):
+        weights = np.where(atoms.sites == DELETED, 0.0, occupied(atoms, digits))
+        yield f"opposite protomers, {name}", projector.map(weights), PIXEL, "C2", "C4 D2"
     for name, path, group, wrong in (
         ("GroEL–GroES", "1aon.pdb.gz", "D7", "C5 D5 C14"),
         ("GroEL", "1mnf.pdb.gz", "D7", "C5 D5 D14"),
@@ -54,16 +64,17 @@ def specimens(models: Path, phantoms: bool) -> Iterator[tuple[str, np.ndarray, f
         yield name, Projector(atoms, BOX, PIXEL, BFACTOR).map(), PIXEL, group, wrong
     if not phantoms:
         return
-    for group, wrong in (("C2", "C4 D2"), ("C3", "C6 D3"), ("D2", "D4"), ("D3", "D6"), ("T", "O"),
-                         ("O", "T I1"), ("I1", "I2 I3")):  # fmt: skip
-        atoms = phantom_atoms(group, seed=1)
+    kinds = (("C2", "C4 D2"), ("C3", "C6 D3"), ("D2", "D4 T"), ("D3", "D6"), ("T", "O"),
+             ("O", "T I1"), ("I1", "I2 I3"))  # fmt: skip
+    for (group, wrong), seed in product(kinds, (1, 2, 3)):
+        atoms = phantom_atoms(group, seed=seed)
         reach = np.linalg.norm(atoms.positions_angstrom, axis=1).max()
         pixel = max(2.5, 2.2 * reach / BOX)
         projector = Projector(atoms, BOX, pixel, BFACTOR)
         order = point_group(group).order
         for name, digits in (("no", "0" * order), ("one", "1" + "0" * (order - 1))):
             map_ = projector.map(occupied(atoms, digits))
-            yield f"phantom {group}, {name} partner", map_, pixel, group, wrong
+            yield f"phantom {group} ({seed}), {name} partner", map_, pixel, group, wrong
 
 
 def limited(map_: np.ndarray, pixel: float, resolution: float) -> np.ndarray:

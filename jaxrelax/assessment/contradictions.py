@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxrelax.assessment.words import percent, relaxation_setting
+from jaxrelax.refinement.reference_group import FORCED
 from jaxrelax.refinement.result import Result
 
 # Between probabilities that should agree.
@@ -37,7 +38,11 @@ def contradictions(result: Result) -> list[Contradiction]:
     """
     if result.evidence is None or not result.evidence.found:
         return []
-    found = []
+    found = [
+        Contradiction("the reference does not have the group", note)
+        for note in result.notes
+        if note.endswith(FORCED)
+    ]
     claimed, chance = result.evidence.expected_accuracy, 1.0 / len(result.operators)
     if result.discriminability is not None:
         predicted = result.discriminability.mean_accuracy

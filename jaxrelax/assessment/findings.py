@@ -123,11 +123,11 @@ def key_figures(result: Result) -> list[KeyFigure]:
 
 
 def warnings(result: Result) -> list[str]:
-    """What a careful reader should know before using the maps."""
+    """What a careful reader should know before using the maps, besides the notes of the run."""
     notes = _map_warnings(result)
     if result.evidence is None:
         return notes
-    notes += [one.text for one in contradictions(result)]
+    notes += [one.text for one in contradictions(result) if one.text not in result.notes]
     if (crowd := crowded_register(result)) is not None:
         notes.append(crowded_text(result, crowd))
     evidence, chance = result.evidence, 1.0 / len(result.operators)

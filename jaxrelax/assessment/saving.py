@@ -13,6 +13,7 @@ from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.findings import warnings
 from jaxrelax.assessment.report import report_html
 from jaxrelax.assessment.versions import versions
+from jaxrelax.inference.orientation_test import SMALLEST_COUNTED_P
 from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
 from jaxrelax.refinement.result import AsymmetryEvidence, Result
 
@@ -127,7 +128,7 @@ def subgroup_table(evidence: AsymmetryEvidence) -> list[dict[str, Any]]:
             "order": row.order,
             "rejected": row.rejected,
             "implied_by": row.implied_by,
-            "p_value": row.p_value,
+            "p_value": max(row.p_value, SMALLEST_COUNTED_P),
             "log10_p": row.log10_p,
             "z_score": row.z_score,
             "nats_per_particle": row.nats,
@@ -194,7 +195,7 @@ def summary(result: Result) -> dict[str, Any]:
         content["evidence"] = {
             "sentence": evidence.sentence(),
             "found": bool(evidence.found),
-            "p_value": evidence.p_value,
+            "p_value": max(evidence.p_value, SMALLEST_COUNTED_P),
             "log10_p": evidence.subgroups[0].log10_p,
             "z_score": evidence.z_score,
             "nats_per_particle": evidence.nats_per_particle,

@@ -14,6 +14,7 @@ factors are those of the notation, which others found in comparisons with its si
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from jaxrelax.geometry import Aberrations
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import some_rows
 from jaxrelax.io.relion_tables import CtfLookup
+
+LOG = logging.getLogger("jaxrelax")
 
 ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
 TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
@@ -129,8 +132,14 @@ def cryosparc_aberrations(
         return values
 
     shift, tilt, trefoil = field("shift_A", 2), field("tilt_A", 2), field("trefoil_A", 2)
-    tetra, stretch = field("tetra_A", 4), field("anisomag", 4) + np.array([1.0, 0.0, 0.0, 1.0])
+    identity = np.array([1.0, 0.0, 0.0, 1.0])
+    tetra, stretch = field("tetra_A", 4), field("anisomag", 4) + identity
     _require_magnification(path, stretch, "ctf/anisomag, the identity added,")
+    _say_what_is_assumed(
+        path,
+        {"tilt_A": tilt, "trefoil_A": trefoil, "shift_A": shift, "tetra_A": tetra,
+         "anisomag": stretch - identity},
+    )  # fmt: skip
 
     def of_row(row: int) -> Aberrations:
         odd, even = np.zeros(6), np.zeros(9)
@@ -178,6 +187,19 @@ def _add_coma(odd: Float64[np.ndarray, " terms"], x: float, y: float, voltage_kv
     coma = -2.0 * np.pi / 3.0 * wavelength_angstrom(voltage_kv) ** 2 * np.array([x, y])
     odd[[COMA_X, COMA_Y]] += coma
     odd[[X, Y]] += 2.0 * coma
+
+
+def _say_what_is_assumed(path: Path, fields: dict[str, np.ndarray]) -> None:
+    """Warn of fields that are not zero: their signs rest on what others found."""
+    used = [f"ctf/{name}" for name, values in fields.items() if values.any()]
+    if used:
+        LOG.warning(
+            "%s: %s %s applied. Units and signs are those of the literature and could not be "
+            "compared with cryoSPARC itself: compare half-maps (jaxrelax reconstruct --half) with "
+            "those of a table in which they are zero; the FSC must not be lower",
+            path, " and ".join(used) if len(used) < 3 else ", ".join(used),
+            "is" if len(used) == 1 else "are",
+        )  # fmt: skip
 
 
 def _zernike_lists(

@@ -35,13 +35,16 @@ LEAST_RADIUS_PX = 3.75
 NOTHING_LEFT = 1e-3
 # Of another group's correlation what copies under the group in question must have.
 LEAST_TURNS, LEAST_FLIPS = 0.15, 0.25
+# The same of turns where a subgroup is what fits: the group may have been broken to it. Turns that
+# mean nothing lie below 0 (those by all angles have the mean 0, of which the map itself is one).
+LEAST_TURNS_BROKEN = 0.0
 # The same of a map that was aligned: with the place of its axes free, wrong ones reach 0.55.
 LEAST_ALIGNED = 0.65
-# The same where no other group fits. Turns by all angles have the mean 0, of which the map itself
-# is one: copies under operators that mean nothing lie below.
+# The same where no other group fits.
 LEAST_ALONE = -0.05
 # What another group must have to be believed; and how near the best, to be preferred for its order.
-FITS, NEARLY_BEST = 0.25, 0.9
+# Noise tells more on groups without a main axis, of which no smaller spheres are asked.
+FITS, NEARLY_BEST, NEARLY_BEST_WITHOUT_AXIS = 0.25, 0.9, 0.7
 # Groups on the axes of the box that are tried.
 FOLDS = range(2, 13)
 POLYHEDRAL = ("T", "O", "I1", "I2", "I3", "I4")
@@ -135,12 +138,17 @@ class GroupFits:
             return Verdict(asked, None, asked.copies < LEAST_ALONE)
         highest = max(fit.copies for fit in others)
         better = max(
-            (fit for fit in others if fit.copies >= NEARLY_BEST * highest),
+            (fit for fit in others if fit.copies >= _near(fit.group) * highest),
             key=lambda fit: (fit.group.order, fit.copies),
         )
         if asked.copies >= NEARLY_BEST * better.copies:
             return Verdict(asked, None, False)
-        return Verdict(asked, better, not fits_beside(asked, better, aligned=aligned))
+        broken = any(
+            fit.copies >= NEARLY_BEST * better.copies and _within(fit.group, group)
+            for fit in others
+        )
+        fits = fits_beside(asked, better, aligned=aligned, broken=broken)
+        return Verdict(asked, better, not fits)
 
     def _copies(self, classes, axis, radius: float) -> float:
         """Lowest mean correlation with copies over classes of operators."""
@@ -153,9 +161,18 @@ class GroupFits:
         return min(float(rotation.correlations(operators).mean()) for operators in classes)
 
 
-def fits_beside(asked: Fit, better: Fit, *, aligned: bool = False) -> bool:
-    """Whether a map can have one group although another one fits it better."""
-    turns, flips = (LEAST_ALIGNED,) * 2 if aligned else (LEAST_TURNS, LEAST_FLIPS)
+def fits_beside(asked: Fit, better: Fit, *, aligned: bool = False, broken: bool = False) -> bool:
+    """Whether a map can have one group although another one fits it better.
+
+    Args:
+        asked, better: fits of the two.
+        aligned: the map was moved to suit the group, or is said to have it exactly.
+        broken: a subgroup of the one fits as well as the other: the map may have had the group
+            before something broke it.
+    """
+    turns, flips = LEAST_TURNS_BROKEN if broken else LEAST_TURNS, LEAST_FLIPS
+    if aligned:
+        turns = flips = LEAST_ALIGNED
     return asked.turns >= turns * better.copies and asked.flips >= flips * better.copies
 
 
@@ -183,6 +200,17 @@ def _others(group: PointGroup) -> list[PointGroup]:
 def _family() -> list[PointGroup]:
     names = [f"{kind}{fold}" for fold in FOLDS for kind in "CD"]
     return [point_group(name) for name in (*names, *POLYHEDRAL)]
+
+
+def _near(group: PointGroup) -> float:
+    """Share of the best correlation with which a group is as good as the best."""
+    return NEARLY_BEST if main_axis(group) is not None else NEARLY_BEST_WITHOUT_AXIS
+
+
+def _within(subgroup: PointGroup, group: PointGroup) -> bool:
+    """Whether all operators of one group are operators of the other."""
+    traces = np.einsum("aij,bij->ab", subgroup.operators, group.operators)
+    return bool(np.all(traces.max(axis=1) > 3.0 - 1e-5))
 
 
 def _same(first: PointGroup, second: PointGroup) -> bool:

@@ -26,6 +26,8 @@ LOG = logging.getLogger("jaxrelax")
 FINEST_BOX = 96
 # By how much aligning must raise the correlation with copies, for axes that are elsewhere.
 RAISED = 0.2
+# Ends the warning of a group that was forced.
+FORCED = "Going on all the same, as --force-group says."
 GO_ON = "--force-group (force_group=True) goes on with what you say"
 
 
@@ -60,7 +62,7 @@ def require_group(
     if problem is not None:
         if not force:
             raise InputError(f"{name}: {problem}; {GO_ON}")
-        note = f"{name}: {problem}. Going on all the same, as --force-group says."
+        note = f"{name}: {problem}. {FORCED}"
     elif relaxed and verdict.better is not None and not _suits(verdict):
         pair = _pair(small, verdict.better, verdict.asked, "and only roughly")
         note = (

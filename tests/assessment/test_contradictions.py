@@ -9,6 +9,7 @@ from jaxrelax.assessment.contradictions import contradictions, crowded_register,
 from jaxrelax.assessment.findings import consequence, headline, warnings
 from jaxrelax.assessment.report import report_html
 from jaxrelax.refinement import Relax
+from jaxrelax.refinement.reference_group import FORCED
 
 
 @pytest.fixture
@@ -48,6 +49,19 @@ def test_a_nil_difference_map(result):
     assert [one.brief for one in contradictions(nil)] == ["the difference map is nil"]
     assert "difference map is nil" in headline(nil)
     assert any("difference map is nil" in note for note in warnings(nil))
+
+
+def test_a_group_that_was_forced(result):
+    note = f"ref.mrc: this map has C5, not C4. {FORCED}"
+    forced = replace(result, notes=(note, "something else"))
+    assert [one.brief for one in contradictions(forced)] == [
+        "the reference does not have the group"
+    ]
+    assert "expected to be right" not in headline(forced)
+    assert "contradicted: the reference does not have the group. Do not rely" in headline(forced)
+    # The run said so already, and the report has it among its notes.
+    assert note not in warnings(forced)
+    assert report_html(forced).count("this map has C5, not C4") == 1
 
 
 def test_without_asymmetry_nothing_is_claimed_and_nothing_contradicted(symmetric_result):

@@ -16,6 +16,7 @@ from jaxrelax.assessment.findings import (
     warnings,
 )
 from jaxrelax.assessment.report import flattened
+from jaxrelax.assessment.saving import summary, symmetry_summary
 from jaxrelax.assessment.slices import Plane, plane_of_largest_difference
 from jaxrelax.refinement.components import Relax
 from jaxrelax.refinement.result import p_statement
@@ -177,6 +178,10 @@ def test_a_p_value_that_permutations_do_not_reach(result, symmetric_result):
     page = Page(report_html(result)).text
     assert "10⁻³⁵¹" not in page
     assert "p < 10⁻³ (40 σ)" in page
+    # Files hold no smaller number either, and what ranks results beside it.
+    for held in (summary(result)["evidence"], symmetry_summary(result)["subgroups"][0]):
+        assert (held["p_value"], held["log10_p"], held["z_score"]) == (0.001, -350.2, 40.0)
+    assert summary(symmetric_result)["evidence"]["p_value"] == 0.42
 
 
 def test_held_poses_are_an_assumption(result, symmetric_result):

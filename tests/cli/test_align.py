@@ -181,8 +181,8 @@ def test_bad_input_leaves_nothing_behind(run, files, monkeypatch, change, messag
 
 def test_a_map_without_that_symmetry_is_refused(run, files):
     rng = np.random.default_rng(1)
-    noise = rng.standard_normal((BOX, BOX, BOX)).astype(np.float32)
-    write_map(files / "map.mrc", noise + 0.1 * blobs(BOX), PIXEL)
+    noise = rng.standard_normal((24, 24, 24)).astype(np.float32)
+    write_map(files / "map.mrc", noise + 0.1 * blobs(24), PIXEL)
     status, _, err = run(*words(files))
     assert status == 2
     assert "does not look like it has the symmetry C4" in err

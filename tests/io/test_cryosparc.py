@@ -142,6 +142,18 @@ def test_aberrations_are_those_of_the_wave_aberration(records, tmp_path):
     np.testing.assert_allclose(again.aberrations.magnification, expected, rtol=1e-6)
 
 
+def test_what_is_assumed_of_aberrations_is_said_once(records, tmp_path, caplog):
+    tilt, shift = (np.tile(np.float32([x, 0.0]), (len(records), 1)) for x in (2e4, 0.0))
+    read_particles(save(tmp_path, with_fields(records, ctf__tilt_A=tilt, ctf__shift_A=shift)))
+    said = [r.message for r in caplog.records if "could not be compared" in r.message]
+    assert len(said) == 1
+    assert "ctf/tilt_A is applied" in said[0]
+    assert "shift_A" not in said[0]
+    caplog.clear()
+    read_particles(save(tmp_path, without(records, "ctf/tilt_A")))
+    assert "could not be compared" not in caplog.text
+
+
 def test_spherical_aberration_has_the_sign_of_tetrafoil(records, tmp_path):
     """Cs = C is ¼ C |λk|⁴ in the wave aberration, a tetrafoil of C the same at θ = 0."""
     tetra = np.tile(np.float32([0, 0, 1e6, 0]), (len(records), 1))
