@@ -9,11 +9,13 @@ from typing import Literal
 
 import tyro
 
-from jaxrelax.cli.option_groups import ParticleOptions, TableOptions
+from jaxrelax.cli.option_groups import ParticleOptions
 from jaxrelax.cli.options import Switch, refuse_idle
 from jaxrelax.io import Inspection, format_inspection, inspect_file
 from jaxrelax.refinement import Homogeneous, Local, Registers
 from jaxrelax.refinement.preparation import check_particles
+from jaxrelax.refinement.usable import usable_particles
+from jaxrelax.refinement.workers import available_workers
 
 MODES = {"homogeneous": Homogeneous, "local": Local, "registers": Registers}
 TABLES = (".star", ".cs")
@@ -52,16 +54,20 @@ class Command:
         if self.file.suffix not in TABLES:
             idle = ["mode", "headers_only", *vars(self.table)]
             refuse_idle(self, idle, "can act only on tables of particles")
+        if self.headers_only:
+            refuse_idle(self, ["skip_bad_images"], "cannot act with --headers-only")
         mode = MODES[self.mode]()
 
         def take(path: Path) -> None:
             table = self.table
             needed = mode.needs_poses
-            if self.headers_only:
-                particles = TableOptions.read(table, path, require_poses=needed)
-            else:
-                particles = table.read(path, require_poses=needed)
-            check_particles(particles, mode)
+            particles = table.read(path, require_poses=needed)
+            units, half_set = check_particles(particles, mode)
+            if not self.headers_only:
+                usable_particles(
+                    particles, units, half_set, available_workers(None),
+                    skip_bad=table.skip_bad_images,
+                )  # fmt: skip
 
         return inspect_file(
             self.file, self.table.image_root, passthrough=self.table.passthrough, take=take
