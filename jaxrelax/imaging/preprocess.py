@@ -13,6 +13,8 @@ from jaxrelax.imaging.half_spectrum import HalfSpectrum, pack
 
 # A normal deviation over its median absolute deviation, and pixels enough to estimate it to 4 %.
 MEDIAN_DEVIATION, MEDIAN_PIXELS = 1.4826, 512
+# Of the box: what lies further out is background of every particle that a refinement takes.
+OUTERMOST = 0.47
 
 
 def radii_px(box: int) -> Float32[np.ndarray, "y x"]:
@@ -75,14 +77,16 @@ def background_statistics(
     """Mean and standard deviation outside the particle circle, and the most extreme pixel.
 
     The deviation that the extreme is measured by is that of the median (1.48 times the median
-    absolute deviation of some of the pixels), which a pixel that is far off does not change.
+    absolute deviation of some of the outermost pixels), which a pixel that is far off does not
+    change; nor does the particle's radius.
     """
     images = jnp.asarray(images)
     flat = images.reshape(len(images), -1)
     radii = radii_px(images.shape[-1]).ravel()
     outside = np.flatnonzero(radii > particle_radius_px)
     corners = flat[:, np.flatnonzero(radii > images.shape[-1] // 2)]
-    some = flat[:, outside[:: -(-len(outside) // MEDIAN_PIXELS)]]
+    outermost = np.flatnonzero(radii > OUTERMOST * images.shape[-1])
+    some = flat[:, outermost[:: -(-len(outermost) // MEDIAN_PIXELS)]]
     # Whatever all pixels have in common goes first: squares of raw values lose what varies.
     centre = jnp.median(some, axis=1, keepdims=True)
     robust = MEDIAN_DEVIATION * jnp.median(jnp.abs(some - centre), axis=1)
