@@ -51,7 +51,9 @@ def usable_particles(
         InputError: as `usable_images`; or too few are left.
     """
     diameter = particle_diameter_angstrom or widest_diameter(particles)
-    rows, normalised = usable_images(particles, diameter, normalise, skip_bad, workers)
+    rows, normalised = usable_images(
+        particles, diameter, normalise, skip_bad, workers, units.source
+    )
     if len(rows) < len(particles):
         particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
         require_enough(particles, units, half_set, tested)
