@@ -52,6 +52,9 @@ class RunConsole:
         self._level = logging.NOTSET
 
     def __enter__(self) -> RunConsole:
+        once = _Once()
+        self._screen.addFilter(once)
+        self._buffer.addFilter(once)
         self._level = LOGGER.level
         LOGGER.setLevel(logging.INFO)
         LOGGER.addHandler(self._screen)
@@ -100,6 +103,24 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """A run goes on when nobody reads what it says any more; the log has everything."""
         to_nowhere()
+
+
+class _Once(logging.Filter):
+    """Lets a warning pass the first time only: several steps look at the same files."""
+
+    def __init__(self):
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record says something new; to all handlers that share the filter alike."""
+        if record.levelno < logging.WARNING:
+            return True
+        if not hasattr(record, "is_new"):
+            text = record.getMessage()
+            record.is_new = text not in self._said
+            self._said.add(text)
+        return record.is_new
 
 
 class _Screen(logging.Handler):

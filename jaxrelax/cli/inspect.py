@@ -9,11 +9,13 @@ from typing import Literal
 
 import tyro
 
-from jaxrelax.cli.option_groups import ParticleOptions, TableOptions
-from jaxrelax.cli.options import Switch, refuse_idle
+from jaxrelax.cli.option_groups import ParticleOptions
+from jaxrelax.cli.options import Switch, default_of, refuse_idle
 from jaxrelax.io import Inspection, format_inspection, inspect_file
-from jaxrelax.refinement import Homogeneous, Local, Registers
+from jaxrelax.refinement import Homogeneous, Local, Registers, refine
 from jaxrelax.refinement.preparation import check_particles
+from jaxrelax.refinement.usable import usable_particles
+from jaxrelax.refinement.workers import available_workers
 
 MODES = {"homogeneous": Homogeneous, "local": Local, "registers": Registers}
 TABLES = (".star", ".cs")
@@ -30,6 +32,8 @@ class Command:
     headers_only: Switch = False
     """Tables: look at the headers of image files only. Otherwise every image is read once, as a
     refinement does before it begins."""
+    normalise: Literal["auto", "yes", "no"] = default_of(refine, "normalise")
+    """Tables: as for the refinement; with no it takes images without a background."""
 
     table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
 
@@ -50,18 +54,22 @@ class Command:
             InputError: there is no such file, or it is of no known kind.
         """
         if self.file.suffix not in TABLES:
-            idle = ["mode", "headers_only", *vars(self.table)]
+            idle = ["mode", "headers_only", "normalise", *vars(self.table)]
             refuse_idle(self, idle, "can act only on tables of particles")
+        if self.headers_only:
+            refuse_idle(self, ["normalise", "skip_bad_images"], "cannot act with --headers-only")
         mode = MODES[self.mode]()
 
         def take(path: Path) -> None:
             table = self.table
             needed = mode.needs_poses
-            if self.headers_only:
-                particles = TableOptions.read(table, path, require_poses=needed)
-            else:
-                particles = table.read(path, require_poses=needed)
-            check_particles(particles, mode)
+            particles = table.read(path, require_poses=needed)
+            units, half_set = check_particles(particles, mode)
+            if not self.headers_only:
+                usable_particles(
+                    particles, units, half_set, available_workers(None),
+                    normalise=self.normalise, skip_bad=table.skip_bad_images,
+                )  # fmt: skip
 
         return inspect_file(
             self.file, self.table.image_root, passthrough=self.table.passthrough, take=take

@@ -14,6 +14,8 @@ from jaxrelax.cli.option_groups import ParticleOptions
 from jaxrelax.cli.options import Switch, default_of, refuse_idle
 from jaxrelax.io import InputError, drop_bad_images, require_writable, write_map
 from jaxrelax.refinement.reconstruct import random_registers, reconstruct
+from jaxrelax.refinement.usable import bad_images
+from jaxrelax.refinement.workers import available_workers
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Command:
         if self.break_symmetry is None:
             refuse_idle(self, ["seed"], "can act only with --break-symmetry")
         with RunConsole() as console:
-            particles = drop_bad_images(self.table.read(self.particles), self.table.skip_bad_images)
+            particles = self.table.read(self.particles)
+            bad = bad_images(particles, available_workers(None))
+            particles = drop_bad_images(particles, self.table.skip_bad_images, bad)
             if self.break_symmetry is not None:
                 particles, _ = random_registers(particles, self.break_symmetry, self.seed)
             map_, pixel = reconstruct(

@@ -13,6 +13,10 @@ from jaxrelax.imaging.half_spectrum import HalfSpectrum, pack
 
 # A normal deviation over its median absolute deviation, and pixels enough to estimate it to 4 %.
 MEDIAN_DEVIATION, MEDIAN_PIXELS = 1.4826, 512
+# Of the box: what lies further out is background of every particle that a refinement takes.
+OUTERMOST = 0.47
+# Of all pixels: so many at least show the particle where there is hardly any noise.
+PARTICLE_SHARE = 0.02
 
 
 def radii_px(box: int) -> Float32[np.ndarray, "y x"]:
@@ -67,6 +71,7 @@ class BackgroundStatistics(NamedTuple):
     peak: Float[Array, " batch"]  # largest distance of any pixel from the mean, in deviations
     spread: Float[Array, " batch"]  # largest less smallest pixel; NaN if one is not finite
     corner_spread: Float[Array, " batch"]  # the same of what lies outside the inscribed circle
+    usual_peak: Float[Array, " batch"]  # distance that 2 % of the pixels exceed, in deviations
 
 
 def background_statistics(
@@ -75,14 +80,16 @@ def background_statistics(
     """Mean and standard deviation outside the particle circle, and the most extreme pixel.
 
     The deviation that the extreme is measured by is that of the median (1.48 times the median
-    absolute deviation of some of the pixels), which a pixel that is far off does not change.
+    absolute deviation of some of the outermost pixels), which a pixel that is far off does not
+    change; nor does the particle's radius.
     """
     images = jnp.asarray(images)
     flat = images.reshape(len(images), -1)
     radii = radii_px(images.shape[-1]).ravel()
     outside = np.flatnonzero(radii > particle_radius_px)
     corners = flat[:, np.flatnonzero(radii > images.shape[-1] // 2)]
-    some = flat[:, outside[:: -(-len(outside) // MEDIAN_PIXELS)]]
+    outermost = np.flatnonzero(radii > OUTERMOST * images.shape[-1])
+    some = flat[:, outermost[:: -(-len(outermost) // MEDIAN_PIXELS)]]
     # Whatever all pixels have in common goes first: squares of raw values lose what varies.
     centre = jnp.median(some, axis=1, keepdims=True)
     robust = MEDIAN_DEVIATION * jnp.median(jnp.abs(some - centre), axis=1)
@@ -92,10 +99,13 @@ def background_statistics(
     furthest = jnp.max(jnp.abs(away), axis=1)
     # Where half of the background has one value (counts of few electrons) the median is blind.
     measure = jnp.where(robust > 0, robust, deviation)
+    measure = jnp.where(measure > 0, measure, 1.0)
+    stride = max(1, flat.shape[1] // MEDIAN_PIXELS) | 1  # odd, so that all columns are met
+    usual = jnp.quantile(jnp.abs(away[:, ::stride]), 1.0 - PARTICLE_SHARE, axis=1)
     return BackgroundStatistics(
         mean=mean + centre[:, 0],
         deviation=deviation,
-        peak=furthest / jnp.where(measure > 0, measure, 1.0),
+        peak=furthest / measure,
         # Not by themselves: the largest of some numbers and NaN is a number on a processor.
         spread=jnp.where(
             jnp.all(jnp.isfinite(flat), axis=1),
@@ -103,6 +113,7 @@ def background_statistics(
             jnp.nan,
         ),
         corner_spread=jnp.max(corners, axis=1) - jnp.min(corners, axis=1),
+        usual_peak=usual / measure,
     )
 
 

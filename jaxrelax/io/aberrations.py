@@ -24,6 +24,7 @@ from jaxtyping import Float64, Int
 from jaxrelax.geometry import Aberrations
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import some_rows
+from jaxrelax.io.possible import require_possible
 from jaxrelax.io.relion_tables import CtfLookup
 
 LOG = logging.getLogger("jaxrelax")
@@ -87,6 +88,8 @@ def relion_aberrations(
     ]
     _require_magnification(path, np.stack(matrix, axis=1), "rlnMagMat00 to rlnMagMat11")
     tilt = [lookup.or_default(label, 0.0) for label in TILT]
+    for label, values in zip(TILT, tilt, strict=True):
+        require_possible(path, "beam_tilt_mrad", label, values)
 
     def of_row(row: int) -> Aberrations:
         odd, even = (distinct[numbers[row]] for numbers, distinct in lists)

@@ -107,6 +107,8 @@ def load_cryosparc(
     require_possible(path, "spherical_aberration_mm", "ctf/cs_mm", aberration)
     phase_shift = np.rad2deg(values("ctf/phase_shift_rad"))
     require_possible(path, "phase_shift_deg", "ctf/phase_shift_rad", phase_shift)
+    bfactor = values("ctf/bfactor")
+    require_possible(path, "bfactor_angstrom2", "ctf/bfactor", bfactor)
     if require_ctf and "ctf/amp_contrast" not in names:
         logger.warning("%s: no field ctf/amp_contrast; taken as 0.", path)
     exposure = values("ctf/exp_group_id").astype(np.int64)
@@ -146,7 +148,7 @@ def load_cryosparc(
         defocus_v_angstrom=values("ctf/df2_A"),
         defocus_angle_deg=np.rad2deg(values("ctf/df_angle_rad")),
         phase_shift_deg=phase_shift,
-        bfactor_angstrom2=values("ctf/bfactor"),
+        bfactor_angstrom2=bfactor,
         optics_group=optics_group,
         optics=optics,
         half_set=latents.half_set,

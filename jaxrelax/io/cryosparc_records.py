@@ -35,7 +35,10 @@ def read_records(path: Path) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a .cs file, or truncated ({error}).") from error
+        why = f"not a .cs file, or truncated ({error})"
+        if "pickle" in str(error):  # NumPy advises to load what is none of its files unsafely
+            why = "not a .cs file: it does not hold NumPy records"
+        raise InputError(f"{path}: {why}. Give the particles of a job.") from error
     if not isinstance(records, np.ndarray) or records.dtype.names is None or records.ndim != 1:
         raise InputError(f"{path}: not a table of records, so not a .cs file.")
     if len(records) == 0:

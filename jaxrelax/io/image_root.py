@@ -61,7 +61,7 @@ def relative_roots(particles: Particles, written: Path) -> list[str]:
 
 def _root(name: str, path: Path) -> Path | None:
     relative = Path(file_name(name))
-    if relative.is_absolute() or not path.is_file():
+    if relative.is_absolute() or not os.path.isfile(path):
         return None
     root = path.parents[len(relative.parts) - 1]
     return root if root / relative == path else None

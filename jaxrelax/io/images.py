@@ -50,7 +50,7 @@ class ImageReader:
         """
         if stack not in self._headers:
             path = self.particles.stack_paths[stack]
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise self._missing(stack)
             header = read_header(path)
             require_images(header)
@@ -70,7 +70,7 @@ class ImageReader:
         """
         table = self.particles
         used = np.unique(table.stack_index)
-        missing = [int(stack) for stack in used if not table.stack_paths[stack].is_file()]
+        missing = [int(stack) for stack in used if not os.path.isfile(table.stack_paths[stack])]
         if missing:
             raise self._missing(missing[0], others=len(missing) - 1)
         self._require_indices(np.arange(len(table)))

@@ -174,11 +174,15 @@ def _describe(particles: Particles, notes: _Notes) -> None:
     notes.add("classes", _counts(particles.class_number))
     if particles.micrograph is not None:
         notes.add("micrographs", len(set(particles.micrograph)))
-    for label, value in describe_units(particles):
-        notes.add(label, value)
+
+    def describe_shared() -> None:
+        for label, value in describe_units(particles):
+            notes.add(label, value)
+
+    notes.refuse_if_raises(describe_shared)
     _describe_aberrations(particles, notes)
     used = np.unique(particles.stack_index)
-    present = sum(particles.stack_paths[stack].is_file() for stack in used)
+    present = sum(os.path.isfile(particles.stack_paths[stack]) for stack in used)
     notes.add("image files", f"{present} of {len(used)} found")
     if np.any(particles.image_sign < 0):
         notes.add("contrast", "dark on light (blob/sign -1); inverted when read")
@@ -191,7 +195,7 @@ def _list_refusals(particles: Particles, load: Callable[..., Particles], notes: 
     reader = ImageReader(particles)
     notes.refuse_if_raises(reader.validate)
     for stack in np.unique(particles.stack_index):
-        if particles.stack_paths[stack].is_file():
+        if os.path.isfile(particles.stack_paths[stack]):
             notes.refuse_if_raises(lambda stack=stack: reader.header(int(stack)))
 
 

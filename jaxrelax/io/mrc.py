@@ -13,7 +13,8 @@ from jaxrelax.io.atomic import atomic_open
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.mrc_header import HEADER_BYTES, make_header, pixel_size_advice, read_header
 
-FAINTEST_MAP = 1e-15  # squares of less are lost in single precision
+# Squares of less are lost in single precision, and those of more have no number.
+FAINTEST_MAP, BRIGHTEST_MAP = 1e-15, 1e15
 LEAST_MASK_PEAK = 0.5
 
 
@@ -84,16 +85,34 @@ def read_reference(
 
 
 def require_density(array: np.ndarray, name: str) -> None:
-    """Refuse a map in which there is nothing.
+    """Refuse a map in which there is nothing that could be a particle.
+
+    Args:
+        array: [z, y, x], a cube.
+        name: of the map, for messages.
 
     Raises:
-        InputError: all voxels are equal, or as good as zero.
+        InputError: all voxels are equal, as good as zero, or too large to be squared; or all
+            density lies outside the sphere that the box holds.
     """
     low, high = float(array.min()), float(array.max())
     if low == high or max(abs(low), abs(high)) < FAINTEST_MAP:
         raise InputError(
             f"{name}: there is nothing in this map: its voxels go from {low:.3g} to {high:.3g}. "
             "Give the map of a refinement of these particles."
+        )
+    if max(abs(low), abs(high)) > BRIGHTEST_MAP:
+        raise InputError(
+            f"{name}: the voxels of this map go from {low:.3g} to {high:.3g}, beyond what single "
+            "precision can square. Multiply it by a small number (relion_image_handler "
+            "--multiply_constant)."
+        )
+    squares = (np.arange(len(array)) - len(array) // 2) ** 2
+    inside = squares[:, None, None] + squares[:, None] + squares < (len(array) // 2) ** 2
+    if np.ptp(array[inside]) == 0:
+        raise InputError(
+            f"{name}: there is nothing in this map within {len(array) // 2} voxels of its centre. "
+            "Give a map with the particle in the middle of its box."
         )
 
 

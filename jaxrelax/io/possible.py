@@ -17,6 +17,9 @@ from jaxrelax.io.particles import some_rows
 
 SMALLEST_DEFOCUS_ANGSTROM = 100.0  # nobody focuses a whole group better; 50 µm are below it
 LARGEST_DEFOCUS_ANGSTROM = 1e6
+# So many µm, by which a part of a group is told that has the unit of another program: of images in
+# focus (phase plates) few are by chance as near, and none of a group that is not.
+LARGEST_DEFOCUS_UM, MOST_IN_FOCUS = 10.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ LIMITS = {
     "phase_shift_deg": Limits(
         -3600.0, 3600.0, "a phase shift is in degrees in STAR files, and in radians in .cs files. "
         "Correct {column}."
+    ),
+    "bfactor_angstrom2": Limits(
+        -1e4, 1e5, "a B factor is in Å² (100). Correct {column}."
+    ),
+    "beam_tilt_mrad": Limits(
+        -100.0, 100.0, "a beam tilt is in mrad (0.5). Correct {column}."
     ),
 }  # fmt: skip
 
@@ -102,6 +111,13 @@ def require_defocus(
             raise InputError(
                 f"{path}, {some_rows(members)}: no {columns[0]} or {columns[1]} is above {top:g} "
                 f"in these rows; a defocus is in Å (15000 for 1.5 µm). Correct the columns."
+            )
+        in_um = members & (largest > 0.0) & (largest < LARGEST_DEFOCUS_UM)
+        if in_um.sum() > MOST_IN_FOCUS * members.sum():
+            raise InputError(
+                f"{path}, {some_rows(in_um)}: {columns[0]} and {columns[1]} are at most "
+                f"{largest[in_um].max():g} in these rows, and up to {top:g} in others of their "
+                "optics group; a defocus is in Å (15000 for 1.5 µm). Correct the columns."
             )
 
 

@@ -117,7 +117,7 @@ def _with_boxes(particles: Particles) -> Particles:
             continue
         stacks = np.unique(particles.stack_index[particles.optics_group == number])
         for stack in stacks:
-            if particles.stack_paths[stack].is_file():
+            if os.path.isfile(particles.stack_paths[stack]):
                 box = read_header(particles.stack_paths[stack]).shape[2]
                 groups[number] = replace(group, box=box)
                 break

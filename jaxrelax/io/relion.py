@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ _QUANTITIES = {
     "rlnSphericalAberration": "spherical_aberration_mm",
     "rlnAmplitudeContrast": "amplitude_contrast",
 }
-_IMAGE_NAME = re.compile(r"^(?:(\d+)@)?(.+)$")
+_IMAGE_NAME = re.compile(r"^(?:([0-9]+)@)?(.+)$")
+_MOST_IMAGES = 10**12  # more than any file holds
 
 
 def load_star(
@@ -61,6 +63,8 @@ def load_star(
     box = boxes(path, "rlnImageSize", lookup.or_default("rlnImageSize", 0.0))
     phase_shift = lookup.or_default("rlnPhaseShift", 0.0)
     require_possible(path, "phase_shift_deg", "rlnPhaseShift", phase_shift)
+    bfactor = lookup.or_default("rlnCtfBfactor", 0.0)
+    require_possible(path, "bfactor_angstrom2", "rlnCtfBfactor", bfactor)
 
     optics_group, optics = group_optics(
         _group_names(lookup),
@@ -99,7 +103,7 @@ def load_star(
         defocus_v_angstrom=ctf["rlnDefocusV"],
         defocus_angle_deg=ctf["rlnDefocusAngle"],
         phase_shift_deg=phase_shift,
-        bfactor_angstrom2=lookup.or_default("rlnCtfBfactor", 0.0),
+        bfactor_angstrom2=bfactor,
         optics_group=optics_group,
         optics=optics,
         half_set=latents.half_set,
@@ -220,7 +224,7 @@ def _images(path: Path, image_names: list[str]):
     for row, text in enumerate(image_names):
         match = _IMAGE_NAME.match(text)
         number = None if match is None else match[1]
-        if match is None or (number is not None and int(number) < 1):
+        if match is None or (number is not None and not 1 <= int(number) <= _MOST_IMAGES):
             raise InputError(
                 f"{path}, row {row + 1}: rlnImageName '{text}' is not of the form "
                 "000001@stack.mrcs, counting from 1."
@@ -244,7 +248,7 @@ def _require_single(
         InputError: names the first such row.
     """
     for stack in np.unique(stack_index[whole]):
-        if not stack_paths[stack].is_file():
+        if not os.path.isfile(stack_paths[stack]):
             continue  # an error of its own, once images are needed
         count = read_header(stack_paths[stack]).shape[0]
         if count > 1:

@@ -12,7 +12,8 @@ import scipy.sparse
 from jaxtyping import Bool, Float32, Float64, Int
 from scipy.sparse.csgraph import connected_components
 
-from jaxrelax.io.particles import Particles, unique_names
+from jaxrelax.io.errors import InputError
+from jaxrelax.io.particles import Particles, some_rows, unique_names
 from jaxrelax.io.stacks import file_name
 
 TUBE_COLUMNS = ("rlnHelicalTubeID", "filament/filament_uid")
@@ -162,7 +163,8 @@ def _originals(particles: Particles) -> list[Int[np.ndarray, "names rows"]]:
 def _image_key(text: str) -> str:
     """``000017@a.mrcs`` without its leading zeros; empty for what is no image name."""
     number, at, file = text.partition("@")
-    return f"{int(number)}@{file_name(file)}" if at and number.isdigit() else ""
+    counted = at and number.isascii() and number.isdigit()
+    return f"{int(number)}@{file_name(file)}" if counted else ""
 
 
 def _tubes(particles: Particles) -> tuple[str | None, Int[np.ndarray, " rows"] | None]:
@@ -171,7 +173,7 @@ def _tubes(particles: Particles) -> tuple[str | None, Int[np.ndarray, " rows"] |
         column = particles.column(name)
         if column is None:
             continue
-        inside = _numbers(column) > 0
+        inside = _tube_numbers(particles, name, column) > 0
         if not inside.any():
             continue
         if name == "rlnHelicalTubeID":
@@ -184,6 +186,25 @@ def _tubes(particles: Particles) -> tuple[str | None, Int[np.ndarray, " rows"] |
             tube = _numbered(np.asarray(column))
         return name, np.where(inside, tube, -1)
     return None, None
+
+
+def _tube_numbers(
+    particles: Particles, name: str, column: np.ndarray
+) -> Float64[np.ndarray, " rows"]:
+    """Tubes as numbers.
+
+    Raises:
+        InputError: some are none, and what shares noise would be a guess.
+    """
+    numbers = _numbers(column)
+    if not np.isfinite(numbers).all():
+        each = [_numbers(column[row : row + 1])[0] for row in range(len(column))]
+        wrong = ~np.isfinite(each)
+        raise InputError(
+            f"{particles.source}, {some_rows(wrong)}: {name} is '{column[wrong][0]}', and tubes "
+            "are numbers. Correct these rows, or remove the column if segments do not overlap."
+        )
+    return numbers
 
 
 def _along(particles: Particles) -> Float64[np.ndarray, " rows"]:

@@ -52,7 +52,9 @@ def _measured(problem: Problem, at_most: int) -> Float64[np.ndarray, "groups she
             power += np.asarray(measured(prepared)).sum(axis=0)
             count += len(images)
         power, count = problem.workers.total((power, count))
-        if count and power.sum() == 0:
+        if not count:
+            continue  # none of its images could be used
+        if power.sum() == 0:
             raise InputError(
                 f"{problem.particles.source}: the images of optics group "
                 f"'{problem.particles.optics[group].name}' show no noise around their particles; "

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float64, Int
 
 from jaxrelax.imaging import background_statistics
 from jaxrelax.io import ImageReader, InputError, Particles, drop_bad_images, prefetch
+from jaxrelax.io.particles import some_rows
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.workers import Workers
 
@@ -29,8 +30,8 @@ TOLERANCE = 0.2
 FAR_MEAN, FAR_FACTOR = 0.5, 1.5
 # Images far off that are left in a group: this share of it, and of its background's power.
 MOST_IMAGES, MOST_POWER = 0.01, 0.05
-# A pixel so many deviations of the background away is none of the particle's. Where all images
-# have such pixels (images almost without noise), so many times what is usual.
+# A pixel so many deviations of the background away is none of the particle's. Where particles are
+# as far away (images almost without noise), so many times what their pixels are.
 PEAK, PEAK_FACTOR = 100.0, 10.0
 # A background is constant when its corners vary by less than this of the image's range.
 CONSTANT = 1e-6
@@ -52,6 +53,7 @@ class Statistics(NamedTuple):
     peak: Float64[np.ndarray, " n"]
     spread: Float64[np.ndarray, " n"]
     corner_spread: Float64[np.ndarray, " n"]
+    usual_peak: Float64[np.ndarray, " n"]
 
     @property
     def power(self) -> Float64[np.ndarray, " n"]:
@@ -70,12 +72,42 @@ class Statistics(NamedTuple):
         return ~near | (np.abs(self.mean) > FAR_MEAN)
 
 
+def same_images(
+    particles: Particles, statistics: Statistics, source: Int[np.ndarray, " n"], chunk: int = 256
+) -> Bool[np.ndarray, " n"]:
+    """Rows that show, pixel by pixel, what an earlier row shows under another name.
+
+    Args:
+        particles: the table.
+        statistics: of its images; those that have the same are read again and compared.
+        source: number of what a row is known to show, see `Units.source`.
+        chunk: images that are read at once.
+    """
+    _, first, inverse = np.unique(
+        np.stack(statistics, axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    leader = first[inverse.reshape(-1)]
+    same = np.zeros(len(source), bool)
+    pairs = np.flatnonzero(source != source[leader])
+    boxes = np.array([group.box for group in particles.optics])[particles.optics_group]
+    pairs = pairs[boxes[pairs] == boxes[leader[pairs]]]
+    with ImageReader(particles) as reader:
+        for box in np.unique(boxes[pairs]):
+            of_box = pairs[boxes[pairs] == box]
+            for start in range(0, len(of_box), chunk):
+                some = of_box[start : start + chunk]
+                others = reader.read(leader[some])
+                same[some] = np.all(reader.read(some) == others, axis=(1, 2))
+    return same
+
+
 def usable_images(
     particles: Particles,
     particle_diameter_angstrom: float,
     normalise: str,
     skip_bad: bool | None,
     workers: Workers,
+    source: Int[np.ndarray, " n"] | None = None,
 ) -> tuple[Int[np.ndarray, " rows"], tuple[bool, ...]]:
     """Rows whose images can be used, and which optics groups are to be normalised.
 
@@ -85,10 +117,13 @@ def usable_images(
         normalise: ``"yes"`` or ``"no"`` for all groups; ``"auto"`` decides for each.
         skip_bad: as for `jaxrelax.io.drop_bad_images`.
         workers: processes that share the images.
+        source: number of what a row is known to show; where it is given, the same image under
+            several names is refused.
 
     Raises:
         InputError: images that cannot be used, named, if they are not to be left out; images that
-            all are masked; stacks that do not belong to the table.
+            all are masked; copies that the table does not know of; stacks that do not belong to
+            the table.
     """
     if normalise not in ("auto", "yes", "no"):
         raise InputError(f'normalise is "auto", "yes" or "no", not {normalise!r}')
@@ -103,6 +138,14 @@ def usable_images(
     usable = drop_bad_images(particles, skip_bad, bad)
     kept = np.delete(np.arange(len(particles)), sorted(bad))
     statistics = Statistics(*(values[kept] for values in statistics))
+    if source is not None and (same := same_images(usable, statistics, source[kept])).any():
+        rows = np.zeros(len(particles), bool)
+        rows[kept[same]] = True
+        raise InputError(
+            f"{particles.source}, {some_rows(rows)}: these images are, pixel by pixel, those of "
+            "other rows, in a copy of their stack. Copies are no evidence: name one stack for both "
+            "(then they are taken for the one image that they are), or remove these rows."
+        )
     chosen = [
         _normalised(usable, statistics, group, normalise) for group in range(len(usable.optics))
     ]
@@ -165,8 +208,8 @@ def unusable(particles: Particles, statistics: Statistics, masked: bool = False)
     finite = np.all(np.isfinite(np.stack(statistics)), axis=0)
     for group in range(len(particles.optics)):
         members = particles.optics_group == group
-        peaks = statistics.peak[members & finite & (statistics.deviation > 0)]
-        limit = max(PEAK, PEAK_FACTOR * float(np.median(peaks))) if len(peaks) else PEAK
+        usual = statistics.usual_peak[members & finite & (statistics.deviation > 0)]
+        limit = max(PEAK, PEAK_FACTOR * float(np.median(usual))) if len(usual) else PEAK
         for row in np.flatnonzero(members):
             if not finite[row]:
                 bad[int(row)] = NOT_FINITE

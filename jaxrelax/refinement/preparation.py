@@ -37,7 +37,6 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
 )
 from jaxrelax.refinement.described import described
-from jaxrelax.refinement.image_statistics import usable_images
 from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
 from jaxrelax.refinement.reference import (
@@ -50,6 +49,7 @@ from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.splits import folds, half_sets
 from jaxrelax.refinement.state import State
+from jaxrelax.refinement.usable import WIDEST, usable_particles
 from jaxrelax.refinement.workers import available_workers
 
 LOG = logging.getLogger("jaxrelax")
@@ -178,9 +178,10 @@ def prepare(
     workers = available_workers(devices)
     if contrast == "black":
         particles = inverted(particles, np.ones(len(particles), bool))
-    rows, normalised = usable_images(particles, diameter, normalise, skip_bad_images, workers)
-    if len(rows) < len(particles):
-        particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
+    particles, units, half_set, normalised = usable_particles(
+        particles, units, half_set, workers, particle_diameter_angstrom=diameter,
+        normalise=normalise, skip_bad=skip_bad_images, tested=relax is not None,
+    )  # fmt: skip
     n_folds = max(relax.cross_fit, 2) if relax is not None else 5
     make = partial(
         Problem,
@@ -284,7 +285,7 @@ def _require_start(relax: Relax, mode: Mode) -> None:
 def _diameter(given: float | None, reference, pixel: float) -> float:
     edge = reference.shape[0] * pixel
     if given is None:
-        return min(2.0 * particle_radius_angstrom(reference, pixel) + 10.0, 0.94 * edge)
+        return min(2.0 * particle_radius_angstrom(reference, pixel) + 10.0, WIDEST * edge)
     if not 0 < given <= edge:
         raise InputError(f"particle diameter {given} Å does not fit the box of {edge:.1f} Å")
     return given

@@ -47,7 +47,7 @@ def half_sets(
         )
     elif not units.single:
         given = _whole(particles, units, rng)
-    _require_enough(particles, units, given, tested)
+    require_enough(particles, units, given, tested)
     return given
 
 
@@ -120,7 +120,18 @@ def _balanced(
     return part[of_row]
 
 
-def _require_enough(particles: Particles, units: Units, half_set, tested: bool) -> None:
+def require_enough(
+    particles: Particles, units: Units, half_set: Int8[np.ndarray, " rows"], tested: bool
+) -> None:
+    """Refuse half-sets of too few images, or of too few tubes.
+
+    Args:
+        particles, units, half_set: the table.
+        tested: whether there are registers to infer, and a symmetry to test.
+
+    Raises:
+        InputError: names the table, and how many are needed.
+    """
     halves = [half_set == half for half in (1, 2)]
     smallest = min(len(np.unique(units.source[half])) for half in halves)
     if smallest < SMALLEST_HALF_SET:

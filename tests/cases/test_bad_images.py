@@ -5,6 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from jaxrelax.cli.inspect import Command as Inspect
+from jaxrelax.cli.option_groups import ParticleOptions
+from jaxrelax.cli.reconstruct import Command as Reconstruct
 from jaxrelax.io import (
     ImageReader,
     InputError,
@@ -190,10 +193,57 @@ def test_one_image_that_cannot_be_used(base, change, reason, caplog):
     assert "Left out 1 of 300 images" in caplog.text
 
 
+hot = with_pixel((10, 10), 1e5)
+
+
+@pytest.mark.parametrize(("change", "reason"), [(hot, "a pixel is"), (masked, "constant")])
+def test_inspect_says_so_with_the_same_words(base, change, reason):
+    folder = base(np.arange(300) == 7, change)
+    with pytest.raises(InputError, match=reason) as refused:
+        prepared(folder)
+    assert Inspect(folder / "particles.star").inspection().refusals == (str(refused.value),)
+    skipping = Inspect(folder / "particles.star", table=ParticleOptions(skip_bad_images=True))
+    found = skipping.inspection()
+    assert not found.refusals
+    assert "Left out 1 of 300 images" in found.warnings[0]
+
+
+def test_reconstruct_leaves_out_the_same(base, tmp_path):
+    folder, out = base(np.arange(300) == 7, hot), tmp_path / "map.mrc"
+    with pytest.raises(InputError, match=r"8@particles\.mrcs .*--skip-bad-images"):
+        Reconstruct(folder / "particles.star", out, max_resolution=30.0).run()
+    table = ParticleOptions(skip_bad_images=True)
+    Reconstruct(folder / "particles.star", out, max_resolution=30.0, table=table).run()
+    assert np.abs(read_map(out)[0]).max() < 10.0
+
+
+def test_too_few_that_are_left_are_refused_before_the_iterations(base):
+    folder = base(np.arange(300) < 290, with_pixel((10, 10), np.nan))
+    with pytest.raises(InputError, match="too small to refine"):
+        prepared(folder, skip_bad_images=True)
+
+
+def test_an_optics_group_of_which_no_image_is_left(base):
+    problem = prepared(base(LAST, hot, own_group=True), skip_bad_images=True)
+    assert len(problem.particles) == 200
+
+
+def test_a_stack_that_was_copied_is_noticed(base):
+    folder = base(ALL, lambda x: x)
+    shutil.copy(folder / "particles.mrcs", folder / "copy.mrcs")
+    lines = (folder / "particles.star").read_text().splitlines()
+    copies = [line.replace("@particles", "@copy") for line in lines if "@particles" in line]
+    (folder / "particles.star").write_text("\n".join([*lines, *copies[:40]]) + "\n")
+    with pytest.raises(InputError, match=r"rows 301, .*: these images are, pixel by pixel, those"):
+        prepared(folder)
+
+
 def test_images_that_all_are_masked(base):
     folder = base(ALL, masked)
     with pytest.raises(InputError, match=r"they were masked .* --normalise no --noise white"):
         prepared(folder)
+    assert Inspect(folder / "particles.star").inspection().refusals
+    assert not Inspect(folder / "particles.star", normalise="no").inspection().refusals
 
 
 def test_what_was_inverted_stays_so_in_the_results(base, tmp_path):

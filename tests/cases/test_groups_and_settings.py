@@ -51,7 +51,7 @@ def test_the_other_setting_is_refused(case):
 
 
 @pytest.mark.parametrize(("name", "group"), [("ref_D3_y.mrc", "D3"), ("I1_as_I2.mrc", "I2")])
-def test_align_turns_the_map_into_the_setting_that_is_said(case, run, name, group):  # noqa: F811
+def test_align_turns_the_map_into_the_setting_that_is_said(case, run, name, group, caplog):  # noqa: F811
     folder = case("22")
     given = ["align", folder / name, "--symmetry", group, "--out", folder / "aligned.mrc"]
     if group == "D3":
@@ -61,7 +61,9 @@ def test_align_turns_the_map_into_the_setting_that_is_said(case, run, name, grou
     assert "off by 0.00°" not in out
     aligned = read_map(folder / "aligned.mrc")[0]
     assert symmetry_correlation(aligned, point_group(group)) > 0.999
+    caplog.clear()
     require_group(aligned, point_group(group), "aligned")
+    assert not caplog.records
     if group == "D3":
         before, after = (read_particles(folder / f) for f in ("im_D3_y.star", "a.star"))
         turns = after.rotations.transpose(0, 2, 1) @ before.rotations

@@ -27,6 +27,18 @@ def rewrite_header(path, **fields):
             handle.header[name] = value
 
 
+def test_maps_that_cannot_be_a_particle_are_refused(tmp_path, volume):
+    path = tmp_path / "map.mrc"
+    write_map(path, volume * np.float32(1e30), 1.0)
+    with pytest.raises(InputError, match="beyond what single precision can square"):
+        read_reference(path)
+    corner = np.zeros_like(volume)
+    corner[0, 0, :2] = 1.0
+    write_map(path, corner, 1.0)
+    with pytest.raises(InputError, match="nothing in this map within 4 voxels"):
+        read_reference(path)
+
+
 def test_a_map_survives_and_others_read_it(tmp_path, volume):
     path = tmp_path / "a.mrc"
     write_map(path, volume.astype(np.float64), 1.31)

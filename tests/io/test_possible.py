@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrelax.io import InputError, read_particles
+from jaxrelax.io import ImageReader, InputError, find_units, read_particles
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,10 @@ from jaxrelax.io import InputError, read_particles
         ("rlnImagePixelSize", "1e-10", "row 4: rlnImagePixelSize is 1e-10"),
         ("rlnImageSize", "15.5", r"row 4: rlnImageSize is 15\.5"),
         ("rlnCtfBfactor", "inf", "row 4: column rlnCtfBfactor is not finite"),
+        ("rlnCtfBfactor", "-1e9", r"row 4: rlnCtfBfactor is -1e\+09; a B factor is in Å²"),
+        ("rlnBeamTiltX", "1e3", "row 4: rlnBeamTiltX is 1000; a beam tilt is in mrad"),
         ("rlnAngleRot", "nan", "row 4: column rlnAngleRot is not finite"),
+        ("rlnHelicalTubeID", "None", "row 4: rlnHelicalTubeID is 'None', and tubes are numbers"),
     ],
 )
 def test_impossible_values_in_one_row(particle_set, column, value, message):
@@ -40,7 +43,26 @@ def test_impossible_values_in_one_row(particle_set, column, value, message):
     read_particles(particle_set.write())
     particle_set.columns[column][3] = value
     with pytest.raises(InputError, match=message):
+        find_units(read_particles(particle_set.write()))
+
+
+@pytest.mark.parametrize("number", ["0", "9" * 30])
+def test_numbers_of_images_that_no_stack_has(particle_set, number):
+    particle_set.columns["rlnImageName"][3] = f"{number}@stack.mrcs"
+    with pytest.raises(InputError, match="row 4: rlnImageName"):
         read_particles(particle_set.write())
+
+
+@pytest.mark.parametrize("name", ["٣@stack.mrcs", "1@" + "x" * 5000])
+def test_names_that_no_file_has(particle_set, name):
+    particle_set.columns["rlnImageName"][3] = name
+    with pytest.raises(InputError, match="does not exist"):
+        ImageReader(read_particles(particle_set.write())).validate()
+
+
+def test_an_original_name_that_is_none_says_nothing(particle_set):
+    particle_set.columns["rlnImageOriginalName"] = ["²@stack.mrcs"] * 6
+    assert not find_units(read_particles(particle_set.write())).copied.any()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +90,14 @@ def test_an_optics_group_in_µm_is_refused_and_single_small_defoci_pass(particle
     for column in ("rlnDefocusU", "rlnDefocusV"):
         particle_set.columns[column][3:] = ["1.5", "2.0", "1.8"]
     with pytest.raises(InputError, match=r"rows 4, 5, 6: no rlnDefocusU .* above 2 .* in Å"):
+        read_particles(particle_set.write())
+
+
+def test_a_part_of_an_optics_group_in_µm_is_refused(particle_set):
+    particle_set.columns["rlnOpticsGroup"] = ["1"] * 6
+    for column in ("rlnDefocusU", "rlnDefocusV"):
+        particle_set.columns[column][3:] = ["1.5", "2.0", "1.8"]
+    with pytest.raises(InputError, match=r"rows 4, 5, 6: .* are at most 2 .* in Å"):
         read_particles(particle_set.write())
 
 
