@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int, Int8
 
 from jaxrelax.io import InputError, Particles, Units
-from jaxrelax.io.particles import some_rows
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -69,7 +68,7 @@ def _whole(
         LOG.warning(
             "%s: the half-sets of the table split %d %s (%s); each was put into one half-set, "
             "because what shares noise cannot judge each other",
-            particles.source, len(np.unique(units.unit[split])), what, some_rows(split),
+            particles.source, len(np.unique(units.unit[split])), what, particles.some_rows(split),
         )  # fmt: skip
     return given
 
