@@ -54,9 +54,9 @@ def one_row_each(
     if torn.any():
         raise InputError(
             f"{particles.source}, {particles.some_rows(torn)}: these rows show images in several "
-            f"rows, at poses that {group.name} does not relate, and an image has one pose. Give one "
-            "row for each image: the table before its expansion by another group, or one of two "
-            "alignments."
+            f"rows, at poses that {group.name} does not relate, and an image has one pose. Give "
+            "one row for each image: the table before its expansion by another group, or one of "
+            "two alignments."
         )
     rows = np.flatnonzero(leads)
     if len(rows) == len(leader):
@@ -65,8 +65,8 @@ def one_row_each(
     if poses_count and registers_count and turned.any():
         raise InputError(
             f"{particles.source}, {particles.some_rows(turned)}: these images are in other rows in "
-            'another register, and start="poses" takes the registers of the input. Give one row for '
-            "each image, or start from the symmetrised reference."
+            'another register, and start="poses" takes the registers of the input. Give one row '
+            "for each image, or start from the symmetrised reference."
         )
     how = "at the same poses"
     if not poses_count:

@@ -142,8 +142,8 @@ def usable_images(
         rows[kept[same]] = True
         raise InputError(
             f"{particles.source}, {particles.some_rows(rows)}: these images are, pixel by pixel, "
-            "those of other rows, in a copy of their stack. Copies are no evidence: name one stack for "
-            "both (then they are taken for the one image that they are), or remove these rows."
+            "those of other rows, in a copy of their stack. Copies are no evidence: name one stack "
+            "for both (then they are taken for the one image that they are), or remove these rows."
         )
     chosen = [
         _normalised(usable, statistics, group, normalise) for group in range(len(usable.optics))
