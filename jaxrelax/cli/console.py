@@ -116,11 +116,11 @@ class _Once(logging.Filter):
         """Whether the record says something new; to all handlers that share the filter alike."""
         if record.levelno < logging.WARNING:
             return True
-        if not hasattr(record, "is_new"):
+        if "is_new" not in vars(record):
             text = record.getMessage()
-            record.is_new = text not in self._said
+            vars(record)["is_new"] = text not in self._said
             self._said.add(text)
-        return record.is_new
+        return vars(record)["is_new"]
 
 
 class _Screen(logging.Handler):

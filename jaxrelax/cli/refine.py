@@ -99,6 +99,7 @@ class Command:
         _check_folder(self.out, self.resume, self.overwrite)
         writes = self.workers.join()
         with RunConsole(self.quiet, silent=not writes) as console:
+            console.log_only(self.described())
             particles = self.table.read(self.particles, require_poses=mode.needs_poses)
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
@@ -184,7 +185,6 @@ class _MakeFolder(Callback):
         command = self.command
         folder = OutputFolder.create(command.out, command.resume, command.overwrite)
         self.console.open_log(folder / "log.txt")
-        self.console.log_only(command.described())
 
 
 def _check_folder(path: Path, resume: bool, overwrite: bool) -> None:

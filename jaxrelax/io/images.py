@@ -194,8 +194,9 @@ class ImageReader:
 
     def _lost(self, stack: int, row: int, why: str) -> LostImagesError:
         return LostImagesError(
-            f"{self.particles.stack_paths[stack]}: image '{self.image_name(row)}' (row {row + 1} "
-            f"of {self.particles.source}) can no longer be read: {why}. Restore the file."
+            f"{self.particles.stack_paths[stack]}: image '{self.image_name(row)}' (row "
+            f"{self.particles.rows_of_file()[row] + 1} of {self.particles.source}) can no longer "
+            f"be read: {why}. Restore the file."
         )
 
     def _require_indices(self, rows: Int[np.ndarray, " rows"]) -> None:
@@ -208,8 +209,9 @@ class ImageReader:
             row = int(rows[np.flatnonzero(outside)[0]])
             header = self.header(int(table.stack_index[row]))
             raise InputError(
-                f"{table.source}, row {row + 1}: image '{self.image_name(row)}' is outside its "
-                f"stack, {header.path}, which has {header.shape[0]} images. Remove the row or "
+                f"{table.source}, row {table.rows_of_file()[row] + 1}: image "
+                f"'{self.image_name(row)}' is outside its stack, {header.path}, which has "
+                f"{header.shape[0]} images. Remove the row or "
                 "give the stack that belongs to this table."
             )
 
@@ -286,7 +288,10 @@ def drop_bad_images(
         bad = find_bad_images(reader) if bad is None else bad
         if not bad:
             return particles
-        named = [f"{reader.image_name(row)} (row {row + 1}: {bad[row]})" for row in sorted(bad)[:5]]
+        rows = particles.rows_of_file()
+        named = [
+            f"{reader.image_name(row)} (row {rows[row] + 1}: {bad[row]})" for row in sorted(bad)[:5]
+        ]
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     listing = ", ".join(named) + more
     if not skip_bad or len(bad) == len(particles):

@@ -24,6 +24,7 @@ from jaxrelax.io.particles import Particles
 from jaxrelax.io.reading import check_supported, load_particles, read_particles
 from jaxrelax.io.relion_tables import ANGLES, StarDocument
 from jaxrelax.io.star import read_star
+from jaxrelax.io.writing import IMAGE_SIGN
 
 logger = logging.getLogger("jaxrelax")
 
@@ -184,8 +185,11 @@ def _describe(particles: Particles, notes: _Notes) -> None:
     used = np.unique(particles.stack_index)
     present = sum(os.path.isfile(particles.stack_paths[stack]) for stack in used)
     notes.add("image files", f"{present} of {len(used)} found")
-    if np.any(particles.image_sign < 0):
-        notes.add("contrast", "dark on light (blob/sign -1); inverted when read")
+    dark = int(np.sum(particles.image_sign < 0))
+    if dark:
+        column = "blob/sign" if isinstance(particles.document, CryosparcDocument) else IMAGE_SIGN
+        which = "all" if dark == len(particles) else f"{dark} of {len(particles)}"
+        notes.add("contrast", f"{which} dark on light ({column} -1); inverted when read")
 
 
 def _list_refusals(particles: Particles, load: Callable[..., Particles], notes: _Notes) -> None:

@@ -115,6 +115,7 @@ class Particles:
         document: the original tables.
         as_read: poses, origins, half-sets and classes as the document has them.
         extra_columns: new columns to write, one value per particle.
+        source_rows: 0-based rows of the file where only some were selected, or None.
     """
 
     source: Path
@@ -141,9 +142,18 @@ class Particles:
     as_read: Latents = field(repr=False)
     ctf_scale: Float64[np.ndarray, " particles"] | None = None
     extra_columns: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    source_rows: Int64[np.ndarray, " particles"] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.rotations.shape[0]
+
+    def rows_of_file(self) -> Int64[np.ndarray, " particles"]:
+        """0-based row of each particle in the file that it was read from."""
+        return np.arange(len(self)) if self.source_rows is None else self.source_rows
+
+    def some_rows(self, mask: Bool[np.ndarray, " particles"]) -> str:
+        """Which particles these are, as rows of the file: see `some_rows`."""
+        return _numbered_rows(self.rows_of_file()[mask] + 1)
 
     def column(self, name: str) -> np.ndarray | None:
         """A column of the file by its own name (``rlnHelicalTubeID``, ``blob/idx``), or None."""
@@ -174,6 +184,7 @@ class Particles:
             document=self.document.select(rows),
             as_read=self.as_read.select(rows),
             extra_columns={name: values[rows] for name, values in self.extra_columns.items()},
+            source_rows=self.rows_of_file()[rows],
         )
 
     def with_updates(
@@ -296,7 +307,10 @@ def unique_names(names: list[str]) -> tuple[Int32[np.ndarray, " particles"], tup
 
 def some_rows(mask: Bool[np.ndarray, " particles"]) -> str:
     """'row 3', or 'rows 1, 2, 3, 4, 5 and 12 more': 1-based, for a message."""
-    rows = np.flatnonzero(mask) + 1
+    return _numbered_rows(np.flatnonzero(mask) + 1)
+
+
+def _numbered_rows(rows: Int64[np.ndarray, " rows"]) -> str:
     shown = ", ".join(str(row) for row in rows[:5])
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int
 from scipy.sparse.csgraph import connected_components
 
 from jaxrelax.io.errors import InputError
-from jaxrelax.io.particles import Particles, some_rows, unique_names
+from jaxrelax.io.particles import Particles, unique_names
 from jaxrelax.io.stacks import file_name
 
 TUBE_COLUMNS = ("rlnHelicalTubeID", "filament/filament_uid")
@@ -201,8 +201,9 @@ def _tube_numbers(
         each = [_numbers(column[row : row + 1])[0] for row in range(len(column))]
         wrong = ~np.isfinite(each)
         raise InputError(
-            f"{particles.source}, {some_rows(wrong)}: {name} is '{column[wrong][0]}', and tubes "
-            "are numbers. Correct these rows, or remove the column if segments do not overlap."
+            f"{particles.source}, {particles.some_rows(wrong)}: {name} is '{column[wrong][0]}', "
+            "and tubes are numbers. Correct these rows, or remove the column if segments do not "
+            "overlap."
         )
     return numbers
 

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
 from jaxrelax.io import InputError, Particles
-from jaxrelax.io.particles import some_rows
 from jaxrelax.refinement.background import background_spectrum
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.projection_match import low_passed, matches
@@ -252,7 +251,7 @@ def _named(particles: Particles, black: Bool[np.ndarray, " n"]) -> str:
     others = black & ~np.isin(groups, whole)
     if others.any():
         parts.append(f"{others.sum()} others" if whole else f"{others.sum()}")
-        parts[-1] += f" ({some_rows(others)})"
+        parts[-1] += f" ({particles.some_rows(others)})"
     return (
         f"particles are black in {black.sum()} of {len(particles)} images, the inverse of the "
         f"reference and of the others: {' and '.join(parts)}"

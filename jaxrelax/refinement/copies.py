@@ -10,7 +10,6 @@ from jaxtyping import Int
 from jaxrelax.geometry import PointGroup
 from jaxrelax.io import InputError, Particles, Units
 from jaxrelax.io.copies import leaders, related
-from jaxrelax.io.particles import some_rows
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -54,9 +53,10 @@ def one_row_each(
     torn = (np.bincount(place, weights=leads, minlength=len(leader)) > 1)[place]
     if torn.any():
         raise InputError(
-            f"{particles.source}, {some_rows(torn)}: these rows show images in several rows, at "
-            f"poses that {group.name} does not relate, and an image has one pose. Give one row for "
-            "each image: the table before its expansion by another group, or one of two alignments."
+            f"{particles.source}, {particles.some_rows(torn)}: these rows show images in several "
+            f"rows, at poses that {group.name} does not relate, and an image has one pose. Give "
+            "one row for each image: the table before its expansion by another group, or one of "
+            "two alignments."
         )
     rows = np.flatnonzero(leads)
     if len(rows) == len(leader):
@@ -64,9 +64,9 @@ def one_row_each(
     turned = ~related(particles.rotations, particles.rotations[leader], kept.operators)
     if poses_count and registers_count and turned.any():
         raise InputError(
-            f"{particles.source}, {some_rows(turned)}: these images are in other rows in another "
-            'register, and start="poses" takes the registers of the input. Give one row for each '
-            "image, or start from the symmetrised reference."
+            f"{particles.source}, {particles.some_rows(turned)}: these images are in other rows in "
+            'another register, and start="poses" takes the registers of the input. Give one row '
+            "for each image, or start from the symmetrised reference."
         )
     how = "at the same poses"
     if not poses_count:
@@ -77,7 +77,7 @@ def one_row_each(
         "%s: %d of %d rows are copies of images in other rows (%s), %s. One row of each is used, "
         "the first; the results have %d rows",
         particles.source, len(leader) - len(rows), len(leader),
-        some_rows(leader != np.arange(len(leader))),
+        particles.some_rows(leader != np.arange(len(leader))),
         how, len(rows),
     )  # fmt: skip
     stray = ~np.isin(leader, rows)
@@ -85,7 +85,7 @@ def one_row_each(
         LOG.warning(
             "%s: %d rows (%s) are among those left out although their poses are apart from those "
             "of the other rows of their images",
-            particles.source, int(stray.sum()), some_rows(stray),
+            particles.source, int(stray.sum()), particles.some_rows(stray),
         )  # fmt: skip
     return rows
 
@@ -97,7 +97,7 @@ def say_what_shares_noise(particles: Particles, units: Units) -> None:
         LOG.warning(
             "%s: %d rows show what other rows show (%s): %d images in all. The rows of an image "
             "share a half-set and a fold and count as one in tests",
-            particles.source, int(copied.sum()), some_rows(copied),
+            particles.source, int(copied.sum()), particles.some_rows(copied),
             len(np.unique(units.source)),
         )  # fmt: skip
     if units.tube_column is not None:

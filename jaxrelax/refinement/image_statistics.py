@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float64, Int
 
 from jaxrelax.imaging import background_statistics
 from jaxrelax.io import ImageReader, InputError, Particles, drop_bad_images, prefetch
-from jaxrelax.io.particles import some_rows
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.workers import Workers
 
@@ -142,9 +141,9 @@ def usable_images(
         rows = np.zeros(len(particles), bool)
         rows[kept[same]] = True
         raise InputError(
-            f"{particles.source}, {some_rows(rows)}: these images are, pixel by pixel, those of "
-            "other rows, in a copy of their stack. Copies are no evidence: name one stack for both "
-            "(then they are taken for the one image that they are), or remove these rows."
+            f"{particles.source}, {particles.some_rows(rows)}: these images are, pixel by pixel, "
+            "those of other rows, in a copy of their stack. Copies are no evidence: name one stack "
+            "for both (then they are taken for the one image that they are), or remove these rows."
         )
     chosen = [
         _normalised(usable, statistics, group, normalise) for group in range(len(usable.optics))

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int, Int8
 
 from jaxrelax.io import InputError, Particles, Units
-from jaxrelax.io.particles import some_rows
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -69,7 +68,7 @@ def _whole(
         LOG.warning(
             "%s: the half-sets of the table split %d %s (%s); each was put into one half-set, "
             "because what shares noise cannot judge each other",
-            particles.source, len(np.unique(units.unit[split])), what, some_rows(split),
+            particles.source, len(np.unique(units.unit[split])), what, particles.some_rows(split),
         )  # fmt: skip
     return given
 
@@ -134,11 +133,6 @@ def require_enough(
     """
     halves = [half_set == half for half in (1, 2)]
     smallest = min(len(np.unique(units.source[half])) for half in halves)
-    if smallest < SMALLEST_HALF_SET:
-        raise InputError(
-            f"{particles.source}: a half-set of {smallest} images is too small to refine; at "
-            f"least {SMALLEST_HALF_SET} are needed"
-        )
     # Only within an optics group can orientations be exchanged.
     group = particles.optics_group if tested else np.zeros(len(units), int)
     fewest = min(
@@ -146,10 +140,20 @@ def require_enough(
         for half in halves
     )
     needed = FEWEST_TESTED_UNITS if tested else FEWEST_UNITS
-    if fewest < needed:
+    if fewest < needed and units.tube_column is not None:
         raise InputError(
             f"{particles.source}: a half-set has segments of only {fewest} tubes "
             f"({units.tube_column}), and whole tubes are kept together because their segments "
             f"overlap; at least {needed} are needed. Give more tubes, or remove the column if the "
             "segments do not overlap."
+        )
+    if smallest < SMALLEST_HALF_SET:
+        raise InputError(
+            f"{particles.source}: a half-set of {smallest} images is too small to refine; at "
+            f"least {SMALLEST_HALF_SET} are needed"
+        )
+    if fewest < needed:
+        raise InputError(
+            f"{particles.source}: no optics group has {needed} images in a half-set, and only "
+            "images of one group can be exchanged in the test. Join groups of the same optics."
         )

@@ -228,6 +228,16 @@ def test_an_optics_group_of_which_no_image_is_left(base):
     assert len(problem.particles) == 200
 
 
+def test_rows_are_those_of_the_file_when_copies_have_gone(base):
+    folder = base(np.arange(300) == 7, hot)
+    lines = (folder / "particles.star").read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if "@particles" in line)
+    lines[first + 1 : first + 1] = [lines[first]] * 20
+    (folder / "particles.star").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"8@particles\.mrcs \(row 28: a pixel"):
+        prepared(folder)
+
+
 def test_a_stack_that_was_copied_is_noticed(base):
     folder = base(ALL, lambda x: x)
     shutil.copy(folder / "particles.mrcs", folder / "copy.mrcs")
