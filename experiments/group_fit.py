@@ -93,7 +93,7 @@ def noisy(map_: np.ndarray, seed: int) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("models", type=Path)
     parser.add_argument("--phantoms", action="store_true", help="made-up particles, too")
     asked = parser.parse_args()

@@ -101,7 +101,9 @@ def key_figures(result: Result) -> list[KeyFigure]:
                 KeyFigure(
                     "Supported symmetry",
                     evidence.supported,
-                    "the largest that held-out images do not contradict",
+                    "kept, not tested; all others are contradicted"
+                    if evidence.kept_untested
+                    else "the largest that held-out images do not contradict",
                 )
             )
     columns = result.particles.extra_columns

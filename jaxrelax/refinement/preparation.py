@@ -174,7 +174,7 @@ def prepare(
     box = particle_box(optics.box, pixel, diameter)
     register_mask = _register_mask(relax, optics.box, pixel, diameter)
     if relax is not None and register_mask is not None:
-        register_mask = completed_mask(rebox_map(register_mask, box), relax, *groups)
+        register_mask = completed_mask(rebox_map(register_mask, box), values, relax, *groups)
     workers = available_workers(devices)
     if contrast == "black":
         particles = inverted(particles, np.ones(len(particles), bool))

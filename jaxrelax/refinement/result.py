@@ -165,7 +165,18 @@ class AsymmetryEvidence:
             text += " Errors of the poses alone can look like this; refine them to tell."
         if self.supported is None:
             return text
+        if self.kept_untested:
+            return (
+                f"{text} They contradict all symmetries that were tested; {self.supported}, which "
+                "was kept, was not."
+            )
         return f"{text} The largest symmetry that they do not contradict is {self.supported}."
+
+    @property
+    def kept_untested(self) -> bool:
+        """Whether the supported symmetry is one that every map was given, and not C1."""
+        tested = {row.name for row in self.subgroups}
+        return self.supported not in (None, "C1") and self.supported not in tested
 
     def table(self) -> str:
         """The tested subgroups as lines of text, one each."""

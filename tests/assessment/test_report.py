@@ -11,6 +11,7 @@ from jaxrelax.assessment import report_html, write_report
 from jaxrelax.assessment.findings import (
     duration,
     headline,
+    key_figures,
     percent,
     relaxation_name,
     warnings,
@@ -203,6 +204,13 @@ def test_the_table_of_symmetries(page, result):
     assert "C2 2 0.16 1.0 0.01 not contradicted" in page.text
     assert "do not contradict is C2" in page.text
     assert [line.split()[0] for line in result.evidence.table().splitlines()[1:]] == ["C4", "C2"]
+    # A symmetry that was kept is in every map: nothing was asked about it.
+    kept = replace(result.evidence, subgroups=result.evidence.subgroups[:1])
+    assert "C2, which was kept, was not." in kept.sentence()
+    assert "do not contradict is" not in kept.sentence()
+    figures = {figure.label: figure.note for figure in key_figures(replace(result, evidence=kept))}
+    assert figures["Supported symmetry"].startswith("kept, not tested")
+    assert not replace(kept, supported="C1").kept_untested
     unsaid = replace(result.evidence, supported=None)
     assert "largest" not in unsaid.sentence()
     kept = result.evidence.subgroups[1]._replace(p_value=0.002, log10_p=-2.7, implied_by="C4")

@@ -33,12 +33,18 @@ def test_it_is_turned_onto_all_sites_and_registers_are_right(one, shared_data, c
     assert "covers some of the sites that C4 makes equal" in report_html(result)
 
 
-@pytest.mark.parametrize("start", ["poses", "reference"])
-def test_a_start_that_names_the_site_keeps_it(one, shared_data, caplog, start):
+@pytest.mark.parametrize(
+    ("start", "reference", "kept"),
+    [("poses", "reference", True), ("reference", "truth_map", True),
+     ("reference", "reference", False)],
+)  # fmt: skip
+def test_a_start_that_names_the_site_keeps_it(one, shared_data, caplog, start, reference, kept):
+    """A reference that is symmetric itself names none."""
     base = shared_data / "cases" / "base"
     relax = {"relax": Relax("C4", mask=str(one), start=start)}
-    problem = prepare(base / "particles.star", base / "reference.mrc", **relax).problem
-    assert "covers some" not in caplog.text
+    problem = prepare(base / "particles.star", base / f"{reference}.mrc", **relax).problem
+    assert ("the reference is symmetric" in caplog.text) != kept
+    assert ("covers some" in caplog.text) != kept
     mask = problem.register_mask
     turned = np.rot90(mask, axes=(1, 2))
-    assert np.sum(mask * turned) < 0.1 * np.sum(mask**2)
+    assert (np.sum(mask * turned) < 0.1 * np.sum(mask**2)) == kept

@@ -42,8 +42,9 @@ def test_the_right_group_and_its_subgroup_pass(case, caplog, name, group):
 
 def test_the_other_setting_is_refused(case):
     folder = case("22")
-    assert "this map has I1 (1.000), not I2" in refused(folder / "I1_as_I2.mrc", "I2")
-    assert "Relax I1, or align" in refused(folder / "I1_as_I2.mrc", "I2")
+    message = refused(folder / "I1_as_I2.mrc", "I2")
+    assert "this map has I1 (1.000), not I2" in message
+    assert "Relax I1, or align" in message
     with pytest.raises(InputError, match=r"axes of D3 are off by 30\.0°.*jaxrelax align"):
         prepare(
             folder / "im_D3_y.star", folder / "ref_D3_y.mrc", relax=Relax("D3"), mode=Registers()

@@ -12,7 +12,7 @@ from .blobs import gaussians, sampled
 N = 40
 
 
-def assembly(name, partners=0, turn=None, seed=5, weight=1.0):
+def assembly(name, partners: int | tuple[int, ...] = 0, turn=None, seed=5, weight=1.0):
     """A symmetric map, with partners on the first sites or those that are named."""
     operators = point_group(name).operators
     centres, weights = gaussians(seed, reach=9.0)
@@ -20,8 +20,8 @@ def assembly(name, partners=0, turn=None, seed=5, weight=1.0):
     partner = np.array([11.0, 3.0, 4.0]) + gaussians(seed=8, reach=3.0)[0]
     sites = range(partners) if isinstance(partners, int) else partners
     points += [partner @ operators[site].T for site in sites]
-    partners = np.full(len(sites) * len(partner), weight)
-    weights = np.concatenate([np.tile(weights, len(operators)), partners])
+    heavy = np.full(len(sites) * len(partner), weight)
+    weights = np.concatenate([np.tile(weights, len(operators)), heavy])
     turn = np.eye(3) if turn is None else turn
     return sampled(np.concatenate(points) @ turn, weights, N)
 

@@ -56,22 +56,25 @@ def one_site(problem):
 
 
 @pytest.mark.parametrize(
-    ("relax", "sites"),
+    ("relax", "reference", "sites"),
     [
-        ({}, 4),
-        ({"start": "poses"}, 1),
-        ({"start": "reference"}, 1),
+        ({}, "reference", 4),
+        ({"start": "poses"}, "reference", 1),
+        ({"start": "reference"}, "truth_map", 1),
+        # A symmetric reference does not say at which site it is.
+        ({"start": "reference"}, "reference", 4),
         # What is kept makes sites equal, wherever the run starts.
-        ({"start": "poses", "to": "C2"}, 2),
+        ({"start": "poses", "to": "C2"}, "reference", 2),
     ],
 )
 def test_a_mask_over_one_site_is_turned_onto_those_that_the_start_makes_equal(
-    one_partner, tmp_path, caplog, relax, sites
+    one_partner, tmp_path, caplog, relax, reference, sites
 ):
     given, pixel = one_site(prepare(one_partner.star, one_partner.reference).problem)
     write_map(tmp_path / "one.mrc", given, pixel)
     relax = Relax("C4", mask=str(tmp_path / "one.mrc"), **relax)
-    problem = prepare(one_partner.star, one_partner.reference, relax=relax).problem
+    reference = one_partner.folder / f"{reference}.mrc"
+    problem = prepare(one_partner.star, reference, relax=relax).problem
     mask = problem.register_mask
     assert mask.sum() / given.sum() == pytest.approx(sites, rel=0.02)
     assert mask.max() == pytest.approx(1.0)
@@ -80,6 +83,6 @@ def test_a_mask_over_one_site_is_turned_onto_those_that_the_start_makes_equal(
     # As it is now, nothing more is said.
     caplog.clear()
     write_map(tmp_path / "one.mrc", rebox_map(mask, len(given)), pixel)
-    again = prepare(one_partner.star, one_partner.reference, relax=relax).problem.register_mask
+    again = prepare(one_partner.star, reference, relax=relax).problem.register_mask
     assert "covers some" not in caplog.text
     np.testing.assert_allclose(again, mask, atol=1e-5)
