@@ -40,7 +40,7 @@ def p_statement(log10_p: float, z_score: float) -> str:
         z_score: in standard deviations of the null.
     """
     text = p_text(log10_p)
-    return f"p {text} ({z_score:.2g} σ)" if text.startswith("<") else f"p = {text}"
+    return f"p {text} ({float(f'{z_score:.2g}'):g} σ)" if text.startswith("<") else f"p = {text}"
 
 
 class SubgroupTest(NamedTuple):

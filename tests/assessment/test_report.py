@@ -171,6 +171,7 @@ def test_words():
 
 def test_a_p_value_that_permutations_do_not_reach(result, symmetric_result):
     assert result.evidence.p_statement() == "p < 10⁻³ (40 σ)"
+    assert replace(result.evidence, z_score=113.0).p_statement() == "p < 10⁻³ (110 σ)"
     assert symmetric_result.evidence.p_statement() == "p = 0.42"
     assert "p < 10⁻³ (40 σ)" in headline(result)
     page = Page(report_html(result)).text
