@@ -11,6 +11,7 @@ import tyro
 
 from jaxrelax.cli.option_groups import ParticleOptions
 from jaxrelax.cli.options import Switch, default_of, refuse_idle
+from jaxrelax.cli.output_pipe import unread_output
 from jaxrelax.io import Inspection, format_inspection, inspect_file
 from jaxrelax.refinement import Homogeneous, Local, Registers, refine
 from jaxrelax.refinement.preparation import check_particles
@@ -40,11 +41,13 @@ class Command:
     def run(self) -> int:
         """Print what was found; 1 if a refinement would refuse the file."""
         found = self.inspection()
-        print(format_inspection(found))
-        if self.headers_only:
-            print(
-                "  Images were not read; a refinement refuses those that are constant or hold NaN."
-            )
+        with unread_output():  # the status counts even if nobody reads why
+            print(format_inspection(found))
+            if self.headers_only:
+                print(
+                    "  Images were not read; a refinement refuses those that are constant or hold "
+                    "NaN."
+                )
         return 1 if found.refusals else 0
 
     def inspection(self) -> Inspection:

@@ -109,7 +109,7 @@ def _paired(first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, " rows"]:
     return _numbered(_numbered(first) * (second.max(initial=0) + 1) + second)
 
 
-def _joined(keys: Sequence[Int[np.ndarray, "names rows"]]) -> Int[np.ndarray, " rows"]:
+def _joined(keys: Sequence[Int[np.ndarray, "_ rows"]]) -> Int[np.ndarray, " rows"]:
     """Rows that share any key, however indirectly, get one number; a negative key is none.
 
     Keys of one array are of one kind, those of different arrays never the same.

@@ -125,15 +125,23 @@ jax.config.update("jax_num_cpu_devices", int(devices))
 if process:
     jax.distributed.initialize(process[0], int(process[1]), int(process[2]))
 from jaxrelax.io import ImageReader
-from jaxrelax.refinement import Callback, MaxIterations, Registers, Relax, refine
+from jaxrelax.refinement import Callback, MaxIterations, Registers, Relax, image_statistics, refine
 
 read, read_rows = [], ImageReader.read
 ImageReader.read = lambda self, rows, **kw: read.append(rows) or read_rows(self, rows, **kw)
-problems = []
+problems, begun, looked, measured = [], [], [], image_statistics.measured
+
+def look(*given):
+    found = measured(*given)
+    looked.append(len(read))
+    return found
+
+image_statistics.measured = look
 
 class Keep(Callback):
     def on_start(self, problem, state):
         problems.append(problem)
+        begun.append(len(read))
 
 result = refine(
     star, reference, relax=Relax("C2"), mode=Registers(), normalise="no", cache_gib=0.0,
@@ -144,7 +152,8 @@ summed = workers.total((np.full(3, 1.0 + workers.index), 0.1, np.ones(5, np.floa
 assert isinstance(summed[1], float), summed
 np.savez(
     out, registers=result.registers, poses=result.poses, map=result.map,
-    log_gain=result.evidence.log_gain, read=np.concatenate(read), own=problems[0].own,
+    log_gain=result.evidence.log_gain, read=np.concatenate(read[begun[0]:]),
+    looked_at=np.concatenate(read[:looked[0]]), own=problems[0].own,
     double=summed[0], single=summed[2], scalar=summed[1],
     agreed=workers.agreed(["from process", workers.index])[1],
 )
@@ -217,6 +226,9 @@ def test_two_processes(data, alone, start, tmp_path):
         assert one["agreed"] == 0
         # Each reads its own images, all of them, and nothing else.
         np.testing.assert_array_equal(np.unique(one["read"]), np.flatnonzero(one["own"]))
+    # Before there are half-sets and folds, each looks at an equal part of the table.
+    looked_at = np.concatenate([one["looked_at"] for one in found])
+    np.testing.assert_array_equal(np.sort(looked_at), np.arange(len(found[0]["own"])))
     assert not (found[0]["own"] & found[1]["own"]).any()
     assert (found[0]["own"] | found[1]["own"]).all()
     assert abs(int(found[0]["own"].sum()) - int(found[1]["own"].sum())) <= 10
