@@ -39,6 +39,7 @@ from jaxrelax.reconstruction.masks import (
     solvent_mask,
 )
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
+from jaxrelax.reconstruction.turning import average_over, turn_map
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "apply_component_gains",
     "apply_gain",
     "asymmetric_coefficients",
+    "average_over",
     "completed",
     "component_counts",
     "component_fsc",
@@ -78,5 +80,6 @@ __all__ = [
     "solvent_mask",
     "symmetrise",
     "symmetry_correlation",
+    "turn_map",
     "wiener_map",
 ]
