@@ -9,14 +9,37 @@ from jaxrelax.inference.discriminability import (
     whitened_tangents,
     whitened_views,
 )
+from jaxrelax.inference.e_step import (
+    Posterior,
+    Stats,
+    e_step,
+    found_at_places,
+    infer,
+    log_marginal,
+    log_normaliser,
+    over_modes,
+    split_modes,
+    statistics,
+)
 from jaxrelax.inference.gauss_newton import GaussNewton
 from jaxrelax.inference.global_search import (
     GlobalSearch,
     finest_resolution_angstrom,
     global_search,
 )
+from jaxrelax.inference.hypotheses import Hypotheses, summed
+from jaxrelax.inference.latents import (
+    Junk,
+    JunkParameters,
+    Latent,
+    Model,
+    Register,
+    States,
+    SymmetricState,
+    junk_evidence,
+    logit,
+)
 from jaxrelax.inference.likelihood import log_likelihood
-from jaxrelax.inference.mixture import Belief, Mixture, junk_evidence, mixture_posterior
 from jaxrelax.inference.modes import KnownModes
 from jaxrelax.inference.orientation_test import (
     OrientationScores,
@@ -44,12 +67,15 @@ from jaxrelax.inference.posterior import (
 )
 
 __all__ = [
-    "Belief",
     "FixedPoses",
     "GaussNewton",
     "GlobalSearch",
+    "Hypotheses",
+    "Junk",
+    "JunkParameters",
     "KnownModes",
-    "Mixture",
+    "Latent",
+    "Model",
     "OrientationScores",
     "PermutationTest",
     "PoseGrid",
@@ -57,26 +83,40 @@ __all__ = [
     "PosePrior",
     "PoseSearch",
     "Poses",
+    "Posterior",
+    "Register",
+    "States",
+    "Stats",
+    "SymmetricState",
     "accuracy_points",
     "accuracy_with_estimate",
     "combined_log10_p",
     "derangements",
     "draw_poses",
+    "e_step",
     "entropy",
     "expected_accuracy",
     "finest_resolution_angstrom",
+    "found_at_places",
     "gain_over_mixture",
     "global_search",
     "harden",
+    "infer",
     "junk_evidence",
     "log_likelihood",
-    "mixture_posterior",
+    "log_marginal",
+    "log_normaliser",
+    "logit",
     "orientation_scores",
+    "over_modes",
     "permutation_test",
     "posterior",
     "register_gram",
     "significant",
+    "split_modes",
     "squared_distance",
+    "statistics",
+    "summed",
     "whitened_tangents",
     "whitened_views",
 ]
