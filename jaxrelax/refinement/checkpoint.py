@@ -16,11 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxrelax.io import InputError, OutputFolder
+from jaxrelax.io import InputError, OutputFolder, Particles
+from jaxrelax.refinement.described import described
 from jaxrelax.refinement.state import State
 
-FORMAT = 12
+FORMAT = 13
 HEADER = "checkpoint/checkpoint.json"
+# Of a table: where it and its images lie, and what is only handed on.
+NOT_USED = ("source", "image_root", "stack_paths", "document", "as_read", "extra_columns")
+# Of the entries of a pose: they come from angles, and processors round their sines differently.
+POSE_STEP = 1e-6
 
 
 def save_checkpoint(folder: OutputFolder, state: State, identity: dict[str, Any]) -> None:
@@ -106,3 +111,17 @@ def file_hash(path: str | Path) -> str:
 def array_hash(array: np.ndarray) -> str:
     """SHA-256 of an array's values."""
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def particles_hash(particles: Particles) -> str:
+    """Digest of what a table says, however it was made: poses, CTFs, half-sets, names of images.
+
+    The file alone would not do: what was read can be selected from, or given other poses.
+    """
+    used = {
+        field.name: getattr(particles, field.name)
+        for field in dataclasses.fields(particles)
+        if field.name not in NOT_USED
+    }
+    used["rotations"] = np.rint(particles.rotations / POSE_STEP).astype(np.int32)
+    return hashlib.sha256(described(used).encode()).hexdigest()

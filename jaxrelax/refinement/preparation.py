@@ -24,7 +24,7 @@ from jaxrelax.io import (
 )
 from jaxrelax.reconstruction import particle_radius_angstrom
 from jaxrelax.refinement import loop
-from jaxrelax.refinement.checkpoint import array_hash, file_hash
+from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
 from jaxrelax.refinement.components import Local, Mode, Relax
 from jaxrelax.refinement.criteria import (
     Criterion,
@@ -32,6 +32,7 @@ from jaxrelax.refinement.criteria import (
     RegistersSettled,
     ResolutionStalled,
 )
+from jaxrelax.refinement.described import described
 from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
 from jaxrelax.refinement.reference import matched_power, matched_scale, on_box, require_axes
 from jaxrelax.refinement.state import State
@@ -183,16 +184,17 @@ def prepare(
     state = loop.init(problem, values, ini_high_angstrom=ini_high)
     until = DEFAULT_UNTIL if until is None else until
     identity = {
-        "mode": repr(mode),
-        "relax": repr(relax),
+        "mode": described(mode),
+        "relax": described(relax),
         "symmetry": symmetry,
-        "noise": repr(noise),
+        "noise": described(noise),
         "ini_high": ini_high,
         "max_alignment_resolution": max_alignment_resolution,
         "particle_diameter": diameter,
         "normalise": normalise,
         "seed": seed,
         "particles": file_hash(particles.source) if particles.source.is_file() else "in memory",
+        "particle_values": particles_hash(particles),
         "n_particles": len(particles),
         "reference": reference_hash,
         "register_mask": None if register_mask is None else array_hash(register_mask),

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrelax.imaging import (
     ImageBatch,
@@ -35,59 +34,43 @@ from jaxrelax.inference import (
 from jaxrelax.io import OpticsGroup
 from jaxrelax.reconstruction import Accumulator, Candidates, accumulate
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.program_cache import cached_program
 from jaxrelax.refinement.workers import ALL, EACH, Workers
-
-# Far more than one refinement makes; the oldest go first.
-MOST_PROGRAMS = 128
-_PROGRAMS: dict[tuple, Callable] = {}
-
-
-def _cached(key: tuple, build: Callable[[], Callable]) -> Callable:
-    if key not in _PROGRAMS:
-        while len(_PROGRAMS) >= MOST_PROGRAMS:
-            _PROGRAMS.pop(next(iter(_PROGRAMS)))
-        _PROGRAMS[key] = build()
-    return _PROGRAMS[key]
 
 
 def preparation(problem: Problem, group: int, geometry: ImageGeometry, packed: bool):
     """Compiled CTF and weights of a batch, of images as they are on disk or packed before."""
     source = problem.images
-    shape = (geometry.packing.max_shell, geometry.packing.n_inner, packed)
+    optics = problem.particles.optics[group]
     made = (source.normalise, source.particle_radius_px[group])
-    return _cached(
-        ("prepare", _group_key(problem, group), shape, made),
+    corrections = (optics.phase_flipped, optics.ctf_premultiplied)
+    return cached_program(
         lambda: _preparation_program(
             geometry,
             problem.workers,
             None if packed else source.packing(group, geometry.packing),
-            problem.particles.optics[group],
+            optics,
         ),
+        *("prepare", geometry, problem.workers, packed, made, corrections),
     )
 
 
-def search_program(problem: Problem, group: int, geometry: ImageGeometry, search: PoseSearch):
+def search_program(problem: Problem, geometry: ImageGeometry, search: PoseSearch):
     """Compiled search; groups of one geometry share it."""
     hard = problem.relax is not None and problem.relax.register == "hard"
     shape = (problem.n_shells, problem.model, problem.chunk_size(geometry.n_inner), hard)
-    return _cached(
-        (
-            "search",
-            _group_key(problem, group),
-            geometry.packing.n_inner,
-            _search_key(search),
-            shape,
-        ),
+    return cached_program(
         lambda: _search_program(search, geometry, problem.workers, *shape),
+        *("search", search, geometry.inner(), problem.workers, shape),
     )
 
 
 def accumulate_program(problem: Problem, group: int, accumulate_shell: int, score_rung: int):
     """Compiled accumulation of as many candidates as a batch has images."""
     geometry = problem.geometry(group, accumulate_shell, score_rung)
-    return _cached(
-        ("accumulate", _group_key(problem, group), accumulate_shell, score_rung),
+    return cached_program(
         lambda: _accumulate_program(geometry, problem.workers),
+        *("accumulate", geometry, problem.workers),
     )
 
 
@@ -193,18 +176,3 @@ def _preparation_program(
         return ImageBatch(*scored, valid=valid), ImageBatch(*whole, valid=valid)
 
     return prepare
-
-
-def _search_key(search: PoseSearch) -> tuple:
-    """What a search is made of; its representation leaves out what its arrays hold."""
-    arrays = (leaf for leaf in jax.tree.leaves(search) if isinstance(leaf, np.ndarray))
-    return repr(search), *(array.tobytes() for array in arrays)
-
-
-def _group_key(problem: Problem, group: int):
-    optics = problem.particles.optics[group]
-    return (
-        problem.map_box, problem.map_pixel_size_angstrom,
-        optics.box, optics.pixel_size_angstrom, optics.phase_flipped, optics.ctf_premultiplied,
-        problem.workers,
-    )  # fmt: skip

@@ -129,7 +129,7 @@ def scored_batches(
     particle, and in one of its registers.
     """
     pixel = problem.particles.optics[group].pixel_size_angstrom
-    score = search_program(problem, group, geometry, search)
+    score = search_program(problem, geometry, search)
     target = problem.workers.everywhere(search.prepare(volume, geometry))
     size = problem.batch_size(geometry.n_inner)
     everywhere, table = problem.workers.everywhere, problem.hypotheses

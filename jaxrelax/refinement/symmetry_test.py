@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,9 +27,8 @@ from jaxrelax.geometry import (
 from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
+    ImageGeometry,
     fourier_volume,
-    half_spectrum,
-    image_geometry,
     resample_map,
     volume_radius,
     working_box,
@@ -43,6 +42,7 @@ from jaxrelax.inference import (
 )
 from jaxrelax.reconstruction import IsotypicParts, rotated_maps, symmetrise
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.program_cache import cached_program
 from jaxrelax.refinement.result import SubgroupTest
 from jaxrelax.refinement.scoring import prepared_batches
 from jaxrelax.refinement.side_by_side import Side, both, one_by_one
@@ -273,14 +273,11 @@ def _scored(problem, state, volumes, group, rows, others, max_shell):
     """
     workers = problem.workers
     geometry = problem.geometry(group, max_shell, problem.rung(state.score_shell))
-    optics = problem.particles.optics[group]
-    pixel = optics.pixel_size_angstrom
+    pixel = problem.particles.optics[group].pixel_size_angstrom
     size = problem.batch_size(geometry.n_inner)
     chunk = min(problem.chunk_size(geometry.n_inner), size)
-    score = _program(
-        optics.box, pixel, problem.map_box, problem.map_pixel_size_angstrom,
-        geometry.inner().packing.max_shell, chunk, workers,
-    )  # fmt: skip
+    made_of = (geometry.inner(), chunk, workers)
+    score = cached_program(lambda: _program(*made_of), "orientation scores", *made_of)
     base, tested = workers.everywhere(volumes)
     for batch in prepared_batches(
         problem,
@@ -311,18 +308,8 @@ def _scored(problem, state, volumes, group, rows, others, max_shell):
         )
 
 
-@lru_cache(maxsize=16)
-def _program(
-    box: int,
-    pixel: float,
-    map_box: int,
-    map_pixel: float,
-    shell: int,
-    chunk: int,
-    workers: Workers,
-):
+def _program(geometry: ImageGeometry, chunk: int, workers: Workers):
     """Compiled scores of one geometry, worked through in chunks whose temporaries fit the cache."""
-    geometry = image_geometry(half_spectrum(box, shell), pixel, map_box, map_pixel)
 
     def program(base, tested, weights, parts):
         def one_chunk(part):

@@ -132,7 +132,7 @@ def test_two_states_with_registers_symmetric_parts_and_junk_equal_enumeration():
         found = infer(model, params, jnp.asarray(evidence), batch, geometry_of_images())
         priors = []
         for state in (0, 1):
-            for register in (0, 1):
+            for _ in range(2):
                 share = 1 - symmetric if state == 0 else 1.0
                 priors.append((1 - junk) * fractions[state] * share / 2)
             if state == 0:
