@@ -15,12 +15,16 @@ from jaxrelax.imaging import CTFParameters, FourierVolume, ImageBatch
 from jaxrelax.inference import (
     FixedPoses,
     GaussNewton,
-    Mixture,
+    Junk,
+    JunkParameters,
+    Model,
     PermutationTest,
     PoseGrid,
     PosePosterior,
     PosePrior,
     Poses,
+    Register,
+    SymmetricState,
 )
 from jaxrelax.reconstruction import Accumulator, Candidates
 
@@ -65,7 +69,14 @@ BATCH = ImageBatch(complexes(N, PACKING.n_pixels), CTF, WEIGHTS, np.ones(N, bool
 ORIGINS = numbers(N, 2)
 POSES = Poses(ROTATIONS, ORIGINS, NEARBY, ORIGINS, ROTATIONS[:, None], ORIGINS[:, None])
 PRIOR = PosePrior(np.array(0.02, np.float32), np.array(1.0, np.float32))
-MIXTURE = Mixture(np.array(0.2, np.float32), np.array(0.1, np.float32), numbers(N_SHELLS) ** 2)
+OBJECT_POWER = numbers(N_SHELLS) ** 2
+# Two channels, one of them the symmetric part: a group of one register would have no such state.
+MODEL = Model((SymmetricState(), Register(np.eye(3)[None]), Junk(N_SHELLS)))
+PARAMS = {
+    "symmetric": np.array(-1.0, np.float32),
+    "register": (),
+    "junk": JunkParameters(np.array(-2.0, np.float32), OBJECT_POWER),
+}
 ACCUMULATOR = Accumulator(numbers(VOXELS, 4, low=0.5), RADIUS)
 CANDIDATES = Candidates(np.array([1, 3, 0], np.int32), ROTATIONS[:3], ORIGINS[:3], numbers(3) ** 2)
 OPTICS = CTFParameters(*(np.full(N, x, np.float32) for x in (1e4, 9e3, 30, 0, 10, 300, 2.7, 0.1)))
@@ -184,12 +195,22 @@ CASES = {
         "expected_accuracy": (f.expected_accuracy, GRAM, POINTS),
         "gain_over_mixture": (f.gain_over_mixture, EVIDENCE),
         "harden": (f.harden, SHARES),
-        "junk_evidence": (f.junk_evidence, BATCH, GEOMETRY, MIXTURE),
+        "junk_evidence": (f.junk_evidence, BATCH, GEOMETRY, OBJECT_POWER),
         "log_density": (f.log_density, VOLUME, BATCH, GEOMETRY, ROTATIONS, ORIGINS),
         "log_likelihood": (f.log_likelihood, VOLUME, BATCH, GEOMETRY, ROTATIONS, ORIGINS),
         "log_normaliser": (f.log_normaliser, BATCH, GEOMETRY),
-        "mixture_posterior": (
-            f.mixture_posterior, EVIDENCE, EVIDENCE[:, 0], EVIDENCE[:, 1], MIXTURE,
+        "infer": (f.infer, MODEL, PARAMS, EVIDENCE, BATCH, GEOMETRY),
+        "log_marginal": (f.log_marginal, MODEL, PARAMS, VOLUME, BATCH, GEOMETRY, POSES),
+        "e_step": (
+            lambda *x: f.e_step(MODEL, PARAMS, FixedPoses(), *x[:1], *x[1:], N_SHELLS),
+            VOLUME, BATCH, GEOMETRY, POSES, PRIOR,
+        ),
+        "over_modes": (f.over_modes, POSTERIOR.log_evidence),
+        "split_modes": (f.split_modes, FixedPoses(), jax.tree.map(lambda x: x[:, 0], POSTERIOR)),
+        "found_at_places": (f.found_at_places, MODEL, POSTERIOR),
+        "statistics": (
+            lambda e, p, b: f.statistics(MODEL, f.infer(MODEL, PARAMS, e, b, GEOMETRY), p, b),
+            EVIDENCE, POSTERIOR, BATCH,
         ),
         "orientation_scores": (
             f.orientation_scores, ONE, VOLUME, BATCH, GEOMETRY, ROTATIONS, ORIGINS,
@@ -215,6 +236,7 @@ CASES = {
             r.apply_component_gains, ASYMMETRIC[0], numbers(COMPONENTS, N_SHELLS), C4,
         ),
         "apply_gain": (r.apply_gain, MAP, CURVE),
+        "average_over": (r.average_over, MAP, C4),
         "coarse_copy": (r.coarse_copy, MAP),
         "completed": (r.completed, ACCUMULATOR),
         "component_fsc": (r.component_fsc, *ASYMMETRIC, C4, np.arange(N_SHELLS) % 4),
@@ -238,6 +260,7 @@ CASES = {
         "solvent_mask": (r.solvent_mask, MAP, 3.0),
         "symmetrise": (r.symmetrise, MAP, C4),
         "symmetry_correlation": (r.symmetry_correlation, MAP, C4),
+        "turn_map": (r.turn_map, MAP, ROTATIONS[0]),
         "wiener_map": (
             bound(r.wiener_map, box=BOX, image_box=BOX), ACCUMULATOR, CURVE[: SHELL + 1],
         ),
@@ -270,7 +293,7 @@ def traced_search(search, volume, batch, poses, prior):
 
 def takes_arrays(function) -> bool:
     """Whether its annotations name arrays, or modules that hold some."""
-    words = ("Array", "ndarray", "Volume", "Batch", "Poses", "Mixture", "Accumulator", "Candidates")
+    words = ("Array", "ndarray", "Volume", "Batch", "Poses", "Model", "Accumulator", "Candidates")
     parameters = inspect.signature(inspect.unwrap(function)).parameters.values()
     return any(word in str(p.annotation) for p in parameters for word in words)
 

@@ -4,11 +4,13 @@ The grid (:mod:`jaxrelax.inference.orientation_grid`) need only be so fine that 
 no peak between its points: peaks are then climbed without a grid. Every image is scored at every
 direction, in-plane angle and shift, in the band that the grid can sample; its few best local
 maxima are climbed in wider and wider bands, and the best of them are its possible poses. Where maps
-of several registers are given, the grid sees the symmetrised one (the last channel), and one
-direction of each orbit suffices.
+of several registers are given, the grid sees the symmetrised one, and one direction of each orbit
+suffices.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -86,12 +88,14 @@ class GlobalSearch(ModeSearch):
             do not fall behind, in wider and wider bands up to everything.
         shift_radius: of the disc of shifts around the centre of the prior, in steps of a third of
             the resolution.
+        guide: channel of the volume that the grid sees.
     """
 
     directions: Float64[np.ndarray, "directions 3"]
     diameter_angstrom: float
     n_candidates: int
     shift_radius: float
+    guide: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         if not 1 <= self.n_modes <= self.n_candidates <= len(self.directions):
@@ -112,7 +116,7 @@ class GlobalSearch(ModeSearch):
         return int(np.ceil(90.0 / self.spacing_deg))
 
     def prepare(self, volume: FourierVolume, geometry: ImageGeometry) -> GridTarget:
-        """Projections of the volume's last channel along all directions."""
+        """Projections of the volume's guiding channel along all directions."""
         packing = geometry.inner().packing
         band = packing.select(self._low(geometry.inner()))
         pixel, scale = geometry.pixel_size_angstrom, geometry.scale
@@ -126,7 +130,7 @@ class GlobalSearch(ModeSearch):
         grid = jax.device_put(grid)
         return GridTarget(
             volume=volume,
-            references=_references(volume, poses, grid, np.float32(scale)),
+            references=_references(volume, self.guide, poses, grid, np.float32(scale)),
             poses=poses,
             neighbours=jax.device_put(direction_neighbours(self.directions, self.spacing_deg)),
             shifts_px=jax.device_put(shifts.astype(np.float32)),
@@ -252,6 +256,7 @@ def global_search(
     n_modes: int,
     sigma_offset_angstrom: float = 0.0,
     tilt_range_deg: tuple[float, float] = (0.0, 180.0),
+    guide: int = 0,
 ) -> GlobalSearch:
     """The search whose grid is as fine as a resolution needs, within limits.
 
@@ -268,6 +273,7 @@ def global_search(
             longest of :data:`SHIFT_RADII`.
         tilt_range_deg: only directions are searched that have a mate whose angle to the z axis is
             in this range.
+        guide: channel of the volume that the grid sees (:attr:`Hypotheses.guide`).
 
     Raises:
         ValueError: no direction of the grid is in the range.
@@ -296,6 +302,7 @@ def global_search(
         behind_nats=BEHIND_NATS,
         polish=GaussNewton(n_steps=2),
         shift_radius=next((float(r) for r in SHIFT_RADII if r >= reach), float(SHIFT_RADII[-1])),
+        guide=guide,
     )
 
 
@@ -307,13 +314,11 @@ def shift_grid(radius: float = SHIFT_RADII[0]) -> Float64[np.ndarray, "shifts 2"
     return np.stack([x[inside], y[inside]], axis=1).astype(np.float64)
 
 
-@jax.jit
-def _references(volume: FourierVolume, poses, grid: PolarGrid, scale):
-    """References of the last channel."""
-    last = FourierVolume(
-        volume.values[:, [volume.channels - 1, 2 * volume.channels - 1]], volume.radius
-    )
-    return references(last, poses, grid, scale)
+@partial(jax.jit, static_argnames="guide")
+def _references(volume: FourierVolume, guide: int, poses, grid: PolarGrid, scale):
+    """References of one channel."""
+    values = volume.values[:, [guide, volume.channels + guide]]
+    return references(FourierVolume(values, volume.radius), poses, grid, scale)
 
 
 def _sums(target: GridTarget, quarter: int) -> int:

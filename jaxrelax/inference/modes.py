@@ -204,10 +204,7 @@ class KnownModes(ModeSearch):
 
 
 def evidence_of_modes(found: PosePosterior) -> Float[Array, "modes batch"]:
-    """Of all channels of a mode together.
-
-    The last channel is the symmetrised map where there are registers, and the map itself else.
-    """
+    """Of all channels of a mode together."""
     return jax.nn.logsumexp(found.log_evidence, axis=-1)
 
 

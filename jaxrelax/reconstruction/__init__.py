@@ -41,6 +41,7 @@ from jaxrelax.reconstruction.masks import (
 )
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
+from jaxrelax.reconstruction.turning import average_over, turn_map
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "apply_component_gains",
     "apply_gain",
     "asymmetric_coefficients",
+    "average_over",
     "coarse_copy",
     "completed",
     "component_counts",
@@ -86,5 +88,6 @@ __all__ = [
     "solvent_mask",
     "symmetrise",
     "symmetry_correlation",
+    "turn_map",
     "wiener_map",
 ]

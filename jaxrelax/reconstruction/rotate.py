@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import finufft
+import jax.numpy as jnp
 import numpy as np
 import scipy.fft
-from jaxtyping import Complex64, Float, Float32, Float64, Int
+from jaxtyping import Bool, Complex64, Float, Float32, Float64, Int
 
 from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
@@ -47,7 +48,7 @@ def rotated_maps(
     exact = [is_axis_aligned_permutation(rotation) for rotation in rotations]
     others = _turned(map_, rotations[~np.array(exact, bool)])
     for rotation, by_axes in zip(rotations, exact, strict=True):
-        yield _permute(map_, rotation) if by_axes else map_in_ball(next(others), len(map_))
+        yield permuted(map_, rotation) if by_axes else map_in_ball(next(others), len(map_))
 
 
 def rotated_spectra(
@@ -59,7 +60,7 @@ def rotated_spectra(
     others = _turned(map_, np.asarray(rotations)[~np.array(exact, bool)])
     for rotation, by_axes in zip(rotations, exact, strict=True):
         if by_axes:
-            centred = np.fft.ifftshift(_permute(map_, rotation))
+            centred = np.fft.ifftshift(permuted(map_, rotation))
             transform = np.asarray(scipy.fft.rfftn(centred, workers=-1))
             yield transform.reshape(-1)[half_ball(n).index]
         else:
@@ -121,8 +122,12 @@ def half_ball(n: int) -> HalfBall:
     return HalfBall(inside, frequencies, shells[inside], multiplicity[inside])
 
 
-def _permute(map_, rotation):
-    """Exact rotation by a signed permutation: axes reordered and flipped about ``n // 2``."""
+def permuted(map_, rotation: Float[np.ndarray, "3 3"]):
+    """Exact rotation by a signed permutation: axes reordered and flipped about ``n // 2``.
+
+    Of a NumPy or a JAX array, which the result is then, too.
+    """
+    xp = np if isinstance(map_, np.ndarray) else jnp
     # (gV)(r) = V(g⁻¹ r): output axis i (x, y, z) reads input axis j where g[i, j] = ±1.
     source = [int(np.argmax(np.abs(rotation[i]))) for i in range(3)]
     sign = [float(rotation[i, source[i]]) for i in range(3)]
@@ -130,8 +135,8 @@ def _permute(map_, rotation):
     result = map_.transpose([2 - source[2 - axis] for axis in range(3)])
     for axis in range(3):
         if sign[2 - axis] < 0:
-            result = np.roll(np.flip(result, axis), 1, axis)
-    return np.ascontiguousarray(result)
+            result = xp.roll(xp.flip(result, axis), 1, axis)
+    return np.ascontiguousarray(result) if xp is np else result
 
 
 def symmetrise(map_: Float32[AnyArray, "n n n"], group: PointGroup) -> Float32[np.ndarray, "n n n"]:
@@ -141,16 +146,26 @@ def symmetrise(map_: Float32[AnyArray, "n n n"], group: PointGroup) -> Float32[n
     the average of r_j (Sym_P V) over left coset representatives r_j of P in G.
     """
     map_ = np.asarray(map_)
-    exact = np.array([is_axis_aligned_permutation(g) for g in group.operators])
-    average = np.mean([_permute(map_, g) for g in group.operators[exact]], axis=0)
-    if exact.all():
+    exact, cosets = permuting_cosets(group)
+    average = np.mean([permuted(map_, g) for g in group.operators[exact]], axis=0)
+    if cosets is None:
         return average.astype(np.float32)
-    cosets = left_coset_representatives(group, exact)
     # The identity among them is not a rotation, but must lose the same corners of Fourier space.
     total = np.zeros(len(half_ball(len(map_)).index), np.complex64)
     for turned in rotated_spectra(average.astype(np.float32), group.operators[cosets]):
         total += turned
     return map_in_ball(total / np.float32(len(cosets)), len(map_))
+
+
+def permuting_cosets(
+    group: PointGroup,
+) -> tuple[Bool[np.ndarray, " order"], list[int] | None]:
+    """Which operators permute the axes, and one index of each left coset of their subgroup.
+
+    The cosets are None if all operators do.
+    """
+    exact = np.array([is_axis_aligned_permutation(g) for g in group.operators])
+    return exact, None if exact.all() else left_coset_representatives(group, exact)
 
 
 def left_coset_representatives(group: PointGroup, members) -> list[int]:

@@ -88,7 +88,7 @@ def cross_scores(
             pass before, whose program then serves.
     """
     rung = problem.rung(state.score_shell)
-    n = len(problem.particles)
+    n, table = len(problem.particles), problem.hypotheses
     registers = np.zeros((n, problem.n_registers), np.float32)
     symmetric = np.zeros(n, np.float32)
     chosen = _sample(problem)
@@ -102,8 +102,8 @@ def cross_scores(
             for batch in scored_batches(
                 problem, state, volume, group, problem.mine(rows), geometry, FixedPoses()
             ):
-                registers[batch.rows] = batch.log_evidence
-                symmetric[batch.rows] = batch.symmetric_evidence
+                registers[batch.rows] = batch.log_evidence[:, ~table.symmetrised]
+                symmetric[batch.rows] = batch.log_evidence[:, table.guide]
                 if group == chosen[half][-1][0]:
                     side.go_on()
                 if side.stopped:

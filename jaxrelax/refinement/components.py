@@ -26,6 +26,7 @@ class Specimen(NamedTuple):
     group: PointGroup  # symmetry of the map that poses are searched against
     # Standard deviation, along either axis, of where particles are from where they were picked.
     sigma_offset_angstrom: float
+    guide: int = 0  # channel of the volume that a search of all orientations looks at
 
 
 class Mode(eqx.Module):
@@ -206,7 +207,7 @@ class Homogeneous(Mode):
             coarsest_order=self.coarsest_order, finest_order=self.finest_order,
             n_candidates=self.n_candidates, n_modes=self.n_modes,
             sigma_offset_angstrom=specimen.sigma_offset_angstrom,
-            tilt_range_deg=self.tilt_range_deg,
+            tilt_range_deg=self.tilt_range_deg, guide=specimen.guide,
         )  # fmt: skip
         return search if everywhere else search.followed
 

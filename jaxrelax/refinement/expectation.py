@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
+from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from jaxrelax.geometry import project_to_so3
 from jaxrelax.imaging import volume_radius
-from jaxrelax.inference import Mixture, significant
+from jaxrelax.inference import JunkParameters, logit, significant
 from jaxrelax.reconstruction import (
     Candidates,
     IsotypicParts,
@@ -167,7 +167,7 @@ class _HalfPass:
             parts, power = _map_without(problem, state, self.latest, self.half, fold)
             result.power += power / (2 * problem.n_folds)
             volume = register_volume(problem, parts.symmetric, parts.asymmetric, score_rung)
-            mixture = _mixture(problem, state, parts)
+            params = _parameters(problem, state, parts)
             if self.keep_folds > 1 or fold == 0:
                 accumulator = workers.one_each(empty_accumulator(radius))
             for group, all_rows in groups:
@@ -175,7 +175,7 @@ class _HalfPass:
                 geometry = problem.geometry(group, shell, score_rung)
                 insert = accumulate_program(problem, group, shell, score_rung)
                 for batch in scored_batches(
-                    problem, state, volume, group, rows, geometry, search, mixture
+                    problem, state, volume, group, rows, geometry, search, params
                 ):
                     kept = batch.kept
                     if self.weights_override is not None:
@@ -248,16 +248,14 @@ def _map_without(
     return IsotypicParts(parts.symmetric, parts.asymmetric * factor), float(power * factor**2)
 
 
-def _mixture(problem: Problem, state: State, parts: IsotypicParts) -> Mixture:
-    return Mixture(
-        jax.device_put(np.float32(state.symmetric_fraction)),
-        jax.device_put(np.float32(state.junk_fraction)),
-        jax.device_put(
-            slice_power(
-                parts.symmetric + parts.asymmetric, problem.map_box, problem.n_shells
-            ).astype(np.float32)
-        ),
-    )
+def _parameters(problem: Problem, state: State, parts: IsotypicParts) -> dict[str, Any]:
+    """Of the model's latents; what an unknown object shows is as strong as this map."""
+    power = slice_power(parts.symmetric + parts.asymmetric, problem.map_box, problem.n_shells)
+    junk = JunkParameters(logit(state.junk_fraction), power.astype(np.float32))
+    known = {"symmetric": logit(state.symmetric_fraction), "junk": junk}
+    return problem.model.init() | {
+        one.name: known[one.name] for one in problem.model.latents if one.name in known
+    }
 
 
 def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expectation):
@@ -275,11 +273,16 @@ def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expecta
     result.registers[rows] = batch.weights
     result.symmetric[rows] = batch.symmetric
     result.junk[rows] = batch.junk
-    result.log_gain[rows] = batch.gain
     # Register parts add up to nothing, so the mean of their log-evidences over that of the
     # symmetrised map is half the mean squared distance.
-    below = batch.log_evidence.mean(axis=1) - batch.symmetric_evidence
-    result.nats += float(np.sum(-2.0 * below, dtype=np.float64))
+    table = problem.hypotheses
+    if table.symmetrised.any():
+        apart = batch.log_evidence[:, ~table.symmetrised]
+        alike = batch.log_evidence[:, table.guide]
+        one = np.logaddexp.reduce(apart, axis=1) - np.log(np.float32(apart.shape[1]))
+        result.log_gain[rows] = one - alike
+        below = apart.mean(axis=1) - alike
+        result.nats += float(np.sum(-2.0 * below, dtype=np.float64))
     result.counted += batch.counted
     inner = geometry.inner()
     shells = np.minimum(inner.slice_shell, problem.n_shells - 1)
@@ -302,16 +305,16 @@ def _candidates(problem: Problem, weights, batch: ScoredBatch) -> Iterator[Candi
     part = batch.size // len(problem.workers.devices)
     own = itertools.pairwise(np.searchsorted(rows, np.arange(0, batch.size + 1, part)))
     own = [np.arange(first, end) for first, end in own]
-    place, registers = np.divmod(hypotheses, problem.n_registers)
-    mates = problem.registers.representatives.astype(np.float32).transpose(0, 2, 1)
+    placed, places = np.divmod(hypotheses, problem.hypotheses.n_places)
+    mates = problem.hypotheses.place_operators.astype(np.float32).transpose(0, 2, 1)
     everything = (
         (rows % part).astype(np.int32),
-        batch.placed_rotations[rows, place, registers] @ mates[registers],
-        batch.placed_origins_px[rows, place, registers],
+        batch.placed_rotations[rows, placed, places] @ mates[places],
+        batch.placed_origins_px[rows, placed, places],
         kept.astype(np.float32),
     )
-    for begin in range(0, max(len(places) for places in own), part):
-        some = [places[begin : begin + part] for places in own]
+    for begin in range(0, max(len(mine) for mine in own), part):
+        some = [mine[begin : begin + part] for mine in own]
         yield Candidates(*(problem.workers.split(_laid_out(x, some, part)) for x in everything))
 
 

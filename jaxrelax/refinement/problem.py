@@ -27,7 +27,7 @@ from jaxrelax.imaging import (
     working_box,
 )
 from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
-from jaxrelax.inference import PoseSearch
+from jaxrelax.inference import Hypotheses, Junk, Latent, Model, PoseSearch, Register, SymmetricState
 from jaxrelax.io import InputError, Particles, Units, every_row
 from jaxrelax.reconstruction import density_mask, independent_fraction, soft_sphere
 from jaxrelax.refinement.components import Mode, Relax, Specimen
@@ -114,6 +114,19 @@ class Problem:
         """Number of registers, |G|/|H|; 1 without relaxation."""
         return len(self.registers.representatives)
 
+    @cached_property
+    def model(self) -> Model:
+        """What is unknown of an image besides its pose."""
+        latents: list[Latent] = []
+        if self.n_registers > 1:
+            latents += [SymmetricState(), Register(self.registers.representatives)]
+        return Model((*latents, Junk(self.n_shells)))
+
+    @cached_property
+    def hypotheses(self) -> Hypotheses:
+        """The model's table: what the channels of a volume stand for."""
+        return self.model.table
+
     @property
     def n_shells(self) -> int:
         """Shells 0 … Nyquist of the map."""
@@ -185,7 +198,12 @@ class Problem:
         self, score_shell: int, everywhere: bool, sigma_offset_angstrom: float
     ) -> PoseSearch:
         """How poses are searched when images are scored up to a shell."""
-        specimen = Specimen(self.particle_diameter_angstrom, self.group, sigma_offset_angstrom)
+        specimen = Specimen(
+            self.particle_diameter_angstrom,
+            self.group,
+            sigma_offset_angstrom,
+            self.hypotheses.guide,
+        )
         return self.mode.search(specimen, self.resolution(score_shell), everywhere)
 
     def geometry(self, group: int, max_shell: int, score_shell: int) -> ImageGeometry:
@@ -256,7 +274,7 @@ class Problem:
     def _fitting(self, n_pixels: int) -> int:
         # Numbers that a pose search holds for a pixel: on a processor what blocks leave behind (see
         # `in_stages`), on an accelerator, where a chunk is one block, the eight corners as well.
-        channels = self.n_registers + 1
+        channels = len(self.hypotheses)
         numbers = channels + 12 if on_cpu() else 32 * channels
         return min(fitting(4 * n_pixels * numbers), MOST_IMAGES)
 

@@ -21,16 +21,18 @@ from jaxrelax.imaging import (
     without_odd_phase,
 )
 from jaxrelax.inference import (
-    Mixture,
+    Model,
     PosePrior,
     Poses,
     PoseSearch,
     draw_poses,
-    gain_over_mixture,
+    found_at_places,
     harden,
-    junk_evidence,
+    infer,
     log_likelihood,
-    mixture_posterior,
+    over_modes,
+    split_modes,
+    statistics,
 )
 from jaxrelax.io import OpticsGroup
 from jaxrelax.reconstruction import Accumulator, Candidates, accumulate
@@ -59,7 +61,7 @@ def preparation(problem: Problem, group: int, geometry: ImageGeometry, packed: b
 def search_program(problem: Problem, geometry: ImageGeometry, search: PoseSearch):
     """Compiled search; groups of one geometry share it."""
     hard = problem.relax is not None and problem.relax.register == "hard"
-    shape = (problem.n_shells, problem.n_registers, problem.chunk_size(geometry.n_inner), hard)
+    shape = (problem.n_shells, problem.model, problem.chunk_size(geometry.n_inner), hard)
     return cached_program(
         lambda: _search_program(search, geometry, problem.workers, *shape),
         *("search", search, geometry.inner(), problem.workers, shape),
@@ -113,7 +115,7 @@ def _search_program(
     geometry: ImageGeometry,
     workers: Workers,
     n_shells: int,
-    registers: int,
+    model: Model,
     chunk: int,
     hard: bool,
 ):
@@ -124,7 +126,7 @@ def _search_program(
     inner = geometry.inner()
 
     def search_images(
-        target, pixel_weights, prior: PosePrior, mixture: Mixture, drawn, images, poses, numbers
+        target, pixel_weights, prior: PosePrior, params, drawn, images, poses, numbers
     ):
         batch = ImageBatch(images[0], images[1], pixel_weights, images[2])
         size = min(chunk, batch.data.shape[0])
@@ -139,53 +141,36 @@ def _search_program(
             return x.reshape(-1, size, *x.shape[1:])
 
         found = jax.lax.map(one_chunk, jax.tree.map(split, (images, poses)))
-        # Images, modes, channels; the last channel is the symmetrised map, see register_volume.
-        found = jax.tree.map(
-            lambda x: x.reshape(batch.data.shape[0], search.modes, -1, *x.shape[3:]), found
-        )
-        symmetric = _over_modes(found.log_evidence[:, :, -1])
-        found = jax.tree.map(lambda x: x[:, :, :registers], found)
-        evidence = _over_modes(found.log_evidence)
-        empty = junk_evidence(batch, inner, mixture)
-        belief = mixture_posterior(evidence, symmetric, empty, mixture)
-        weights = belief.registers
-        gain = gain_over_mixture(evidence) - symmetric
-        kept = harden(weights) if hard else weights
+        found = jax.tree.map(lambda x: x.reshape(batch.data.shape[0], *x.shape[2:]), found)
+        found = split_modes(search, found)
+        posterior = infer(model, params, over_modes(found.log_evidence), batch, inner)
+        counted = batch.valid.astype(posterior.places.dtype) * posterior.shows_particle
+        kept = (harden(posterior.places) if hard else posterior.places) * counted[:, None]
+        sums = workers.added(statistics(model, posterior, found, batch))
+        found = found_at_places(model, found)
         modes = jax.nn.softmax(found.log_evidence, axis=1)
-        counted = (batch.valid.astype(weights.dtype) * (1.0 - belief.junk))[:, None]
-        shares = (weights * counted)[:, None] * modes
-        residual = jnp.einsum("bmj,bmjs->s", shares, found.residual_power)
-        second = found.offset**2 + jnp.diagonal(found.covariance, axis1=-2, axis2=-1)
-        second = jnp.einsum("bmj,bmja->a", shares, second)
-        moments = (residual, jnp.sum(second[:3]), jnp.sum(second[3:]), jnp.sum(counted))
-        moments = workers.added(moments)
         peaks = (found.rotations, found.origins_px)
         placed = (*peaks, modes)
         if search.draws:
-            share = jnp.full((len(modes), search.draws, registers), 1.0 / search.draws)
+            places = model.table.n_places
+            share = jnp.full((len(modes), search.draws, places), 1.0 / search.draws)
             key = jax.random.fold_in(jax.random.key(drawn[0]), drawn[1])
             placed = (*draw_poses(found, modes, key, numbers, search.draws), share)
-        where = (peaks, placed, modes)
-        return where, moments, belief, evidence, kept * counted, gain, symmetric
+        return (peaks, placed, modes), sums, posterior, kept
 
     program = workers.program(
         search_images,
         (ALL, ALL, ALL, ALL, ALL, EACH, EACH, EACH),
-        (EACH, ALL, EACH, EACH, EACH, EACH, EACH),
+        (EACH, ALL, EACH, EACH),
     )
 
     def search_batch(
-        target, batch: ImageBatch, poses: Poses, prior: PosePrior, mixture: Mixture, drawn, numbers
+        target, batch: ImageBatch, poses: Poses, prior: PosePrior, params, drawn, numbers
     ):
         images = (batch.data, batch.ctf, batch.valid)
-        return program(target, batch.weights, prior, mixture, drawn, images, poses, numbers)
+        return program(target, batch.weights, prior, params, drawn, images, poses, numbers)
 
     return search_batch
-
-
-def _over_modes(evidence):
-    """Evidence of equally likely modes together."""
-    return jax.nn.logsumexp(evidence, axis=1) - jnp.log(evidence.shape[1])
 
 
 def _preparation_program(

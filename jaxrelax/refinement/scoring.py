@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from jaxrelax.imaging import (
     volume_radius,
     working_box,
 )
-from jaxrelax.inference import Mixture, PosePrior, Poses, PoseSearch
+from jaxrelax.inference import PosePrior, Poses, PoseSearch
 from jaxrelax.io import InputError
 from jaxrelax.reconstruction import rotated_maps
 from jaxrelax.refinement.problem import Problem
@@ -33,22 +33,22 @@ def register_volume(
     asymmetric: Float32[np.ndarray, "b b b"],
     max_shell: int,
 ) -> FourierVolume:
-    """One channel per register, and one for the symmetric map when there are several.
+    """One channel per hypothesis.
 
-    Channel j at pose A is the map at pose ``A r_jᵀ``. The symmetric part is the same array in
-    every channel, so that interpolation cannot prefer a register; only the asymmetric part is
-    turned: ``V_j(r) = S(r) + A(r_j r)``. Maps that reach beyond ``max_shell`` are resampled, so
-    that one program serves a band whatever was accumulated.
+    A row with operator r at pose A is the map at pose ``A rᵀ``. The symmetric part is the same
+    array in every channel, so that interpolation cannot prefer a register; only the asymmetric
+    part is turned: ``V_j(x) = S(x) + D(r_j x)``. Maps that reach beyond ``max_shell`` are
+    resampled, so that one program serves a band whatever was accumulated.
     """
-    box = working_box(max_shell)
+    box, table = working_box(max_shell), problem.hypotheses
     symmetric, asymmetric = resample_map(symmetric, box), resample_map(asymmetric, box)
-    inverses = problem.registers.representatives.transpose(0, 2, 1)
-    copies = [symmetric + turned for turned in rotated_maps(asymmetric, inverses)]
-    if len(copies) > 1:
-        copies.append(symmetric)
+    inverses = table.operators[~table.symmetrised].transpose(0, 2, 1)
+    turned = rotated_maps(asymmetric, inverses)
+    channels = [symmetric if alone else symmetric + next(turned) for alone in table.symmetrised]
     return fourier_volume(
-        jax.device_put(np.stack(copies)), radius=volume_radius(max_shell), image_box=problem.map_box
-    )
+        jax.device_put(np.stack(channels)), radius=volume_radius(max_shell),
+        image_box=problem.map_box,
+    )  # fmt: skip
 
 
 @dataclass
@@ -58,20 +58,18 @@ class ScoredBatch:
     rows: Int[np.ndarray, " m"]
     size: int  # with padding
     images: ImageBatch  # padded; weights of the whole accumulated band
-    rotations: Float32[np.ndarray, "m modes registers 3 3"]
-    origins_px: Float32[np.ndarray, "m modes registers 2"]
-    # Where it goes into the map, and with what share of a register's weight.
-    placed_rotations: Float32[np.ndarray, "m placed registers 3 3"]
-    placed_origins_px: Float32[np.ndarray, "m placed registers 2"]
-    shares: Float32[np.ndarray, "m placed registers"]
-    modes: Float32[np.ndarray, "m modes registers"]  # probability of each, given the register
-    weights: Float32[np.ndarray, "m registers"]
-    kept: Float32[np.ndarray, "m registers"]  # what the image contributes to each register
-    log_evidence: Float32[np.ndarray, "m registers"]
-    symmetric_evidence: Float32[np.ndarray, " m"]
+    rotations: Float32[np.ndarray, "m modes places 3 3"]
+    origins_px: Float32[np.ndarray, "m modes places 2"]
+    # Where it goes into the map, and with what share of a place's weight.
+    placed_rotations: Float32[np.ndarray, "m placed places 3 3"]
+    placed_origins_px: Float32[np.ndarray, "m placed places 2"]
+    shares: Float32[np.ndarray, "m placed places"]
+    modes: Float32[np.ndarray, "m modes places"]  # probability of each, given the place
+    weights: Float32[np.ndarray, "m places"]
+    kept: Float32[np.ndarray, "m places"]  # what the image contributes to each place
+    log_evidence: Float32[np.ndarray, "m rows"]  # of every hypothesis
     symmetric: Float32[np.ndarray, " m"]  # posterior of the symmetric state
     junk: Float32[np.ndarray, " m"]  # and of junk
-    gain: Float32[np.ndarray, " m"]
     residual: Float32[np.ndarray, " shells"]
     moments: tuple[float, float]  # sums of squared offsets from the prior's centre: rad², Å²
     counted: float  # images that residual and moments count, junk by its probability
@@ -123,23 +121,24 @@ def scored_batches(
     rows: Int[np.ndarray, " rows"],
     geometry: ImageGeometry,
     search: PoseSearch,
-    mixture: Mixture | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> Iterator[ScoredBatch]:
     """Stream images of one optics group through a search against one volume.
 
-    Without a mixture every image is taken to show the particle in one of its registers.
+    Without parameters of the latents those of the beginning are taken: every image shows the
+    particle, and in one of its registers.
     """
     pixel = problem.particles.optics[group].pixel_size_angstrom
     score = search_program(problem, geometry, search)
     target = problem.workers.everywhere(search.prepare(volume, geometry))
     size = problem.batch_size(geometry.n_inner)
-    everywhere = problem.workers.everywhere
+    everywhere, table = problem.workers.everywhere, problem.hypotheses
     sigma_shift = state.sigma_offset_angstrom if search.from_picking else state.sigma_shift_angstrom
     prior = PosePrior(
         everywhere(np.float32(np.deg2rad(state.sigma_rotation_deg))),
         everywhere(np.float32(sigma_shift / pixel)),
     )
-    mixture = everywhere(registers_alone(problem) if mixture is None else mixture)
+    params = everywhere(jax.device_put(problem.model.init() if params is None else params))
     # Another pass draws other poses, a resumed run the same.
     drawn = everywhere(np.array([problem.seed % 2**32, state.iterations_done], np.uint32))
     for batch in prepared_batches(
@@ -147,11 +146,12 @@ def scored_batches(
     ):
         chosen, m = batch.rows, len(batch.rows)
         poses = _poses(problem, state, batch.padded, pixel, search)
-        (peaks, placed, modes), sums, belief, evidence, kept, gain, symmetric = score(
-            target, batch.scored, poses, prior, mixture, drawn,
+        (peaks, placed, modes), sums, posterior, kept = score(
+            target, batch.scored, poses, prior, params, drawn,
             problem.workers.split(batch.padded.astype(np.int32)),
         )  # fmt: skip
-        lost = chosen[~np.isfinite(np.asarray(gain)[:m])]
+        evidence = np.asarray(posterior.log_evidence)[:m]
+        lost = chosen[~np.isfinite(evidence).all(axis=1)]
         if len(lost):
             raise InputError(
                 f"{problem.images.reader.image_name(int(lost[0]))} (row {lost[0] + 1}): the "
@@ -168,26 +168,18 @@ def scored_batches(
             placed_origins_px=np.asarray(placed[1])[:m],
             shares=np.asarray(placed[2])[:m],
             modes=np.asarray(modes)[:m],
-            weights=np.asarray(belief.registers)[:m],
+            weights=np.asarray(posterior.places)[:m],
             kept=np.asarray(kept)[:m],
-            log_evidence=np.asarray(evidence)[:m],
-            symmetric_evidence=np.asarray(symmetric)[:m],
-            symmetric=np.asarray(belief.symmetric)[:m],
-            junk=np.asarray(belief.junk)[:m],
-            gain=np.asarray(gain)[:m],
-            residual=np.asarray(sums[0]),
+            log_evidence=evidence,
+            symmetric=np.asarray(posterior.rows)[:m, table.symmetrised].sum(axis=1),
+            junk=np.asarray(posterior.outside["junk"])[:m],
+            residual=np.asarray(sums.residual),
             moments=(
-                float(sums[1]) * np.deg2rad(state.sigma_rotation_deg) ** 2,
-                float(sums[2]) * sigma_shift**2,
+                float(sums.rotation) * np.deg2rad(state.sigma_rotation_deg) ** 2,
+                float(sums.shift) * sigma_shift**2,
             ),
-            counted=float(sums[3]),
+            counted=float(sums.counted),
         )
-
-
-def registers_alone(problem: Problem) -> Mixture:
-    """The mixture in which neither the symmetric state nor junk occurs."""
-    nothing = jax.device_put(np.float32(0.0))
-    return Mixture(nothing, nothing, jax.device_put(np.zeros(problem.n_shells, np.float32)))
 
 
 def batches_at(
