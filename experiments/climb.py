@@ -69,7 +69,7 @@ def with_old_sums(problem: Problem, state: State, held: bool) -> State:
     symmetric, asymmetric = [], []
     for half, folds in enumerate(sums):
         for fold in range(len(folds)):
-            others = folds[:fold] + folds[fold + 1 :] if problem.cross_fitted else folds
+            others = folds[:fold] + folds[fold + 1 :] if problem.data.cross_fitted else folds
             rest = others[0]
             for one in others[1:]:
                 rest = rest + one
@@ -97,15 +97,15 @@ def strength(state: State, held: bool) -> float:
 
 def accuracy(problem: Problem, state: State, data: DataSet) -> float:
     """Mean over the half-sets, each in its own frame."""
-    best = problem.registers.representatives[state.registers.argmax(axis=1)]
+    best = problem.particle.registers.representatives[state.registers.argmax(axis=1)]
     poses = state.rotations @ best.transpose(0, 2, 1)
     return float(
         np.mean(
             [
                 register_agreement(
-                    poses[chosen], data.truth.rotations[chosen], problem.group, problem.subgroup
+                    poses[chosen], data.truth.rotations[chosen], problem.particle.group, problem.particle.subgroup
                 ).fraction
-                for chosen in (problem.half_set == 1, problem.half_set == 2)
+                for chosen in (problem.data.half_set == 1, problem.data.half_set == 2)
             ]
         )
     )
@@ -145,7 +145,7 @@ def climb(data: DataSet, variant: Variant) -> dict:
         "to_95": int(reached[0]) + 1 if variant.start == "symmetric" else 0,
         "seconds": time.perf_counter() - began,
         "registers": state.registers.argmax(axis=1),
-        "half_set": problem.half_set,
+        "half_set": problem.data.half_set,
     }
 
 

@@ -65,12 +65,12 @@ def poses_under_true_map(data: Path, resolution_angstrom: float, passes: int = 4
     nothing = np.zeros((n, 1), np.float32)
     for _ in range(passes):
         found = expectation(
-            problem, state, problem.rung(state.score_shell), n_folds=1, weights_override=nothing
+            problem, state, problem.shells.rung(state.score_shell), n_folds=1, weights_override=nothing
         )
         state = state.replace(
             rotations=found.rotations,
             origins_angstrom=found.origins_angstrom,
-            noise_power=problem.noise.update(state.noise_power, found.residual, found.count),
+            noise_power=problem.plan.noise.update(state.noise_power, found.residual, found.count),
         )
     identity = point_group("C1")
     errors = pose_error_mod_group(state.rotations, truth.rotations, identity)

@@ -31,7 +31,7 @@ from jaxrelax.assessment import oracle_registers, register_accuracy
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
 from jaxrelax.io import Particles
 from jaxrelax.refinement import Relax, refine
-from jaxrelax.refinement.result import p_text
+from jaxrelax.judgement.verdict import p_text
 from jaxrelax.simulate import Simulation, noise_amplitude
 from jaxrelax.simulate.truth import group_colour
 

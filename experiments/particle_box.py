@@ -28,7 +28,7 @@ class LastIteration(Callback):
 
     def on_start(self, problem: Problem, state: State) -> None:
         """Note the box."""
-        self.box, self._before = problem.map_box, time.process_time()
+        self.box, self._before = problem.shells.box, time.process_time()
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """Note the time."""

@@ -31,7 +31,7 @@ from jaxrelax.assessment import oracle_registers, register_accuracy
 from jaxrelax.assessment.figures import MUTED, legend, new_figure, style
 from jaxrelax.imaging import batch_ctf, extract_slices, pixel_weights
 from jaxrelax.refinement import Map, Registers, Relax, prepare
-from jaxrelax.refinement.result import p_text
+from jaxrelax.judgement.verdict import p_text
 from jaxrelax.refinement.scoring import register_volume
 
 LEVEL = 0.01
@@ -67,9 +67,9 @@ def gram(data: DataSet, noise_power: np.ndarray) -> np.ndarray:
         data.truth, Map(true, pixel), mode=Registers(), relax=Relax(data.point.group)
     )  # fmt: skip
     problem = setup.problem
-    last = problem.last_shell
+    last = problem.shells.last
     volume = register_volume(problem, np.zeros_like(true), true - symmetric, last)
-    geometry = problem.geometry(0, last, last)
+    geometry = problem.execution.geometry(0, last, last)
     weights = pixel_weights(
         jnp.asarray(noise_power[0].astype(np.float32)), geometry.packing, geometry.slice_shell, last
     )
@@ -77,8 +77,8 @@ def gram(data: DataSet, noise_power: np.ndarray) -> np.ndarray:
     for rows in np.array_split(np.arange(len(data.truth)), 10):
         rotations = jnp.asarray(data.truth.rotations[rows].astype(np.float32))
         views = extract_slices(volume, rotations, geometry.slice_wavevectors)
-        views = views[:, : problem.n_registers]  # the last channel is the symmetric map
-        ctf = batch_ctf(problem.ctf_parameters(rows), geometry, False)
+        views = views[:, : problem.particle.n_registers]  # the last channel is the symmetric map
+        ctf = batch_ctf(problem.execution.ctf_parameters(rows), geometry, False)
         views = views * (ctf * jnp.sqrt(weights))[:, None]
         found.append(np.asarray(jnp.einsum("njf,nkf->njk", views, views.conj()).real, np.float64))
     return np.concatenate(found)

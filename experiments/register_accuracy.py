@@ -106,7 +106,7 @@ class AccuracyCurve(Callback):
         poses = state.rotations @ self.mates[state.registers.argmax(axis=1)]
         right = 0
         for half in (1, 2):
-            rows = self.judged & (problem.half_set == half)
+            rows = self.judged & (problem.data.half_set == half)
             found = register_agreement(poses[rows], self.true[rows], self.group, self.kept)
             right += int(found.correct.sum())
         self.values.append(right / int(self.judged.sum()))

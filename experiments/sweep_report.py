@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sweeps import BODY_KDA, BOX, COLOURS, LABELS, METHODS, PIXEL_ANGSTROM
 
 from jaxrelax.assessment.figures import FAINT, INK, MUTED, SERIES, legend, new_figure, style
-from jaxrelax.refinement.result import p_text
+from jaxrelax.judgement.verdict import p_text
 
 MARKERS = "os^Dv<>phX"
 SMALLEST_BIN = 20  # particles; smaller ones say nothing

@@ -55,7 +55,7 @@ class Configuration:
 
     def seconds(self) -> float:
         """Wall time of an E-step."""
-        shell = self.problem.accumulated(self.state.score_shell, grow=False)
+        shell = self.problem.shells.accumulated(self.state.score_shell, grow=False)
         began = time.perf_counter()
         expectation(self.problem, self.state, shell)
         return time.perf_counter() - began

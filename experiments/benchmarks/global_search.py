@@ -165,16 +165,16 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
         particles, Map(values, pixel), mode=Homogeneous(), symmetry=group, ini_high=2.5 * pixel
     )
     problem, values = setup.problem, setup.state.symmetric[0]
-    diameter = problem.particle_diameter_angstrom
+    diameter = problem.particle.diameter_angstrom
     resolution = finest_resolution_angstrom(order, diameter)
-    shell = problem.shell(resolution)
-    rung = problem.rung(shell)
+    shell = problem.shells.at(resolution)
+    rung = problem.shells.rung(shell)
     volume = fourier_volume(
         jnp.asarray(resample_map(values, working_box(rung))[None]),
         radius=volume_radius(rung),
-        image_box=problem.map_box,
+        image_box=problem.shells.box,
     )
-    geometry = problem.geometry(0, rung, rung)
+    geometry = problem.execution.geometry(0, rung, rung)
     sigma = float(np.sqrt(np.mean(truth.origins_angstrom**2)))
     search = global_search(
         resolution, diameter, symmetry, coarsest_order=order, finest_order=order,
@@ -206,15 +206,15 @@ def left_out(
     setup: Setup, values: np.ndarray, search: GlobalSearch, resolution: float, sigma: float
 ) -> None:
     """How much of the images' posterior a race of candidates leaves out, and the time it takes."""
-    problem, n = setup.problem, len(setup.problem.particles)
-    shell = problem.shell(resolution)
-    rung = problem.rung(shell)
+    problem, n = setup.problem, len(setup.problem.data.particles)
+    shell = problem.shells.at(resolution)
+    rung = problem.shells.rung(shell)
     volume = fourier_volume(
         jnp.asarray(resample_map(values, working_box(rung))[None]),
         radius=volume_radius(rung),
-        image_box=problem.map_box,
+        image_box=problem.shells.box,
     )
-    geometry = problem.geometry(0, rung, rung)
+    geometry = problem.execution.geometry(0, rung, rung)
     batches = prepared_batches(
         problem, 0, np.arange(n), geometry, setup.state.noise_power[0], shell, n
     )
@@ -234,7 +234,7 @@ def left_out(
             def some(part):
                 (data, ctf, valid), poses = part
                 images = ImageBatch(data, ctf, batch.weights, valid)
-                found = changed(target, images, geometry.inner(), poses, prior, problem.n_shells)
+                found = changed(target, images, geometry.inner(), poses, prior, problem.shells.count)
                 return jax.nn.logsumexp(found.log_evidence, axis=-1)
 
             parts = (batch.data, batch.ctf, batch.valid), poses

@@ -43,7 +43,7 @@ def work(data: Path, passes: int, core: int, place: list[str]) -> None:
     # The second pass is the first that scores with sums of the folds.
     for _ in range(2):
         state, _ = step(setup.problem, state)
-    shell = setup.problem.accumulated(state.score_shell, grow=False)
+    shell = setup.problem.shells.accumulated(state.score_shell, grow=False)
     seconds = []
     for _ in range(passes + 1):
         began = time.perf_counter(), time.process_time()

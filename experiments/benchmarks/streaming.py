@@ -61,7 +61,7 @@ def passes(folder: Path, images: int, high: float) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in setups}
     for _ in range(ROUNDS + 1):
         for name, setup in setups.items():
-            shell = setup.problem.accumulated(setup.state.score_shell, grow=False)
+            shell = setup.problem.shells.accumulated(setup.state.score_shell, grow=False)
             began = time.perf_counter()
             expectation(setup.problem, setup.state, shell)
             seconds[name].append(time.perf_counter() - began)

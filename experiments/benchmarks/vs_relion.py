@@ -74,7 +74,7 @@ def our_seconds(
     setup = prepare(particles, reference, mode=mode, symmetry=symmetry, ini_high=INI_HIGH)
     reach = SHIFT_RANGE_PX * particles.optics[0].pixel_size_angstrom
     state = setup.state.replace(sigma_offset_angstrom=reach / SHIFT_REACH)
-    shell = setup.problem.accumulated(state.score_shell, grow=False)
+    shell = setup.problem.shells.accumulated(state.score_shell, grow=False)
     times: list[float] = []
     rotations = particles.rotations
     for _ in range(repeats + 1):
@@ -216,9 +216,9 @@ class AccuracyWatch(Callback):
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """Count registers with the half-sets in one frame, as a result would have them."""
         best = state.registers.argmax(axis=1)
-        rotations = state.rotations @ problem.registers.representatives[best].mT
+        rotations = state.rotations @ problem.particle.registers.representatives[best].mT
         turn = self._group.operators[state.alignment].T
-        rotations = np.where((problem.half_set == 2)[:, None, None], rotations @ turn, rotations)
+        rotations = np.where((problem.data.half_set == 2)[:, None, None], rotations @ turn, rotations)
         right = register_agreement(rotations, self._truth.rotations, self._group, point_group("C1"))
         seconds = time.perf_counter() - self._began
         self._rows.append((info.iteration, seconds, right.fraction))

@@ -14,7 +14,7 @@ from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
 from jaxrelax.assessment.partner import partner_ball
 from jaxrelax.assessment.report import report_html, write_report
 from jaxrelax.assessment.saving import save, symmetry_summary
-from jaxrelax.refinement.discriminability import Discriminability
+from jaxrelax.judgement import Discriminability
 
 __all__ = [
     "Calibration",

@@ -9,11 +9,8 @@ import numpy as np
 
 from jaxrelax.imaging import NoiseModel
 from jaxrelax.io import InputError, Particles
+from jaxrelax.judgement import Discriminability, discriminability
 from jaxrelax.refinement import Local, Map, Mode, Relax, prepare
-from jaxrelax.refinement.discriminability import Discriminability
-from jaxrelax.refinement.maximisation import register_limit
-from jaxrelax.refinement.prediction import discriminability
-from jaxrelax.refinement.score_maps import region
 
 
 def predict_registers(
@@ -64,15 +61,16 @@ def predict_registers(
     problem, state = setup.problem, setup.state
     if not np.isfinite(state.noise_power).all():
         raise InputError(
-            f"{problem.particles.source}: the noise spectrum is not a number; some images are "
+            f"{problem.data.particles.source}: the noise spectrum is not a number; some images are "
             "damaged. Find them with jaxrelax.io.find_bad_images."
         )
     return discriminability(
-        problem,
-        state.symmetric[0],
-        region(problem, state.asymmetric[0]),
+        problem.execution,
+        problem.particle,
+        state.maps.symmetric[0],
+        problem.particle.region(state.maps.asymmetric[0]),
         noise_power=state.noise_power,
-        max_shell=register_limit(problem, state.score_shell),
+        max_shell=problem.particle.register_limit(state.score_shell),
         pose_prior=None if mode.holds_poses else mode.prior_widths(),
         blur=True,
     )

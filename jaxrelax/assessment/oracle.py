@@ -16,10 +16,11 @@ from jaxrelax.assessment.calibration import Calibration, brier_score, calibratio
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.io import InputError, Particles
 from jaxrelax.reconstruction import particle_radius_angstrom
-from jaxrelax.refinement.components import Mode, Registers, Relax
 from jaxrelax.refinement.expectation import expectation
-from jaxrelax.refinement.loop import init
-from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.modes import Mode, Registers
+from jaxrelax.refinement.problem import make_problem
+from jaxrelax.refinement.relax import Relax
+from jaxrelax.refinement.start import init
 
 NOISE_PASSES = 2  # the noise learned from the residuals moves by less than 0.1 % after these
 
@@ -91,7 +92,7 @@ def oracle_registers(
         )
     n = len(truth)
     radius = particle_radius_angstrom(truth_map, pixel_size_angstrom)
-    problem = Problem(
+    problem = make_problem(
         particles,
         mode=Registers() if mode is None else mode,
         relax=Relax(group, to=kept, cross_fit=1, optimism=0.0, start="reference"),
@@ -107,17 +108,21 @@ def oracle_registers(
         seed=0,
         cache_bytes=0,
     )
-    finest = problem.resolution(problem.last_shell)
+    finest = problem.shells.resolution(problem.shells.last)
     limit = max(max_resolution_angstrom or finest, finest)
     state = init(problem, np.asarray(truth_map, np.float32), ini_high_angstrom=limit)
     # Nothing is reconstructed: the images enter the accumulators with weight zero.
-    nothing = np.zeros((n, problem.n_registers), np.float32)
+    nothing = np.zeros((n, problem.particle.n_registers), np.float32)
     found = None
     for _ in range(1 + NOISE_PASSES):
         found = expectation(
-            problem, state, problem.rung(state.score_shell), n_folds=1, weights_override=nothing
+            problem,
+            state,
+            problem.shells.rung(state.score_shell),
+            n_folds=1,
+            weights_override=nothing,
         )
-        power = problem.noise.update(state.noise_power, found.residual, found.count)
+        power = problem.plan.noise.update(state.noise_power, found.residual, found.count)
         state = state.replace(noise_power=power)
     assert found is not None
     whole, part = groups(group, kept)
@@ -133,5 +138,5 @@ def oracle_registers(
         calibration=calibration(largest, correct, brier_score(found.registers, where)),
         registers=found.registers,
         noise_power=state.noise_power,
-        resolution_angstrom=problem.resolution(state.score_shell),
+        resolution_angstrom=problem.shells.resolution(state.score_shell),
     )

@@ -15,7 +15,8 @@ from jaxrelax.assessment.report import report_html
 from jaxrelax.assessment.versions import versions
 from jaxrelax.inference.orientation_test import SMALLEST_COUNTED_P
 from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
-from jaxrelax.refinement.result import AsymmetryEvidence, Result
+from jaxrelax.judgement import AsymmetryEvidence
+from jaxrelax.refinement.result import Result
 
 # RELION's names in postprocess.star, for the curves that it has too.
 RELION_CURVES = {

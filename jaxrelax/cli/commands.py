@@ -79,7 +79,7 @@ def _run(argv: list[str]) -> int:
         _complain(getattr(asked, "interrupted", "interrupted."))
         return leave(INTERRUPTED)
     except Exception as error:
-        from jaxrelax.refinement.workers import WorkerLost
+        from jaxrelax.engine.workers import WorkerLost
 
         if isinstance(error, WorkerLost):
             _complain(f"{error}.")

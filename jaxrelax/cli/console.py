@@ -164,7 +164,7 @@ class ProgressBars(Callback):
 
     def on_start(self, problem: Problem, state: State) -> None:
         """Start the bar of the first iteration."""
-        self._images = int(problem.own.sum())
+        self._images = int(problem.execution.own.sum())
         self.bar.start()
         self._task = self.bar.add_task(_name(state.iterations_done + 1), total=self._images)
 
@@ -174,7 +174,7 @@ class ProgressBars(Callback):
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """Start the bar of the next iteration."""
-        self._passes = 2 if problem.n_registers > 1 else 1
+        self._passes = 2 if problem.particle.n_registers > 1 else 1
         self.bar.reset(self._task, description=_name(state.iterations_done + 1))
 
     def on_finish(self, reason: str) -> None:

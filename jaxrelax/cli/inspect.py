@@ -12,11 +12,11 @@ import tyro
 from jaxrelax.cli.option_groups import ParticleOptions
 from jaxrelax.cli.options import Switch, default_of, refuse_idle
 from jaxrelax.cli.output_pipe import unread_output
+from jaxrelax.engine.workers import available_workers
 from jaxrelax.io import Inspection, format_inspection, inspect_file
 from jaxrelax.refinement import Homogeneous, Local, Registers, refine
 from jaxrelax.refinement.preparation import check_particles
 from jaxrelax.refinement.usable import usable_particles
-from jaxrelax.refinement.workers import available_workers
 
 MODES = {"homogeneous": Homogeneous, "local": Local, "registers": Registers}
 TABLES = (".star", ".cs")

@@ -16,6 +16,7 @@ import jax
 
 from jaxrelax.cli.options import Switch, checked, default_of, flag, refuse_idle
 from jaxrelax.cli.processes import guard
+from jaxrelax.engine.workers import WAY_OUT
 from jaxrelax.io import (
     InputError,
     Particles,
@@ -36,7 +37,6 @@ from jaxrelax.refinement import (
 )
 from jaxrelax.refinement.criteria import Either
 from jaxrelax.refinement.preparation import DEFAULT_UNTIL
-from jaxrelax.refinement.workers import WAY_OUT
 
 assert isinstance(DEFAULT_UNTIL, Either)
 SETTLED, LIMIT = DEFAULT_UNTIL.first, DEFAULT_UNTIL.second

@@ -15,9 +15,9 @@ from jaxrelax.cli.option_groups import MapOptions, PoseErrorOptions, RegisterOpt
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.geometry import parse_group
 from jaxrelax.io import InputError, Particles, require_writable, write_cs, write_star
+from jaxrelax.judgement import Discriminability
 from jaxrelax.reconstruction import symmetrise
 from jaxrelax.refinement import Map
-from jaxrelax.refinement.discriminability import Discriminability
 from jaxrelax.refinement.reference_group import require_group
 
 BALL_OPTIONS = ("partner_kda", "partner_at", "mass_kda")

@@ -12,10 +12,10 @@ import tyro
 from jaxrelax.cli.console import RunConsole
 from jaxrelax.cli.option_groups import ParticleOptions
 from jaxrelax.cli.options import Switch, default_of, refuse_idle
+from jaxrelax.engine.workers import available_workers
 from jaxrelax.io import InputError, drop_bad_images, require_writable, write_map
 from jaxrelax.refinement.reconstruct import random_registers, reconstruct
 from jaxrelax.refinement.usable import bad_images
-from jaxrelax.refinement.workers import available_workers
 
 
 @dataclass(frozen=True)

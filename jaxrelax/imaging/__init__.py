@@ -20,6 +20,7 @@ from jaxrelax.imaging.preprocess import (
     radii_px,
     soft_circle,
 )
+from jaxrelax.imaging.shells import MARGIN, Shells
 from jaxrelax.imaging.slices import (
     FourierVolume,
     Parts,
@@ -45,6 +46,7 @@ from jaxrelax.imaging.volume import (
 )
 
 __all__ = [
+    "MARGIN",
     "BackgroundStatistics",
     "Blocks",
     "CTFParameters",
@@ -55,6 +57,7 @@ __all__ = [
     "NoiseModel",
     "Parts",
     "RadialNoise",
+    "Shells",
     "SmoothNoise",
     "background_power",
     "background_statistics",

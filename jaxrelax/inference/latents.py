@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jaxtyping import Array, Float
 
 from jaxrelax.arrays import AnyArray, on_device
@@ -51,6 +52,15 @@ class Latent(eqx.Module):
         """Log of prior times evidence of what stands outside the table; None if nothing does."""
         return None
 
+    def in_view(self, params: Any, slice_power: Float[AnyArray, " shells"]) -> Any:
+        """Its parameters while images are scored against a map.
+
+        Args:
+            params: as they are kept.
+            slice_power: E|P V|² per shell of the map at random orientations.
+        """
+        return params
+
     def statistics(
         self, table: Hypotheses, rows: Float[Array, "batch rows"], outside, valid
     ) -> Any:
@@ -67,6 +77,10 @@ class Latent(eqx.Module):
     def update(self, params: Any, statistics: Any) -> Any:
         """Parameters after a pass over the images."""
         return params
+
+    def fraction(self, params: Any) -> float | None:
+        """The share of images or particles that its parameters stand for; None if there is none."""
+        return None
 
 
 class Register(Latent):
@@ -124,6 +138,10 @@ class SymmetricState(Latent):
         symmetric, particles = statistics
         return jnp.log(symmetric) - jnp.log(particles - symmetric)
 
+    def fraction(self, params: Float[AnyArray, ""]) -> float:
+        """Of symmetric particles."""
+        return _share(params)
+
 
 class States(Latent):
     """Which of several maps an image shows, each with latents of its own.
@@ -165,6 +183,14 @@ class States(Latent):
         ]
         return jnp.concatenate(priors)
 
+    def in_view(self, params: Any, slice_power: Float[AnyArray, " shells"]) -> Any:
+        """The same for the latents of every state."""
+        nested = tuple(
+            tuple(one.in_view(p, slice_power) for one, p in zip(latents, own, strict=True))
+            for latents, own in zip(self.states, params[1], strict=True)
+        )
+        return params[0], nested
+
     def statistics(
         self, table: Hypotheses, rows: Float[Array, "batch rows"], outside, valid
     ) -> Any:
@@ -205,10 +231,12 @@ class Junk(Latent):
 
     Attributes:
         n_shells: of the map's grid.
+        starting: fraction of junk before any was looked for: after the first pass.
         smallest: fraction that is always left, or it could not grow again.
     """
 
     n_shells: int = eqx.field(static=True)
+    starting: float = eqx.field(static=True, default=0.02)
     smallest: float = eqx.field(static=True, default=1e-4)
     name: str = eqx.field(static=True, default="junk", kw_only=True)
 
@@ -240,11 +268,26 @@ class Junk(Latent):
         """Expected junk, and images."""
         return jnp.sum(outside * valid), jnp.sum(valid)
 
+    def in_view(
+        self, params: JunkParameters, slice_power: Float[AnyArray, " shells"]
+    ) -> JunkParameters:
+        """An unknown object is as strong as the map."""
+        return params._replace(object_power=slice_power)
+
     def update(self, params: JunkParameters, statistics: Any) -> JunkParameters:
-        """Logit of the expected share, within limits."""
+        """Logit of the expected share, within limits; at first of what junk is begun with."""
         junk, images = statistics
         share = jnp.clip(junk / images, self.smallest, 1.0 - self.smallest)
+        share = jnp.where(jnp.isneginf(params.logit), self.starting, share)
         return params._replace(logit=jnp.log(share) - jnp.log1p(-share))
+
+    def fraction(self, params: JunkParameters) -> float:
+        """Of images that show no particle."""
+        return _share(params.logit)
+
+
+def _share(logit: Float[AnyArray, ""]) -> float:
+    return float(scipy.special.expit(np.asarray(logit, np.float64)))
 
 
 def junk_evidence(
@@ -304,11 +347,22 @@ class Model(eqx.Module):
         found = {one.name: one.outside(params[one.name], batch, geometry) for one in self.latents}
         return {name: evidence for name, evidence in found.items() if evidence is not None}
 
+    def in_view(
+        self, params: Mapping[str, Any], slice_power: Float[AnyArray, " shells"]
+    ) -> dict[str, Any]:
+        """Parameters of every latent while images are scored against a map."""
+        return {one.name: one.in_view(params[one.name], slice_power) for one in self.latents}
+
     def update(self, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters of every latent after a pass, from its statistics."""
         return {
             one.name: one.update(params[one.name], statistics[one.name]) for one in self.latents
         }
+
+    def fractions(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """What people want to read of the parameters, by the latent's name."""
+        found = {one.name: one.fraction(params[one.name]) for one in self.latents}
+        return {name: fraction for name, fraction in found.items() if fraction is not None}
 
 
 def _extended(latents: tuple[Latent, ...]) -> Hypotheses:

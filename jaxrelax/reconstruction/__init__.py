@@ -22,6 +22,7 @@ from jaxrelax.reconstruction.components import (
     component_shares,
     share_of_components,
 )
+from jaxrelax.reconstruction.deposits import deposit
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
 from jaxrelax.reconstruction.group_fit import Fit, GroupFits, Verdict, fits_beside
 from jaxrelax.reconstruction.isotypic import (
@@ -32,6 +33,18 @@ from jaxrelax.reconstruction.isotypic import (
     asymmetric_coefficients,
     isotypic_parts,
 )
+from jaxrelax.reconstruction.map_priors import (
+    Belief,
+    Gains,
+    HalfMaps,
+    Isotypic,
+    Learned,
+    MapPrior,
+    Plain,
+    Portion,
+    component_curves,
+    unregularised_map,
+)
 from jaxrelax.reconstruction.masks import (
     density_mask,
     independent_fraction,
@@ -39,19 +52,40 @@ from jaxrelax.reconstruction.masks import (
     soft_sphere,
     solvent_mask,
 )
+from jaxrelax.reconstruction.matching import (
+    MeanAgreement,
+    each_seen_by_the_other,
+    match_halves,
+    mean_agreement,
+    onto_first,
+    registers_onto_first,
+    voting_shells,
+)
+from jaxrelax.reconstruction.particle import Particle, particle_box
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
+from jaxrelax.reconstruction.slice_power import slice_power
 from jaxrelax.reconstruction.turning import average_over, turn_map
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
     "Accumulator",
     "AxisAlignment",
+    "Belief",
     "Candidates",
     "Fit",
+    "Gains",
     "GroupFits",
     "HalfAlignment",
+    "HalfMaps",
+    "Isotypic",
     "IsotypicParts",
+    "Learned",
+    "MapPrior",
+    "MeanAgreement",
+    "Particle",
+    "Plain",
+    "Portion",
     "SelfRotation",
     "ShellSums",
     "Verdict",
@@ -65,10 +99,13 @@ __all__ = [
     "coarse_copy",
     "completed",
     "component_counts",
+    "component_curves",
     "component_fsc",
     "component_shares",
     "corrected_fsc",
     "density_mask",
+    "deposit",
+    "each_seen_by_the_other",
     "empty_accumulator",
     "first_below",
     "fits_beside",
@@ -76,18 +113,26 @@ __all__ = [
     "independent_fraction",
     "inverse_tau2",
     "isotypic_parts",
+    "match_halves",
+    "mean_agreement",
     "mean_weight",
     "misaligned_axes",
     "moved",
+    "onto_first",
+    "particle_box",
     "particle_radius_angstrom",
+    "registers_onto_first",
     "resolution_shell",
     "rotate_map",
     "rotated_maps",
     "share_of_components",
+    "slice_power",
     "soft_sphere",
     "solvent_mask",
     "symmetrise",
     "symmetry_correlation",
     "turn_map",
+    "unregularised_map",
+    "voting_shells",
     "wiener_map",
 ]

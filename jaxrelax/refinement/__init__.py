@@ -1,7 +1,17 @@
-"""State, loop, modes, schedule, criteria, checkpoints: refinement as one loop."""
+"""State, step, course, modes, criteria, checkpoints: refinement as one loop."""
 
+from jaxrelax.engine import WorkerLost, Workers, available_workers
+from jaxrelax.judgement import AsymmetryEvidence, SubgroupTest
 from jaxrelax.refinement.callbacks import Callback
-from jaxrelax.refinement.components import Homogeneous, Local, Mode, Registers, Relax
+from jaxrelax.refinement.course import (
+    Course,
+    Orders,
+    SeekAmplifySettle,
+    Seen,
+    Straight,
+    StraightState,
+    followed,
+)
 from jaxrelax.refinement.criteria import (
     Criterion,
     MaxIterations,
@@ -9,38 +19,51 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
 )
 from jaxrelax.refinement.finish import finish
-from jaxrelax.refinement.loop import init, step
+from jaxrelax.refinement.history import History, StepInfo
+from jaxrelax.refinement.loop import step
+from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers
 from jaxrelax.refinement.preparation import Map, Setup, prepare
-from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.problem import Plan, Problem
 from jaxrelax.refinement.refine import done, iterate, refine
-from jaxrelax.refinement.result import AsymmetryEvidence, Result, SubgroupTest
-from jaxrelax.refinement.state import State, StepInfo
-from jaxrelax.refinement.workers import WorkerLost, Workers, available_workers
+from jaxrelax.refinement.relax import Relax
+from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.start import init
+from jaxrelax.refinement.state import Band, State
 
 __all__ = [
     "AsymmetryEvidence",
+    "Band",
     "Callback",
+    "Course",
     "Criterion",
+    "History",
     "Homogeneous",
     "Local",
     "Map",
     "MaxIterations",
     "Mode",
+    "Orders",
+    "Plan",
     "Problem",
     "Registers",
     "RegistersSettled",
     "Relax",
     "ResolutionStalled",
     "Result",
+    "SeekAmplifySettle",
+    "Seen",
     "Setup",
     "State",
     "StepInfo",
+    "Straight",
+    "StraightState",
     "SubgroupTest",
     "WorkerLost",
     "Workers",
     "available_workers",
     "done",
     "finish",
+    "followed",
     "init",
     "iterate",
     "prepare",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.state import State, StepInfo
+from jaxrelax.refinement.state import State
 
 
 class Callback:

@@ -1,8 +1,10 @@
 """Checkpoints: everything to go on from an iteration, written so that a kill loses nothing.
 
-Arrays go to ``checkpoint/state_NNN.npz``, then ``checkpoint/checkpoint.json`` names them; both are
-written under a temporary name and renamed, and older arrays are removed only afterwards. At any
-moment the header on disk therefore names complete arrays.
+Arrays go to ``checkpoint/state_NNN.npz``, each under its path in the tree of the state, then
+``checkpoint/checkpoint.json`` names that file and says what the tree is made of
+(:mod:`jaxrelax.refinement.tree_files`); both are written under a temporary name and renamed, and
+older arrays are removed only afterwards. At any moment the header on disk therefore names complete
+arrays.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ import numpy as np
 
 from jaxrelax.io import InputError, OutputFolder, Particles
 from jaxrelax.refinement.described import described
-from jaxrelax.refinement.state import State
+from jaxrelax.refinement.state import State, frozen
+from jaxrelax.refinement.tree_files import filled, outlined
 
-FORMAT = 13
+FORMAT = 14
 HEADER = "checkpoint/checkpoint.json"
 # Of a table: where it and its images lie, and what is only handed on.
+# What reading a file may raise that is not whole, or is of other classes.
+DAMAGES = (
+    OSError, KeyError, TypeError, ValueError, AttributeError, ImportError, EOFError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 NOT_USED = ("source", "image_root", "stack_paths", "document", "as_read", "extra_columns")
 # Of the entries of a pose: they come from angles, and processors round their sines differently.
 POSE_STEP = 1e-6
@@ -36,13 +44,10 @@ def save_checkpoint(folder: OutputFolder, state: State, identity: dict[str, Any]
         state: what to save.
         identity: settings and hashes of the inputs; a resumed run must have the same.
     """
-    arrays, scalars = {}, {}
-    for field in dataclasses.fields(state):
-        value = getattr(state, field.name)
-        (arrays if isinstance(value, np.ndarray) else scalars)[field.name] = value
+    tree, arrays = outlined(state)
     name = f"checkpoint/state_{state.iterations_done:03d}.npz"
     folder.write_npz(name, arrays, compress=False)
-    header = {"format": FORMAT, "arrays": name, "scalars": scalars, "identity": identity}
+    header = {"format": FORMAT, "arrays": name, "tree": tree, "identity": identity}
     # Not the folder's JSON, which has null for infinities and NaN: a state comes back as it was.
     folder.write_text(HEADER, json.dumps(header, indent=2) + "\n")
     _remove_others(folder, name)
@@ -78,11 +83,19 @@ def load_checkpoint(folder: OutputFolder, identity: dict[str, Any]) -> State | N
         _require_same(path, header["identity"], json.loads(json.dumps(identity)))
         with open(folder.path / header["arrays"], "rb") as stream, np.load(stream) as stored:
             arrays = {key: stored[key] for key in stored.files}
-        scalars = header["scalars"]
-        for rows in ("history", "history_before"):
-            scalars[rows] = tuple(scalars[rows])
-        state = State(**arrays, **scalars)
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        state = frozen(filled(header["tree"], arrays))
+        if not isinstance(state, State):
+            raise TypeError("it holds no state")
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ImportError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
         raise InputError(
             f"{path}: the checkpoint cannot be read ({error}); start anew with --overwrite"
         ) from error

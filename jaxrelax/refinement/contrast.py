@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
+from jaxrelax.engine.background import background_spectrum
+from jaxrelax.engine.execution import Execution
 from jaxrelax.io import InputError, Particles
-from jaxrelax.refinement.background import background_spectrum
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.projection_match import low_passed, matches
+from jaxrelax.refinement.projection_match import matches
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -68,37 +68,44 @@ def inverted(particles: Particles, rows: Bool[np.ndarray, " n"]) -> Particles:
 
 
 def made_white(
-    problem: Problem, reference: Float32[np.ndarray, "n n n"], max_shell: int, name: str
+    execution: Execution,
+    low: Float32[np.ndarray, "b b b"],
+    max_shell: int,
+    *,
+    with_poses: bool,
+    seed: int,
+    name: str,
 ) -> Particles:
     """The particles with the images inverted in which they are black; says which.
 
     Args:
-        problem: images, and poses where its mode starts from them.
-        reference: on the map's box.
+        execution: images, and their poses.
+        low: the reference as far as it is used at first.
         max_shell: last shell that is compared.
+        with_poses: whether poses are known, and not still to be found.
+        seed: of the sample.
         name: of the reference, for messages.
 
     Raises:
         InputError: the reference is black, or black images are many and cannot be told from white.
     """
-    particles = problem.particles
-    low = low_passed(problem, reference, max_shell)
-    if not problem.mode.needs_poses:
+    particles = execution.data.particles
+    if not with_poses:
         low = radially_averaged(low)
-    rng = np.random.default_rng((problem.seed, 7))
+    rng = np.random.default_rng((seed, 7))
     order = [
         rng.permutation(np.flatnonzero(particles.optics_group == group))
         for group in range(len(particles.optics))
     ]
     first = np.sort(np.concatenate([rows[:SAMPLE] for rows in order]))
     rest = np.sort(np.concatenate([rows[SAMPLE:] for rows in order]))
-    noise = background_spectrum(problem)
-    seen, norm = _comparisons(problem, low, first, max_shell, noise)
-    black = problem.workers.agreed(_black(particles, seen, norm, first))
+    noise = background_spectrum(execution, seed)
+    seen, norm = _comparisons(execution, low, first, max_shell, noise)
+    black = execution.workers.agreed(_black(particles, seen, norm, first))
     if len(rest) and black.any():
-        more = _comparisons(problem, low, rest, max_shell, noise)
+        more = _comparisons(execution, low, rest, max_shell, noise)
         seen, norm = seen + more[0], norm + more[1]
-        black = problem.workers.agreed(_black(particles, seen, norm, np.arange(len(particles))))
+        black = execution.workers.agreed(_black(particles, seen, norm, np.arange(len(particles))))
     if black.mean() > 0.9 and np.sum(low.astype(np.float64) ** 3) < 0:
         raise InputError(
             f"{name}: its density is negative and the particles of {particles.source} are white; "
@@ -123,15 +130,15 @@ def radially_averaged(map_: Float32[np.ndarray, "b b b"]) -> Float32[np.ndarray,
     return mean[radius].astype(np.float32)
 
 
-def _comparisons(problem: Problem, low, rows, max_shell: int, noise):
+def _comparisons(execution: Execution, low, rows, max_shell: int, noise):
     """⟨y, p⟩/‖p‖ and ‖p‖ of some images; zeros in all other rows."""
-    seen, norm = np.zeros(len(problem.particles)), np.zeros(len(problem.particles))
-    for group in range(len(problem.particles.optics)):
-        mine = problem.mine(rows[problem.particles.optics_group[rows] == group])
-        for some, product, power in matches(problem, low, group, mine, max_shell, noise[group]):
+    seen, norm = np.zeros(len(execution.data.particles)), np.zeros(len(execution.data.particles))
+    for group in range(len(execution.data.particles.optics)):
+        mine = execution.mine(rows[execution.data.particles.optics_group[rows] == group])
+        for some, product, power in matches(execution, low, group, mine, max_shell, noise[group]):
             norm[some] = np.sqrt(np.maximum(power, 0.0))
             seen[some] = product / np.maximum(norm[some], 1e-30)
-    return problem.workers.rows((seen, norm), problem.own)
+    return execution.workers.rows((seen, norm), execution.own)
 
 
 def _black(

@@ -1,8 +1,10 @@
 """When to stop: small classes that look at the state and say why they are satisfied.
 
 A criterion is any object with ``reason(state) -> str | None``; combine them with ``&`` and ``|``.
-A relaxed refinement never stops while asymmetry is sought, whatever the criterion says: at the
-symmetric saddle every criterion is satisfied and the answer is not yet there.
+It sees the whole state: maps and their curves, posteriors, poses, and ``state.history``, one
+:class:`StepInfo` per iteration. It is asked when the course allows it: by default not while
+asymmetry is sought, for at the symmetric saddle every criterion is satisfied and the answer is not
+yet there (``course=Straight()`` asks it from the first iteration).
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class MaxIterations(Criterion):
 
     def reason(self, state: State) -> str | None:
         """Satisfied from that iteration on."""
-        if state.iteration < self.iterations:
+        if int(state.iteration) < self.iterations:
             return None
         return f"{self.iterations} iterations done"
 
@@ -101,16 +103,16 @@ class ResolutionStalled(Criterion):
 
     def reason(self, state: State) -> str | None:
         """Satisfied when the last iterations were no better than the best before them."""
-        calm = [row for row in state.history if row["settled"] == 1.0]
+        calm = [info for info in state.history if info.settled]
         if len(calm) <= self.iterations:
             return None
-        curve = [row["mean_fsc"] for row in calm]
+        curve = [info.mean_fsc for info in calm]
         before, recent = max(curve[: -self.iterations]), max(curve[-self.iterations :])
         if recent > before * (1.0 + self.tolerance):
             return None
         return (
             f"half-maps agree no better in {self.iterations} iterations, to "
-            f"{calm[-1]['resolution_angstrom']:.2f} Å"
+            f"{calm[-1].resolution_angstrom:.2f} Å"
         )
 
 
@@ -130,7 +132,7 @@ class RegistersSettled(Criterion):
 
     def reason(self, state: State) -> str | None:
         """Satisfied when the mean largest posterior moved less than the tolerance."""
-        calm = [row["mean_max_posterior"] for row in state.history if row["settled"] == 1.0]
+        calm = [info.mean_max_posterior for info in state.history if info.settled]
         if len(calm) <= self.iterations:
             return None
         last = calm[-self.iterations - 1 :]

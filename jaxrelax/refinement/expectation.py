@@ -10,37 +10,47 @@ room: a processor's cores, or the host and its accelerator, have work for both.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial, reduce
-from operator import add
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from jaxrelax.engine.programs import deposit_program
+from jaxrelax.engine.side_by_side import Side, both, one_by_one
 from jaxrelax.geometry import project_to_so3
-from jaxrelax.imaging import volume_radius
-from jaxrelax.inference import JunkParameters, logit, significant
+from jaxrelax.imaging import ImageGeometry, volume_radius
+from jaxrelax.inference import Hypotheses, Stats
 from jaxrelax.reconstruction import (
-    Candidates,
     IsotypicParts,
+    Portion,
     ShellSums,
     completed,
     empty_accumulator,
+    slice_power,
 )
+from jaxrelax.refinement.maximisation import total
+from jaxrelax.refinement.pose_schedule import pose_search
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.programs import accumulate_program
-from jaxrelax.refinement.score_maps import kept_share, score_map, slice_power
-from jaxrelax.refinement.scoring import ScoredBatch, register_volume, scored_batches
-from jaxrelax.refinement.side_by_side import Side, both, one_by_one
-from jaxrelax.refinement.state import State
+from jaxrelax.refinement.scoring import (
+    ScoredBatch,
+    hypothesis_volume,
+    prior_widths,
+    scored_batches,
+)
+from jaxrelax.refinement.state import State, number
 
 # Of an expectation: sums over images, and of what was expected from the maps.
 SUMMED = (
     "residual", "count", "rotation_moment_rad2", "shift_moment_angstrom2", "counted", "nats",
     "power",
+)  # fmt: skip
+PER_IMAGE = (
+    "rotations", "origins_angstrom", "mode_rotations", "mode_origins_angstrom", "registers",
+    "symmetric", "junk", "log_gain",
 )  # fmt: skip
 
 
@@ -59,6 +69,8 @@ class Expectation:
     log_gain: Float32[np.ndarray, " n"]
     residual: Float64[np.ndarray, "groups shells"]
     count: Float64[np.ndarray, "groups shells"]
+    # Of every latent, by its name; None before the first batch.
+    latents: Mapping[str, Any] | None = None
     # Posterior mean squared offset from the centre of the prior, per axis.
     rotation_moment_rad2: float = 0.0
     shift_moment_angstrom2: float = 0.0
@@ -67,9 +79,9 @@ class Expectation:
     power: float = 0.0  # what was expected of it from the maps, up to a factor
 
     @property
-    def nats_per_power(self) -> float:
-        """The factor; 0 where the maps tell no registers apart."""
-        return self.nats / self.power if self.power > 0 and self.nats > 0 else 0.0
+    def nats_per_power(self) -> float | None:
+        """The factor; None where the maps tell no registers apart."""
+        return self.nats / self.power if self.power > 0 and self.nats > 0 else None
 
 
 def expectation(
@@ -81,7 +93,7 @@ def expectation(
     weights_override: Float32[np.ndarray, "n registers"] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Expectation:
-    """One pass over the images.
+    """One pass over the images; it needs all of the problem.
 
     Args:
         problem, state: inputs and current sums or maps, noise, poses.
@@ -99,28 +111,29 @@ def expectation(
     Raises:
         WorkerLost: another process has ended.
     """
-    n, registers = len(problem.particles), problem.n_registers
-    modes = state.search(problem).modes
+    data, n = problem.data, len(problem.data)
+    modes = pose_search(problem, state).modes
     result = Expectation(
         sums=[],
-        rotations=state.rotations.copy(),
-        origins_angstrom=state.origins_angstrom.copy(),
+        rotations=np.array(state.poses.rotations),
+        origins_angstrom=np.array(state.poses.origins_angstrom),
         mode_rotations=np.zeros((n, modes, 3, 3), np.float32),
         mode_origins_angstrom=np.zeros((n, modes, 2), np.float32),
-        registers=np.zeros((n, registers), np.float32),
+        registers=np.zeros((n, problem.particle.n_registers), np.float32),
         symmetric=np.zeros(n, np.float32),
         junk=np.zeros(n, np.float32),
         log_gain=np.zeros(n, np.float32),
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
     )
-    latest = state.sums()
+    sums = state.maps.sums
+    latest = [[], []] if sums is None else sums.by_half()
     passes = [
         _HalfPass(
             problem, state, half, accumulate_shell,
-            keep_folds=problem.n_folds if n_folds is None else n_folds,
+            keep_folds=data.n_folds if n_folds is None else n_folds,
             weights_override=weights_override,
-            latest=latest[half] if latest else [],
+            latest=latest[half],
             # Rows of images are written into the same arrays, sums are each half-set's own.
             result=replace(
                 result, sums=[[]], residual=np.zeros_like(result.residual),
@@ -130,11 +143,13 @@ def expectation(
         for half in (0, 1)
     ]  # fmt: skip
     first, second = (partial(one.run, on_batch=on_batch) for one in passes)
-    both(first, second, alone=one_by_one(problem, state))
+    both(first, second, alone=one_by_one(problem.execution, state.score_shell))
     for one in passes:
         result.sums += one.result.sums
         for name in SUMMED:
             setattr(result, name, getattr(result, name) + getattr(one.result, name))
+    latents = [one.result.latents for one in passes if one.result.latents is not None]
+    result.latents = jax.tree.map(lambda *each: np.sum(np.stack(each), axis=0), *latents)
     _put_together(problem, result)
     result.rotation_moment_rad2 /= 3 * max(result.counted, 1.0)
     result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
@@ -154,173 +169,145 @@ class _HalfPass:
     weights_override: Float32[np.ndarray, "n registers"] | None
     latest: list[ShellSums]  # newest sums of the folds; empty in the first iteration
     result: Expectation
+    _stats: dict[int, Stats] = field(default_factory=dict)  # by optics group, on the devices
 
     def run(self, side: Side, on_batch: Callable[[int], None] | None) -> None:
         """Go through the folds, unless the other half-set fails."""
         problem, state, result = self.problem, self.state, self.result
-        workers, shell = problem.workers, self.accumulate_shell
+        data, execution, table = problem.data, problem.execution, problem.plan.table
+        workers, shell = execution.workers, self.accumulate_shell
         radius = volume_radius(shell)
-        search = state.search(problem)
-        score_rung = problem.rung(state.score_shell)
-        for fold in range(problem.n_folds):
-            groups = problem.batches(self.half + 1, fold)
+        search = pose_search(problem, state)
+        score_rung = problem.shells.rung(state.score_shell)
+        for fold in range(data.n_folds):
+            groups = data.batches(self.half + 1, fold)
             parts, power = _map_without(problem, state, self.latest, self.half, fold)
-            result.power += power / (2 * problem.n_folds)
-            volume = register_volume(problem, parts.symmetric, parts.asymmetric, score_rung)
-            params = _parameters(problem, state, parts)
+            result.power += power / (2 * data.n_folds)
+            volume = hypothesis_volume(table, parts, score_rung, problem.shells.box)
+            whole = slice_power(sum(parts), problem.shells.box, problem.shells.count)
+            params = problem.plan.model.in_view(state.latents, whole.astype(np.float32))
             if self.keep_folds > 1 or fold == 0:
                 accumulator = workers.one_each(empty_accumulator(radius))
             for group, all_rows in groups:
-                rows = problem.mine(all_rows)
-                geometry = problem.geometry(group, shell, score_rung)
-                insert = accumulate_program(problem, group, shell, score_rung)
+                rows = execution.mine(all_rows)
+                geometry = execution.geometry(group, shell, score_rung)
+                insert = deposit_program(execution, geometry, table)
                 for batch in scored_batches(
-                    problem, state, volume, group, rows, geometry, search, params
-                ):
-                    kept = batch.kept
-                    if self.weights_override is not None:
-                        kept = self.weights_override[batch.rows]
-                    for candidates in _candidates(problem, kept, batch):
-                        accumulator = insert(accumulator, batch.images, candidates)
-                    _record(problem, state, group, geometry, batch, result)
+                    problem, state, volume, group, rows, geometry, search, params,
+                    self.weights_override,
+                ):  # fmt: skip
+                    accumulator = insert(accumulator, batch.images, batch.placed)
+                    pixel = execution.optics[group].pixel_size_angstrom
+                    _record(table, batch, pixel, result)
+                    known = self._stats.get(group)
+                    self._stats[group] = (
+                        batch.stats if known is None else _added(known, batch.stats)
+                    )
                     if on_batch is not None:
                         side.call(on_batch, len(batch.rows))
                     if group == groups[-1][0]:
                         side.go_on()
                     if side.stopped:
                         return
-            if self.keep_folds > 1 or fold == problem.n_folds - 1:
+            if self.keep_folds > 1 or fold == data.n_folds - 1:
                 own = ShellSums.of(completed(workers.summed(accumulator)), shell)
                 done = ShellSums(workers.total(own.values), shell)
                 result.sums[0].append(done)
                 if self.keep_folds > 1 and self.latest:
                     self.latest[fold] = done.resized(self.latest[fold].max_shell)
+        for group, stats in self._stats.items():
+            geometry = execution.geometry(group, shell, score_rung)
+            widths = prior_widths(state.poses, search)
+            _learned(result, group, geometry, jax.device_get(stats), widths)
+
+    def _learn(self, group: int, stats: Stats) -> None:
+        known = self._stats.get(group)
+        self._stats[group] = stats if known is None else _added(known, stats)
+
+
+_added = jax.jit(lambda one, other: jax.tree.map(lambda x, y: x + y, one, other))
 
 
 def _put_together(problem: Problem, result: Expectation):
     """Per-image results and sums of all processes, in place; the sums by fold have been added."""
-    workers = problem.workers
+    workers, own = problem.execution.workers, problem.execution.own
     for names, joined in (
-        (
-            (
-                "rotations",
-                "origins_angstrom",
-                "mode_rotations",
-                "mode_origins_angstrom",
-                "registers",
-                "symmetric",
-                "junk",
-                "log_gain",
-            ),
-            lambda array: workers.rows(array, problem.own),
-        ),
-        (tuple(name for name in SUMMED if name != "power"), workers.total),
+        (PER_IMAGE, lambda array: workers.rows(array, own)),
+        ((*(name for name in SUMMED if name != "power"), "latents"), workers.total),
         (("power",), workers.agreed),
     ):
         for name in names:
             setattr(result, name, joined(getattr(result, name)))
 
 
-def total(folds: list[ShellSums]) -> ShellSums:
-    """Sum over folds."""
-    return reduce(add, folds)
-
-
 def _map_without(
     problem: Problem, state: State, folds: list[ShellSums], half: int, fold: int
 ) -> tuple[IsotypicParts, float]:
     """The map that scores a fold, and the power by which it tells registers apart."""
-    if not folds:
-        index = (half * problem.n_folds + fold) * len(state.symmetric) // (2 * problem.n_folds)
-        return IsotypicParts(state.symmetric[index], state.asymmetric[index]), 0.0
-    prior = state.prior()
-    if problem.cross_fitted:
+    data, maps = problem.data, state.maps
+    if maps.sums is None:
+        index = (half * data.n_folds + fold) * len(maps.symmetric) // (2 * data.n_folds)
+        return IsotypicParts(maps.symmetric[index], maps.asymmetric[index]), 0.0
+    if data.cross_fitted:
         folds = folds[:fold] + folds[fold + 1 :]
-    parts = score_map(problem, total(folds), half, prior, kept_share(problem))
-    spectrum = slice_power(parts.asymmetric, problem.map_box, prior.max_shell + 1)
-    power = float(np.sum(spectrum * prior.weight[half]))
-    factor = state.amplitude
-    if state.held_nats >= 0 and state.nats_per_power > 0 and power > 0:
+    weight, strength = maps.sums.weight[half], maps.strength
+    portion = Portion(total(folds), weight, data.kept_share)
+    parts = problem.plan.prior.solve(maps.sums.prior, portion, problem.particle)
+    spectrum = slice_power(parts.asymmetric, problem.shells.box, len(weight))
+    power = float(np.sum(spectrum * weight))
+    factor = float(strength.factor)
+    seen = number(strength.nats_per_power)
+    if strength.held_nats is not None and seen > 0 and power > 0:
         # Not the factor is held: as registers sharpen in the course of a pass the map grows, and
         # would be stronger than what its factor was calibrated for.
-        factor = np.sqrt(state.held_nats / (state.nats_per_power * power))
+        factor = np.sqrt(float(strength.held_nats) / (seen * power))
     factor = np.float32(factor)
     return IsotypicParts(parts.symmetric, parts.asymmetric * factor), float(power * factor**2)
 
 
-def _parameters(problem: Problem, state: State, parts: IsotypicParts) -> dict[str, Any]:
-    """Of the model's latents; what an unknown object shows is as strong as this map."""
-    power = slice_power(parts.symmetric + parts.asymmetric, problem.map_box, problem.n_shells)
-    junk = JunkParameters(logit(state.junk_fraction), power.astype(np.float32))
-    known = {"symmetric": logit(state.symmetric_fraction), "junk": junk}
-    return problem.model.init() | {
-        one.name: known[one.name] for one in problem.model.latents if one.name in known
-    }
-
-
-def _record(problem, state, group, geometry, batch: ScoredBatch, result: Expectation):
-    """Put a batch's results where they belong."""
-    rows = batch.rows
-    m = np.arange(len(rows))
-    best = batch.weights.argmax(axis=1)
-    pixel = problem.particles.optics[group].pixel_size_angstrom
-    mode = batch.modes[m, :, best].argmax(axis=1)
-    rotations = batch.rotations[m, mode, best].astype(np.float64)
-    result.rotations[rows] = project_to_so3(rotations)
-    result.origins_angstrom[rows] = pixel * batch.origins_px[m, mode, best]
-    result.mode_rotations[rows] = project_to_so3(batch.rotations[m, :, best].astype(np.float64))
-    result.mode_origins_angstrom[rows] = pixel * batch.origins_px[m, :, best]
-    result.registers[rows] = batch.weights
-    result.symmetric[rows] = batch.symmetric
-    result.junk[rows] = batch.junk
-    # Register parts add up to nothing, so the mean of their log-evidences over that of the
-    # symmetrised map is half the mean squared distance.
-    table = problem.hypotheses
+def _record(table: Hypotheses, batch: ScoredBatch, pixel: float, result: Expectation) -> None:
+    """Put what was found of a batch's images where it belongs."""
+    rows, found = batch.rows, batch.found
+    result.rotations[rows] = project_to_so3(found.rotations.astype(np.float64))
+    result.origins_angstrom[rows] = pixel * found.origins_px
+    result.mode_rotations[rows] = project_to_so3(found.mode_rotations.astype(np.float64))
+    result.mode_origins_angstrom[rows] = pixel * found.mode_origins_px
+    result.registers[rows] = found.places
+    result.symmetric[rows] = found.symmetric
+    result.junk[rows] = sum(found.outside.values())
     if table.symmetrised.any():
-        apart = batch.log_evidence[:, ~table.symmetrised]
-        alike = batch.log_evidence[:, table.guide]
+        apart = found.log_evidence[:, ~table.symmetrised]
+        alike = found.log_evidence[:, table.guide]
         one = np.logaddexp.reduce(apart, axis=1) - np.log(np.float32(apart.shape[1]))
         result.log_gain[rows] = one - alike
+        # Register parts add up to nothing, so the mean of their log-evidences over that of the
+        # symmetrised map is half the mean squared distance.
         below = apart.mean(axis=1) - alike
         result.nats += float(np.sum(-2.0 * below, dtype=np.float64))
-    result.counted += batch.counted
-    inner = geometry.inner()
-    shells = np.minimum(inner.slice_shell, problem.n_shells - 1)
-    result.residual[group] += batch.residual
-    result.count[group] += batch.counted * np.bincount(
-        shells, inner.packing.multiplicity, minlength=problem.n_shells
-    )
-    rotation, shift = batch.moments
-    result.rotation_moment_rad2 += rotation
-    result.shift_moment_angstrom2 += shift
 
 
-def _candidates(problem: Problem, weights, batch: ScoredBatch) -> Iterator[Candidates]:
-    """Significant poses of a batch, as many at a time as it has images, so that one program does.
+def _learned(
+    result: Expectation,
+    group: int,
+    geometry: ImageGeometry,
+    stats: Stats,
+    prior_widths: tuple[float, float],
+) -> None:
+    """Add what a pass has learned from an optics group.
 
-    Every device has those of its own images, and rows count from the first of them.
+    Offsets of poses are in units of the prior: its standard deviations are degrees and Å.
     """
-    shares = weights[:, None] * batch.shares
-    rows, hypotheses, kept = significant(shares.reshape(len(shares), -1))
-    part = batch.size // len(problem.workers.devices)
-    own = itertools.pairwise(np.searchsorted(rows, np.arange(0, batch.size + 1, part)))
-    own = [np.arange(first, end) for first, end in own]
-    placed, places = np.divmod(hypotheses, problem.hypotheses.n_places)
-    mates = problem.hypotheses.place_operators.astype(np.float32).transpose(0, 2, 1)
-    everything = (
-        (rows % part).astype(np.int32),
-        batch.placed_rotations[rows, placed, places] @ mates[places],
-        batch.placed_origins_px[rows, placed, places],
-        kept.astype(np.float32),
+    inner, counted = geometry.inner(), float(stats.counted)
+    n_shells = result.count.shape[1]
+    shells = np.minimum(inner.slice_shell, n_shells - 1)
+    result.residual[group] += stats.residual
+    result.count[group] += counted * np.bincount(
+        shells, inner.packing.multiplicity, minlength=n_shells
     )
-    for begin in range(0, max(len(mine) for mine in own), part):
-        some = [mine[begin : begin + part] for mine in own]
-        yield Candidates(*(problem.workers.split(_laid_out(x, some, part)) for x in everything))
-
-
-def _laid_out(values: np.ndarray, places: list[np.ndarray], size: int) -> np.ndarray:
-    """The values at each device's places one after another, each padded to one size with zeros."""
-    laid = np.zeros((len(places), size, *values.shape[1:]), values.dtype)
-    for device, own in enumerate(places):
-        laid[device, : len(own)] = values[own]
-    return laid.reshape(-1, *values.shape[1:])
+    result.counted += counted
+    result.rotation_moment_rad2 += float(stats.rotation) * np.deg2rad(prior_widths[0]) ** 2
+    result.shift_moment_angstrom2 += float(stats.shift) * prior_widths[1] ** 2
+    latents = jax.tree.map(np.asarray, stats.latents)
+    if result.latents is not None:
+        latents = jax.tree.map(np.add, result.latents, latents)
+    result.latents = latents

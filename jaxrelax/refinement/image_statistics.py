@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
+from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.workers import Workers
 from jaxrelax.imaging import background_statistics
 from jaxrelax.io import ImageReader, InputError, Particles, drop_bad_images, prefetch
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.workers import Workers
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -253,11 +253,11 @@ def _normalised(particles: Particles, statistics: Statistics, group: int, normal
     return True
 
 
-def made_of_images(problem: Problem) -> dict[str, Any]:
+def made_of_images(execution: Execution) -> dict[str, Any]:
     """What is done to images when they are read, for the settings of a result."""
-    chosen = problem.images.normalise
-    names = [g.name for g, yes in zip(problem.particles.optics, chosen, strict=True) if yes]
+    chosen = execution.images.normalise
+    names = [g.name for g, yes in zip(execution.data.particles.optics, chosen, strict=True) if yes]
     return {
         "normalised_optics_groups": names,
-        "inverted_images": int(np.sum(problem.particles.image_sign < 0)),
+        "inverted_images": int(np.sum(execution.data.particles.image_sign < 0)),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrelax.io import InputError, Particles
-from jaxrelax.refinement.components import Mode
+from jaxrelax.refinement.modes import Mode
 
 NARROWEST_VIEWS_DEG = 1.0  # root mean square around their common axis
 

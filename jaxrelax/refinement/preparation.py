@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float32, Int8
 
+from jaxrelax.engine.workers import available_workers
 from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
+from jaxrelax.inference import Latent
 from jaxrelax.io import (
     ImageReader,
     InputError,
@@ -24,12 +26,11 @@ from jaxrelax.io import (
     read_particles,
 )
 from jaxrelax.io.mrc import require_density
-from jaxrelax.reconstruction import particle_radius_angstrom
-from jaxrelax.refinement import loop
+from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
-from jaxrelax.refinement.components import Local, Mode, Relax
 from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
+from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import (
     Criterion,
     MaxIterations,
@@ -37,8 +38,10 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
 )
 from jaxrelax.refinement.described import described
+from jaxrelax.refinement.modes import Local, Mode
 from jaxrelax.refinement.poses import require_poses
-from jaxrelax.refinement.problem import Problem, particle_box, relaxation_groups
+from jaxrelax.refinement.problem import Problem, make_problem
+from jaxrelax.refinement.projection_match import low_passed
 from jaxrelax.refinement.reference import (
     load_mask,
     matched_power,
@@ -47,10 +50,11 @@ from jaxrelax.refinement.reference import (
 )
 from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.refinement.register_mask import completed_mask
+from jaxrelax.refinement.relax import Relax, relaxation_groups
 from jaxrelax.refinement.splits import folds, half_sets
+from jaxrelax.refinement.start import init
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.usable import WIDEST, usable_particles
-from jaxrelax.refinement.workers import available_workers
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -100,6 +104,9 @@ def prepare(
     symmetry: str = "C1",
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
+    course: Course | None = None,
+    map_prior: MapPrior | None = None,
+    latents: Sequence[Latent] = (),
     ini_high: float | None = None,
     max_alignment_resolution: float | None = None,
     particle_diameter: float | None = None,
@@ -183,9 +190,12 @@ def prepare(
         normalise=normalise, skip_bad=skip_bad_images, tested=relax is not None,
     )  # fmt: skip
     n_folds = max(relax.cross_fit, 2) if relax is not None else 5
+    _require_one_prior(relax, map_prior)
     make = partial(
-        Problem,
+        make_problem,
         noise=noise,
+        prior=map_prior,
+        latents=tuple(latents),
         map_box=box,
         map_pixel_size_angstrom=pixel,
         particle_diameter_angstrom=diameter,
@@ -201,26 +211,36 @@ def prepare(
     relaxation = None
     if relax is not None and mode.relaxed is not None:
         relaxation = partial(
-            make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask
-        )
+            make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask,
+            course=course,
+        )  # fmt: skip
         make = partial(make, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
     else:
-        make = partial(make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask)
+        make = partial(
+            make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask,
+            course=course,
+        )  # fmt: skip
     problem = make(particles)
     values = rebox_map(values, box)
-    shell = problem.rung(problem.shell(ini_high))
+    shell = problem.shells.rung(problem.shells.at(ini_high))
+    low = low_passed(problem.particle, values, shell)
     if contrast == "auto":
-        white = made_white(problem, values, shell, name)
+        white = made_white(
+            problem.execution, low, shell, with_poses=mode.needs_poses, seed=seed, name=name
+        )
         problem = problem if white is particles else make(white)
     match = matched_scale if mode.needs_poses else matched_power
-    values = match(problem, values, shell, name)
-    state = loop.init(problem, values, ini_high_angstrom=ini_high)
+    values = match(problem.execution, low, values, shell, seed=seed, name=name)
+    state = init(problem, values, ini_high_angstrom=ini_high)
     until = DEFAULT_UNTIL if until is None else until
     identity = {
         "mode": described(mode),
         "relax": described(relax),
         "symmetry": symmetry,
         "noise": described(noise),
+        "course": described(course),
+        "map_prior": described(map_prior),
+        "latents": described(tuple(latents)),
         "ini_high": ini_high,
         "max_alignment_resolution": max_alignment_resolution,
         "particle_diameter": diameter,
@@ -261,6 +281,19 @@ def check_particles(
     with ImageReader(particles) as reader:
         reader.validate()
     return units, half_set
+
+
+def _require_one_prior(relax: Relax | None, map_prior: MapPrior | None) -> None:
+    """Refuse two map priors.
+
+    Raises:
+        InputError: one is given as a component and another one by name.
+    """
+    if map_prior is not None and relax is not None and relax.prior != "isotypic":
+        raise InputError(
+            f'two map priors: Relax(prior="{relax.prior}") and {type(map_prior).__name__}; leave '
+            "one of them out"
+        )
 
 
 def _require_start(relax: Relax, mode: Mode) -> None:

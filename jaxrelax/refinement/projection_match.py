@@ -7,22 +7,23 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.programs import misfit_program
+from jaxrelax.engine.streams import batches_at
 from jaxrelax.imaging import fourier_volume, resample_map, volume_radius, working_box
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.programs import misfit_program
-from jaxrelax.refinement.scoring import batches_at
+from jaxrelax.reconstruction import Particle
 
 
 def low_passed(
-    problem: Problem, reference: Float32[np.ndarray, "n n n"], max_shell: int
+    particle: Particle, reference: Float32[np.ndarray, "n n n"], max_shell: int
 ) -> Float32[np.ndarray, "b b b"]:
     """The reference as far as it is used at first, inside the particle's sphere."""
     box = working_box(max_shell)
-    return resample_map(reference, box) * problem.sphere(box)
+    return resample_map(reference, box) * particle.sphere(box)
 
 
 def matches(
-    problem: Problem,
+    execution: Execution,
     low: Float32[np.ndarray, "b b b"],
     group: int,
     rows: Int[np.ndarray, " rows"],
@@ -35,10 +36,12 @@ def matches(
     the likelihood up to ``max_shell``: under the right noise spectrum the noise of ⟨y, p⟩ has
     variance ⟨p, p⟩.
     """
-    volume = fourier_volume(low[None], radius=volume_radius(max_shell), image_box=problem.map_box)
-    geometry = problem.geometry(group, max_shell, max_shell)
-    misfits = misfit_program(problem, group, max_shell)
-    for chosen, *images in batches_at(problem, group, rows, geometry, noise_power):
+    volume = fourier_volume(
+        low[None], radius=volume_radius(max_shell), image_box=execution.shells.box
+    )
+    geometry = execution.geometry(group, max_shell, max_shell)
+    misfits = misfit_program(geometry)
+    for chosen, *images in batches_at(execution, group, rows, geometry, noise_power):
         scores = np.asarray(misfits(volume, *images), np.float64)
         none, once, twice = scores[:, : len(chosen)]
         power = 0.5 * (twice - 2 * once + none)

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from jaxrelax.engine.data import Data
+from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.streams import batches_at
 from jaxrelax.geometry import parse_group
 from jaxrelax.imaging import (
-    RadialNoise,
+    Shells,
     resample_map,
     volume_radius,
     white_spectrum,
@@ -24,9 +27,6 @@ from jaxrelax.reconstruction import (
     empty_accumulator,
     wiener_map,
 )
-from jaxrelax.refinement.components import Registers
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.scoring import batches_at
 
 
 def random_registers(
@@ -79,39 +79,30 @@ def reconstruct(
     if len(particles) == 0:
         raise InputError(f"{particles.source}: no particles to reconstruct from")
     optics = particles.optics[0]
-    problem = Problem(
-        particles,
-        mode=Registers(),
-        relax=None,
-        symmetry="C1",
-        noise=RadialNoise(from_images=False),
-        map_box=optics.box,
-        map_pixel_size_angstrom=optics.pixel_size_angstrom,
-        particle_diameter_angstrom=optics.box * optics.pixel_size_angstrom,
-        register_mask=None,
-        half_set=np.ones(len(particles), np.int8),
-        fold=np.zeros(len(particles), int),
-        normalise=False,
-        seed=0,
+    data = Data.undivided(particles)
+    pixel = optics.pixel_size_angstrom
+    shells = Shells(optics.box, pixel, data.last_shell(optics.box, pixel))
+    execution = Execution(
+        data, shells, channels=2, particle_diameter_angstrom=shells.edge_angstrom,
         cache_bytes=int(cache_gib * 2**30),
-    )
-    last = problem.last_shell if max_resolution is None else problem.shell(max_resolution)
-    accumulator = back_project(problem, last, operators, on_batch)
+    )  # fmt: skip
+    last = shells.last if max_resolution is None else shells.at(max_resolution)
+    accumulator = back_project(execution, last, operators, on_batch)
     solved = wiener_map(
-        accumulator, jnp.zeros(last + 1), box=working_box(last), image_box=problem.map_box
+        accumulator, jnp.zeros(last + 1), box=working_box(last), image_box=shells.box
     )
-    return resample_map(np.asarray(solved), problem.map_box), optics.pixel_size_angstrom
+    return resample_map(np.asarray(solved), shells.box), optics.pixel_size_angstrom
 
 
 def back_project(
-    problem: Problem, max_shell: int, operators: Float64[np.ndarray, "g 3 3"], on_batch=None
+    execution: Execution, max_shell: int, operators: Float64[np.ndarray, "g 3 3"], on_batch=None
 ) -> Accumulator:
     """Accumulate every image at all mates of its pose, under white noise."""
     accumulator = empty_accumulator(volume_radius(max_shell))
-    noise = white_spectrum(len(problem.particles.optics), problem.n_shells)
+    noise = white_spectrum(len(execution.optics), execution.shells.count)
     mates = operators.transpose(0, 2, 1).astype(np.float32)
-    for group, rows in problem.batches(1, None):
-        geometry = problem.geometry(group, max_shell, max_shell)
+    for group, rows in execution.data.batches(1, None):
+        geometry = execution.geometry(group, max_shell, max_shell)
         add = jax.jit(
             lambda acc, images, candidates, geometry=geometry: accumulate(
                 acc, images, geometry, candidates
@@ -119,7 +110,7 @@ def back_project(
             donate_argnums=0,
         )
         for chosen, images, rotations, origins in batches_at(
-            problem, group, rows, geometry, noise[group]
+            execution, group, rows, geometry, noise[group]
         ):
             size = rotations.shape[0]
             for mate in mates:

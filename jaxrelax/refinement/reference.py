@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from jaxrelax.engine.background import background_spectrum
+from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.streams import batches_at
 from jaxrelax.imaging import resample_map
 from jaxrelax.io import InputError, read_mask
 from jaxrelax.io.mrc_header import read_header
-from jaxrelax.refinement.background import background_spectrum
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.projection_match import low_passed, matches
-from jaxrelax.refinement.score_maps import slice_power
-from jaxrelax.refinement.scoring import batches_at
+from jaxrelax.reconstruction import slice_power
+from jaxrelax.refinement.projection_match import matches
 
 LOG = logging.getLogger("jaxrelax")
 PIXEL_TOLERANCE = 0.005
@@ -88,7 +88,13 @@ def load_mask(
 
 
 def matched_scale(
-    problem: Problem, reference: Float32[np.ndarray, "n n n"], max_shell: int, name: str
+    execution: Execution,
+    low: Float32[np.ndarray, "b b b"],
+    reference: Float32[np.ndarray, "n n n"],
+    max_shell: int,
+    *,
+    seed: int,
+    name: str,
 ) -> Float32[np.ndarray, "n n n"]:
     """The reference on the absolute scale of the images.
 
@@ -96,21 +102,29 @@ def matched_scale(
     of images. Within a factor of two the map is left as it is: errors of the poses alone lower the
     factor.
 
+    Args:
+        execution: images at their poses.
+        low: the reference as far as it is used at first (:func:`low_passed`).
+        reference: what is scaled.
+        max_shell: last shell that is compared.
+        seed: of the sample.
+        name: of the reference, for messages.
+
     Raises:
         InputError: the factor is not positive: inverted contrast, or a map of something else.
     """
-    low = low_passed(problem, reference, max_shell)
     cross, power = 0.0, 0.0
-    white = np.ones(problem.n_shells)
-    rng = np.random.default_rng((problem.seed, 4))
-    for group in range(len(problem.particles.optics)):
-        rows = np.flatnonzero(problem.particles.optics_group == group)
-        rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
-        rows = problem.mine(rows)
-        for _, products, powers in matches(problem, low, group, rows, max_shell, white):
+    white = np.ones(execution.shells.count)
+    particles, rng = execution.data.particles, np.random.default_rng((seed, 4))
+    sample = SCALE_SAMPLE // len(particles.optics) + 1
+    for group in range(len(particles.optics)):
+        rows = np.flatnonzero(particles.optics_group == group)
+        rows = np.sort(rng.permutation(rows)[:sample])
+        rows = execution.mine(rows)
+        for _, products, powers in matches(execution, low, group, rows, max_shell, white):
             cross += float(products.sum())
             power += float(powers.sum())
-    cross, power = problem.workers.total((cross, power))
+    cross, power = execution.workers.total((cross, power))
     factor = cross / power if power > 0 else 0.0
     if factor <= 0:
         raise InputError(
@@ -122,30 +136,36 @@ def matched_scale(
 
 
 def matched_power(
-    problem: Problem, reference: Float32[np.ndarray, "n n n"], max_shell: int, name: str
+    execution: Execution,
+    low: Float32[np.ndarray, "b b b"],
+    reference: Float32[np.ndarray, "n n n"],
+    max_shell: int,
+    *,
+    seed: int,
+    name: str,
 ) -> Float32[np.ndarray, "n n n"]:
     """The reference on the absolute scale of images whose poses are not known.
 
     The scale is that at which its projections, at random poses and under the CTFs, have the power
-    that a sample of images has beyond its background.
+    that a sample of images has beyond its background. Arguments as of :func:`matched_scale`.
 
     Raises:
         InputError: the images have no more power than their background.
     """
-    low = low_passed(problem, reference, max_shell)
-    views = slice_power(low, problem.map_box, problem.n_shells)
-    background = background_spectrum(problem)
-    white = np.ones(problem.n_shells)
-    rng = np.random.default_rng((problem.seed, 4))
+    views = slice_power(low, execution.shells.box, execution.shells.count)
+    background = background_spectrum(execution, seed)
+    white = np.ones(execution.shells.count)
+    particles, rng = execution.data.particles, np.random.default_rng((seed, 4))
+    sample = SCALE_SAMPLE // len(particles.optics) + 1
     seen, expected = 0.0, 0.0
-    for group in range(len(problem.particles.optics)):
-        rows = np.flatnonzero(problem.particles.optics_group == group)
-        rows = np.sort(rng.permutation(rows)[: SCALE_SAMPLE // len(problem.particles.optics) + 1])
-        rows = problem.mine(rows)
-        geometry = problem.geometry(group, max_shell, max_shell)
+    for group in range(len(particles.optics)):
+        rows = np.flatnonzero(particles.optics_group == group)
+        rows = np.sort(rng.permutation(rows)[:sample])
+        rows = execution.mine(rows)
+        geometry = execution.geometry(group, max_shell, max_shell)
         # The zero frequency is what normalisation made of it.
         weight = geometry.packing.multiplicity * (geometry.packing.shell > 0)
-        for chosen, batch, _, _ in batches_at(problem, group, rows, geometry, white):
+        for chosen, batch, _, _ in batches_at(execution, group, rows, geometry, white):
             m = len(chosen)
             power = (
                 np.abs(np.asarray(batch.data[:m])) ** 2 - background[group][geometry.slice_shell]
@@ -153,12 +173,12 @@ def matched_power(
             seen += float(np.sum(weight * power))
             ctf2 = np.asarray(batch.ctf[:m], np.float64) ** 2
             expected += float(np.sum(weight * ctf2 * views[geometry.slice_shell]))
-    seen, expected = problem.workers.total((seen, expected))
+    seen, expected = execution.workers.total((seen, expected))
     if seen <= 0 or expected <= 0:
         raise InputError(
-            f"{name}: up to {problem.resolution(max_shell):.1f} Å the images have no more power "
-            "than their background, so nothing can be aligned; check the particle diameter and "
-            "that the images show particles"
+            f"{name}: up to {execution.shells.resolution(max_shell):.1f} Å the images have no more "
+            "power than their background, so nothing can be aligned; check the particle diameter "
+            "and that the images show particles"
         )
     return _scaled(reference, float(np.sqrt(seen / expected)), name)
 

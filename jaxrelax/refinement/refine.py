@@ -9,20 +9,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxrelax.engine.compilation import Compilations
 from jaxrelax.imaging import NoiseModel
+from jaxrelax.inference import Latent
 from jaxrelax.io import InputError, LostImagesError, OutputFolder, Particles
-from jaxrelax.refinement import loop
+from jaxrelax.reconstruction import MapPrior
 from jaxrelax.refinement.callbacks import Callback
 from jaxrelax.refinement.checkpoint import load_checkpoint, save_checkpoint
-from jaxrelax.refinement.compilation import Compilations
-from jaxrelax.refinement.components import Mode, Relax
+from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import Criterion
 from jaxrelax.refinement.finish import finish
+from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.image_statistics import made_of_images
+from jaxrelax.refinement.loop import step
+from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
+from jaxrelax.refinement.pose_schedule import have_settled
 from jaxrelax.refinement.preparation import Map, Setup, prepare
+from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.result import Result
-from jaxrelax.refinement.state import State, StepInfo
+from jaxrelax.refinement.start import init_relaxation
+from jaxrelax.refinement.state import State
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -30,15 +37,16 @@ LOG = logging.getLogger("jaxrelax")
 def done(setup: Setup, state: State) -> str | None:
     """Why the refinement may stop at this state, or None.
 
-    While asymmetry is sought, only a fixed number of iterations stops it: at the symmetric saddle
-    every other criterion is satisfied. So it is until poses have settled.
+    While the course does not let it stop, only a fixed number of iterations does: at the symmetric
+    saddle every other criterion is satisfied. So it is until poses have settled.
     """
-    return setup.problem.workers.agreed(_reason(setup, state))
+    return setup.problem.execution.workers.agreed(_reason(setup, state))
 
 
 def _reason(setup: Setup, state: State) -> str | None:
-    if state.stage == "settle" and state.poses_settled(setup.problem):
-        if setup.relaxation is not None and not setup.problem.mode.settles_before_relaxing:
+    problem = setup.problem
+    if problem.plan.course.may_stop(state.course) and have_settled(problem, state):
+        if setup.relaxation is not None and not problem.plan.mode.settles_before_relaxing:
             return "poses have settled"
         return setup.until.reason(state)
     return setup.until.limit(state)
@@ -56,19 +64,16 @@ def relaxed(setup: Setup, state: State) -> Setup:
     """
     if setup.relaxation is None:
         raise ValueError("no relaxation follows this refinement")
-    begun = _in_relaxation(state)
-    particles = setup.problem.particles.with_updates(
-        rotations=state.prior_rotations if begun else state.rotations,
-        origins_angstrom=state.prior_origins_angstrom if begun else state.origins_angstrom,
+    poses = state.poses
+    particles = setup.problem.data.particles.with_updates(
+        rotations=poses.centre_rotations if state.relaxed else poses.rotations,
+        origins_angstrom=(
+            poses.centre_origins_angstrom if state.relaxed else poses.origins_angstrom
+        ),
     )
     problem = setup.relaxation(particles)
-    start = state if begun else loop.init_relaxation(problem, state)
+    start = state if state.relaxed else init_relaxation(problem, state)
     return Setup(problem, start, setup.until, setup.identity)
-
-
-def _in_relaxation(state: State) -> bool:
-    """Whether a state is of a relaxation: only there are registers to choose from."""
-    return state.registers.shape[1] > 1
 
 
 def iterate(
@@ -82,7 +87,7 @@ def iterate(
     while setup is not None:
         state = setup.state
         while state.iteration == 0 or done(setup, state) is None:
-            state, info = loop.step(setup.problem, state)
+            state, info = step(setup.problem, state)
             yield state, info
         setup = relaxed(setup, state) if setup.relaxation is not None else None
 
@@ -96,6 +101,9 @@ def refine(
     symmetry: str = "C1",
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
+    course: Course | None = None,
+    map_prior: MapPrior | None = None,
+    latents: Sequence[Latent] = (),
     callbacks: Sequence[Callback] = (),
     out: OutputFolder | None = None,
     resume: bool = False,
@@ -126,6 +134,11 @@ def refine(
         symmetry: symmetry imposed on the map when nothing is relaxed.
         noise: noise model; ``RadialNoise()`` by default.
         until: when to stop; resolution stalled and registers settled, at most 50 iterations.
+        course: what is done when; by default asymmetry is sought, amplified and settled where
+            a relaxation starts from a symmetric map, and all is straight else. It is the course of
+            the relaxation where one follows a symmetric stage.
+        map_prior: how sums over images become maps; by default what ``relax`` says.
+        latents: further discrete latent variables of every image.
         callbacks: what watches the run.
         out: folder for checkpoints, one per iteration; None keeps none. The results are written by
             :func:`jaxrelax.assessment.save`.
@@ -166,7 +179,7 @@ def refine(
     with Compilations() as compiled, Notes() as notes:
         setup = prepare(
             particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
-            until=until, ini_high=ini_high,
+            until=until, course=course, map_prior=map_prior, latents=latents, ini_high=ini_high,
             max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
             normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
             cache_gib=cache_gib, devices=devices, force_group=force_group,
@@ -175,10 +188,10 @@ def refine(
             if out is None:
                 raise InputError("resume needs the output folder whose checkpoint to go on from")
             # Read by process 0 alone: others may not see its folder.
-            workers = setup.problem.workers
+            workers = setup.problem.execution.workers
             saved = load_checkpoint(out, setup.identity) if workers.writes else None
             saved = workers.agreed(saved)
-            if saved is not None and setup.relaxation is not None and _in_relaxation(saved):
+            if saved is not None and setup.relaxation is not None and saved.relaxed:
                 setup = relaxed(setup, saved)
             elif saved is not None:
                 setup = dataclasses.replace(setup, state=saved)
@@ -194,9 +207,9 @@ def refine(
             while True:
                 state = setup.state
                 while state.iteration == 0 or (reason := done(setup, state)) is None:
-                    state, info = loop.step(setup.problem, state, on_batch)
-                    LOG.info("%s", _line(info, state))
-                    if out is not None and setup.problem.workers.writes:
+                    state, info = step(setup.problem, state, on_batch)
+                    LOG.info("%s", _line(info, setup.problem.plan.course))
+                    if out is not None and setup.problem.execution.workers.writes:
                         save_checkpoint(out, state, setup.identity)
                     for callback in callbacks:
                         callback.on_step(setup.problem, state, info)
@@ -206,8 +219,8 @@ def refine(
                 setup = relaxed(setup, state)
             for callback in callbacks:
                 callback.on_finish(reason)
-            settings = {"until": repr(setup.until), "devices": str(setup.problem.workers)}
-            settings |= made_of_images(setup.problem)
+            settings = {"until": repr(setup.until), "devices": str(setup.problem.execution.workers)}
+            settings |= made_of_images(setup.problem.execution)
             result = finish(
                 setup.problem, state, reason=reason, seconds=0.0,
                 settings=setup.identity | settings, on_batch=on_batch, subgroups=subgroups,
@@ -235,17 +248,19 @@ def _way_on(out: OutputFolder | None, state: State) -> str:
     return f"Then go on with --resume (resume=True){kept}."
 
 
-def _line(info: StepInfo, state: State) -> str:
+def _line(info: StepInfo, course: Course) -> str:
     text = (
         f"iteration {info.iteration}: {info.resolution_angstrom:.2f} Å, scored to "
         f"{info.score_resolution_angstrom:.2f} Å"
     )
-    if state.registers.shape[1] > 1:
+    if info.relaxed:
         text += (
             f", mean max posterior {info.mean_max_posterior:.3f}, asymmetric FSC "
             f"{info.asymmetric_fsc:.3f} ({info.asymmetric_signal:.1f} s.e.), registers changed "
-            f"{100 * info.register_change:.1f} %, {state.stage}"
+            f"{100 * info.register_change:.1f} %"
         )
-    if state.history[-1]["searched_globally"] == 1.0:
+        phase = course.phases[info.phase]
+        text += f", {phase}" if phase else ""
+    if info.searched_globally:
         text += f", all orientations ({100 * info.pose_jumps:.1f} % found another pose)"
     return text + f" ({info.seconds:.1f} s)"

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from jaxrelax.geometry import PointGroup
 from jaxrelax.reconstruction import symmetry_correlation
 from jaxrelax.reconstruction.site_masks import hides_sites, over_all_sites
-from jaxrelax.refinement.components import Relax
+from jaxrelax.refinement.relax import Relax
 
 LOG = logging.getLogger("jaxrelax")
 

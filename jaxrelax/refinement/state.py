@@ -1,194 +1,231 @@
-"""What changes during a refinement, and what each step reports."""
+"""What changes during a refinement: a product of sub-states, each written by one component.
+
+A pytree whose leaves are arrays of the host that nobody can write to: it can be mapped, compared,
+and saved by tree path. What is not there is None.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64, Int
 
-from jaxrelax.inference import FixedPoses, PoseSearch
-from jaxrelax.reconstruction import ShellSums
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.schedule import Stage, global_due, inner_due, poses_settled
-from jaxrelax.refinement.score_maps import MapPrior
+from jaxrelax.engine.streams import Conditions
+from jaxrelax.reconstruction import IsotypicParts, ShellSums
+from jaxrelax.refinement.history import History
 
 
-@dataclass(frozen=True)
-class State:
-    """Everything that a step changes: enough, with the inputs, to go on from here.
+class PoseState(eqx.Module):
+    """Poses; written by the pose search and its prior. ``n`` particles.
 
-    Arrays are host-resident. ``n`` particles; ``m`` maps on a working box ``b``: one before the
-    first iteration, then one per half-set (with all its folds), and in the last pass one per
-    half-set and fold.
+    Attributes:
+        rotations, origins_angstrom: of the best register, without its operator.
+        centre_rotations, centre_origins_angstrom: where the prior of a local search is centred:
+            the poses of the input, or the last ones of a search that knew of none.
+        mode_rotations, mode_origins_angstrom: poses of every image that its last search found
+            possible, from the best to the worst; None before there was one.
+        sigma_rotation_deg, sigma_shift_angstrom: widths of that prior, per axis.
+        sigma_offset_angstrom: standard deviation of origins from those of the input: the prior of
+            a global search.
     """
 
-    iteration: int
-    score_shell: int  # last shell that scores images
     rotations: Float64[np.ndarray, "n 3 3"]
     origins_angstrom: Float64[np.ndarray, "n 2"]
-    # Where the prior of a local search is centred: the poses of the input, or the last ones of a
-    # search that knew of none.
-    prior_rotations: Float64[np.ndarray, "n 3 3"]
-    prior_origins_angstrom: Float64[np.ndarray, "n 2"]
-    registers: Float32[np.ndarray, "n registers"]  # posterior
-    log_gain: Float32[np.ndarray, " n"]  # see StepInfo.held_out_gain
-    noise_power: Float64[np.ndarray, "groups all_shells"]
-    sigma_rotation_deg: float
-    sigma_shift_angstrom: float
-    # Standard deviation of origins from those of the input: the prior of a global search.
-    sigma_offset_angstrom: float
-    symmetric: Float32[np.ndarray, "m b b b"]
-    asymmetric: Float32[np.ndarray, "m b b b"]
+    centre_rotations: Float64[np.ndarray, "n 3 3"]
+    centre_origins_angstrom: Float64[np.ndarray, "n 2"]
+    mode_rotations: Float32[np.ndarray, "n modes 3 3"] | None
+    mode_origins_angstrom: Float32[np.ndarray, "n modes 2"] | None
+    sigma_rotation_deg: Float64[np.ndarray, ""]
+    sigma_shift_angstrom: Float64[np.ndarray, ""]
+    sigma_offset_angstrom: Float64[np.ndarray, ""]
+
+
+class Beliefs(eqx.Module):
+    """Posteriors of the last pass; written by the E-step.
+
+    Attributes:
+        registers: of every particle.
+        symmetric: probability of the symmetric state.
+        junk: probability that an image shows no particle.
+        log_gain: see ``StepInfo.held_out_gain``.
+        sought: registers from before they were amplified or calibrated: what the held-out test
+            judges if they came to nothing.
+    """
+
+    registers: Float32[np.ndarray, "n registers"]
+    symmetric: Float32[np.ndarray, " n"]
+    junk: Float32[np.ndarray, " n"]
+    log_gain: Float32[np.ndarray, " n"]
+    sought: Float32[np.ndarray, "n registers"]
+
+
+class Strength(eqx.Module):
+    """How strongly the asymmetric part speaks in the maps that score; written by its calibration.
+
+    Attributes:
+        factor: of its gain.
+        held_nats: mean squared distance between the views of a register and of the symmetrised
+            map that the scoring maps are held to; None: they keep the factor.
+        nats_per_power: of what is expected from the maps, so much was seen; None: not yet.
+        log_odds: that there is asymmetry at all; None: not asked yet.
+    """
+
+    factor: Float64[np.ndarray, ""]
+    held_nats: Float64[np.ndarray, ""] | None
+    nats_per_power: Float64[np.ndarray, ""] | None
+    log_odds: Float64[np.ndarray, ""] | None
+
+    @classmethod
+    def untouched(cls) -> Strength:
+        """The map as its prior makes it."""
+        return cls(np.asarray(1.0), None, None, None)
+
+
+class FoldSums(eqx.Module):
+    """Sums over images, and how they become maps; written by the M-step.
+
+    Attributes:
+        values: of every half-set and fold, up to the last shell.
+        weight: mean weight per voxel and shell of each half-set.
+        prior: what the map prior has learned.
+    """
+
+    values: Float32[np.ndarray, "halves folds kept 3"]
+    weight: Float64[np.ndarray, "halves shells"]
+    prior: Any
+
+    def by_half(self) -> list[list[ShellSums]]:
+        """Sums by half-set and fold."""
+        last = self.weight.shape[1] - 1
+        return [[ShellSums(values, last) for values in folds] for folds in self.values]
+
+
+class MapState(eqx.Module):
+    """Maps and their agreement; written by the M-step.
+
+    Attributes:
+        symmetric, asymmetric: parts of maps on a working box: one before the first iteration, then
+            that of each half-set, in its own frame; or one per half-set and fold, where maps are
+            given to score with.
+        sums: what scoring maps are made of; None where the maps above score.
+        fsc, fsc_symmetric, fsc_asymmetric: between the half-maps, and their parts.
+        alignment: index in G: g × (half-map 2) is in the frame of half-map 1.
+        strength: of the asymmetric part.
+    """
+
+    symmetric: Float32[np.ndarray, "maps b b b"]
+    asymmetric: Float32[np.ndarray, "maps b b b"]
+    sums: FoldSums | None
     fsc: Float64[np.ndarray, " shells"]
     fsc_symmetric: Float64[np.ndarray, " shells"]
     fsc_asymmetric: Float64[np.ndarray, " shells"]
-    optimism: float
-    stage: Stage  # see jaxrelax.refinement.schedule
-    growing: bool  # the half-maps agree to the end of the band: look beyond it
-    alignment: int  # index in G: g × (half-map 2) is in the frame of half-map 1
-    # Sums of each half-set and fold; none before the first iteration and in the last pass, when
-    # the maps above score.
-    fold_sums: Float32[np.ndarray, "halves folds kept columns"] = field(
-        default_factory=lambda: np.zeros((0, 0, 0, 3), np.float32)
-    )
-    # How sums become maps (MapPrior).
-    weight: Float64[np.ndarray, "judged_halves prior_shells"] = field(
-        default_factory=lambda: np.zeros((0, 1))
-    )
-    gain: Float64[np.ndarray, "components prior_shells"] = field(
-        default_factory=lambda: np.zeros((1, 1))
-    )
-    density: Float32[np.ndarray, "d d d"] = field(
-        default_factory=lambda: np.zeros((0, 0, 0), np.float32)
-    )
-    # Poses of every image that its last search found possible, from the best to the worst.
-    mode_rotations: Float32[np.ndarray, "known modes 3 3"] = field(
-        default_factory=lambda: np.zeros((0, 0, 3, 3), np.float32)
-    )
-    mode_origins_angstrom: Float32[np.ndarray, "known modes 2"] = field(
-        default_factory=lambda: np.zeros((0, 0, 2), np.float32)
-    )
-    amplitude: float = 1.0  # calibrated factor of its gain
-    # Mean squared distance between the views of a register and of the symmetrised map, in nats,
-    # that the scoring maps are held to; below 0 they keep the factor above.
-    held_nats: float = -1.0
-    # Log odds that there is asymmetry at all, from the same images; certain until calibrated.
-    log_odds: float = 1e3
-    nats_per_power: float = 0.0  # see Expectation
-    symmetric_fraction: float = 0.0  # of the particles
-    junk_fraction: float = 0.0  # of the images
-    symmetric_probability: Float32[np.ndarray, " n"] = field(
-        default_factory=lambda: np.zeros(0, np.float32)
-    )
-    junk_probability: Float32[np.ndarray, " n"] = field(
-        default_factory=lambda: np.zeros(0, np.float32)
-    )
-    # Register weights from before they were amplified or calibrated: what the held-out test judges
-    # if they came to nothing.
-    sought: Float32[np.ndarray, "rows registers"] = field(
-        default_factory=lambda: np.zeros((0, 1), np.float32)
-    )
-    history: tuple[dict[str, float], ...] = field(default=())
-    # The same of a symmetric stage before a relaxation.
-    history_before: tuple[dict[str, float], ...] = field(default=())
+    alignment: Int[np.ndarray, ""]
+    strength: Strength
+
+    def parts(self) -> list[IsotypicParts]:
+        """The maps one by one."""
+        return [IsotypicParts(s, a) for s, a in zip(self.symmetric, self.asymmetric, strict=True)]
+
+    @staticmethod
+    def stacked(parts: list[IsotypicParts]) -> tuple[np.ndarray, np.ndarray]:
+        """Symmetric and asymmetric parts as arrays of maps."""
+        return (
+            np.stack([p.symmetric for p in parts]).astype(np.float32),
+            np.stack([p.asymmetric for p in parts]).astype(np.float32),
+        )
+
+
+class Band(eqx.Module):
+    """Which frequencies score; part of every course's state.
+
+    Attributes:
+        score_shell: last shell that scores images.
+        growing: half-maps agree to the end of the band: look beyond it.
+        first: the score shell of the first iteration.
+    """
+
+    score_shell: Int[np.ndarray, ""]
+    growing: Bool[np.ndarray, ""]
+    first: Int[np.ndarray, ""]
+
+    @classmethod
+    def starting(cls, shell: int, growing: bool) -> Band:
+        """The band of the first iteration."""
+        return cls(np.asarray(shell), np.asarray(growing), np.asarray(shell))
+
+
+class State(eqx.Module):
+    """Everything that a step changes: enough, with the inputs, to go on from here.
+
+    Attributes:
+        iteration: so many are done.
+        poses, beliefs, maps: see these.
+        latents: parameters of every latent variable, by its name; written by the model.
+        noise_power: spectrum per optics group; written by the noise model.
+        course: what the course needs to know to go on, its band among it; written by the course.
+        history: one row per iteration.
+        history_before: the same of a symmetric stage before a relaxation.
+    """
+
+    iteration: Int[np.ndarray, ""]
+    poses: PoseState
+    beliefs: Beliefs
+    latents: Mapping[str, Any]
+    noise_power: Float64[np.ndarray, "groups all_shells"]
+    maps: MapState
+    course: Any
+    history: History
+    history_before: History
 
     @property
     def iterations_done(self) -> int:
         """Iterations so far, those of a symmetric stage before a relaxation included."""
-        return len(self.history_before) + self.iteration
+        return len(self.history_before) + int(self.iteration)
 
-    def __post_init__(self):
-        # Scalars of NumPy raise the precision of arrays that they meet; those of Python, which a
-        # checkpoint gives back, do not. A resumed run would differ in rounding.
-        for one in dataclasses.fields(self):
-            value = getattr(self, one.name)
-            if isinstance(value, np.generic):
-                object.__setattr__(self, one.name, value.item())
+    @property
+    def score_shell(self) -> int:
+        """Last shell that scores images in the next pass."""
+        return int(self.course.band.score_shell)
 
-    def search(self, problem: Problem) -> PoseSearch:
-        """How the next pass over the images searches poses."""
-        if problem.relax is not None and inner_due(self.history, problem.relax.inner_iterations):
-            return FixedPoses()
-        everywhere = not self.poses_settled(problem) and global_due(self.history)
-        return problem.search(self.score_shell, everywhere, self.sigma_offset_angstrom)
+    @property
+    def relaxed(self) -> bool:
+        """Whether it is of a relaxation: only there are registers to choose from."""
+        return self.beliefs.registers.shape[1] > 1
 
-    def poses_settled(self, problem: Problem) -> bool:
-        """Whether there is nothing more to look for, or poses were known from the beginning."""
-        if problem.mode.needs_poses:
-            return True
-        # While asymmetry is sought the map still changes, and with it what images show best.
-        return self.stage == "settle" and poses_settled(self.history)
+    def conditions(self) -> Conditions:
+        """Under which images are scored next."""
+        poses = self.poses
+        return Conditions(
+            poses.rotations, poses.origins_angstrom, self.noise_power, self.score_shell
+        )
 
-    def sums(self) -> list[list[ShellSums]]:
-        """Sums by half-set and fold, empty where maps are given instead."""
-        last = self.gain.shape[1] - 1
-        return [[ShellSums(values, last) for values in folds] for folds in self.fold_sums]
-
-    def prior(self) -> MapPrior:
-        """How the sums become maps."""
-        return MapPrior(self.weight, self.fsc_symmetric, self.gain, self.density)
-
-    def replace(self, **changes) -> State:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+    def replace(self, **changes: Any) -> State:
+        """A copy with some sub-states changed."""
+        return replaced(self, **changes)
 
 
-@dataclass(frozen=True)
-class StepInfo:
-    """What one iteration reports; the scalars become a row of ``history.csv``.
+def replaced(module: Any, **changes: Any) -> Any:
+    """A copy of a module with some of its fields changed, and their arrays made read-only."""
+    fields = {name: getattr(module, name) for name in type(module).__dataclass_fields__}
+    return type(module)(**fields | {name: frozen(value) for name, value in changes.items()})
 
-    Attributes:
-        iteration: counted from 1.
-        resolution_angstrom: where the FSC of the aligned half-maps falls below 0.143.
-        mean_fsc: of the same half-maps, over all shells up to the last that is ever used; zero
-            where nothing was accumulated. It moves where the resolution, as one shell, does not.
-        score_resolution_angstrom: limit of the frequencies that scored images.
-        mean_max_posterior: mean over particles of the largest register probability.
-        register_change: fraction of particles whose best register changed.
-        rotation_change_deg, shift_change_angstrom: median change of the pose (without registers).
-        pose_jumps: fraction of images whose pose moved so far, modulo the group, that they found
-            another one (``JUMP_DEG``).
-        asymmetric_fsc: FSC of the asymmetric parts, averaged over the scored shells with the
-            square root of their number of independent coefficients as weight.
-        asymmetric_signal: the same in units of its standard error under pure noise.
-        asymmetric_power: rms of the asymmetric part over that of the symmetric one.
-        register_nats: mean squared distance, in noise standard deviations, between the view of a
-            register and that of the symmetrised map, under the maps that scored.
-        held_out_gain: mean over particles of log p(y | asymmetric map) − log p(y | symmetrised
-            map), in nats, each image scored against a map that does not contain it.
-        optimism: standard errors added to the asymmetric FSC in this iteration.
-        amplitude: factor of the asymmetric part's gain, calibrated by the other half-set's images.
-        symmetric_fraction: of the particles, those that fit the symmetrised map better.
-        junk_fraction: of the images, those that show no particle.
-        sigma_rotation_deg, sigma_shift_angstrom: width of the pose prior after it; of a global
-            search that of origins around those of the input.
-        seconds: wall time.
-    """
 
-    iteration: int
-    resolution_angstrom: float
-    mean_fsc: float
-    score_resolution_angstrom: float
-    mean_max_posterior: float
-    register_change: float
-    rotation_change_deg: float
-    shift_change_angstrom: float
-    pose_jumps: float
-    asymmetric_fsc: float
-    asymmetric_signal: float
-    asymmetric_power: float
-    register_nats: float
-    held_out_gain: float
-    optimism: float
-    amplitude: float
-    symmetric_fraction: float
-    junk_fraction: float
-    sigma_rotation_deg: float
-    sigma_shift_angstrom: float
-    seconds: float
+def frozen(tree: Any) -> Any:
+    """The tree with arrays of the host that nobody can write to."""
 
-    def row(self) -> dict[str, float]:
-        """The scalars by name."""
-        return {k: float(v) for k, v in dataclasses.asdict(self).items()}
+    def one(leaf):
+        array = np.asarray(leaf)
+        view = array.view()
+        view.flags.writeable = False
+        return view
+
+    return jax.tree.map(one, tree)
+
+
+def number(value: Float[np.ndarray, ""] | None, otherwise: float = 0.0) -> float:
+    """A scalar of the state as one of Python; those of NumPy raise the precision of arrays."""
+    return otherwise if value is None else float(value)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from jaxtyping import Int8
 from numpy import ndarray
 
+from jaxrelax.engine.workers import Workers
 from jaxrelax.imaging.preprocess import OUTERMOST
 from jaxrelax.io import Particles, Units
 from jaxrelax.refinement.image_statistics import measured, unusable, usable_images
 from jaxrelax.refinement.splits import require_enough
-from jaxrelax.refinement.workers import Workers
 
 # Of the edge of the images: beyond it there is too little background to know the noise from.
 WIDEST = 2.0 * OUTERMOST

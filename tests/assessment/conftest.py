@@ -13,8 +13,9 @@ from jaxrelax.reconstruction import (
     isotypic_parts,
     soft_sphere,
 )
-from jaxrelax.refinement.discriminability import Discriminability
-from jaxrelax.refinement.result import AsymmetryEvidence, Result, SubgroupTest
+from jaxrelax.judgement import Discriminability
+from jaxrelax.judgement import AsymmetryEvidence, SubgroupTest
+from jaxrelax.refinement.result import Result
 
 N = 24
 PIXEL = 4.0

@@ -22,7 +22,7 @@ from jaxrelax.geometry import (
     subgroup,
 )
 from jaxrelax.io import InputError, read_map, read_particles
-from jaxrelax.refinement.components import Local
+from jaxrelax.refinement.modes import Local
 from jaxrelax.simulate import Simulation, simulate
 from tests.assessment.conftest import write_particles
 

@@ -16,8 +16,8 @@ from jaxrelax.geometry import point_group
 from jaxrelax.io import InputError, read_map, read_particles
 from jaxrelax.reconstruction import isotypic_parts, rotate_map, symmetrise
 from jaxrelax.refinement import Local, Map, Registers, prepare
-from jaxrelax.refinement.discriminability import Discriminability
-from jaxrelax.refinement.prediction import discriminability, discriminability_of_halves
+from jaxrelax.judgement import Discriminability
+from jaxrelax.judgement.prediction import discriminability, discriminability_of_halves
 from jaxrelax.simulate import Simulation, simulate
 
 RESOLUTION = 16.0
@@ -84,7 +84,7 @@ def setup(data):
 
 def test_two_noisy_maps_predict_as_the_true_one(data, predicted, setup):
     problem, state = setup.problem, setup.state
-    parts = isotypic_parts(data.map.values, problem.group, problem.subgroup)
+    parts = isotypic_parts(data.map.values, problem.particle.group, problem.particle.subgroup)
     rng = np.random.default_rng(0)
     level = 3.0 * np.sqrt(np.mean(parts.asymmetric**2))
     common = dict(
@@ -93,8 +93,8 @@ def test_two_noisy_maps_predict_as_the_true_one(data, predicted, setup):
 
     def noisy():
         noise = level * rng.standard_normal(parts.asymmetric.shape).astype(np.float32)
-        both = isotypic_parts(noise, problem.group, problem.subgroup).asymmetric
-        return (parts.asymmetric + both) * problem.sphere(problem.map_box)
+        both = isotypic_parts(noise, problem.particle.group, problem.particle.subgroup).asymmetric
+        return (parts.asymmetric + both) * problem.particle.sphere(problem.shells.box)
 
     first, second = noisy(), noisy()
     own = discriminability(problem, parts.symmetric, first, **common)
@@ -107,7 +107,7 @@ def test_two_noisy_maps_predict_as_the_true_one(data, predicted, setup):
 
 def test_half_maps_of_a_symmetric_particle_cannot_tell(data, setup):
     problem, state = setup.problem, setup.state
-    symmetric = symmetrise(data.map.values, problem.group)
+    symmetric = symmetrise(data.map.values, problem.particle.group)
     rng = np.random.default_rng(1)
     level = np.sqrt(np.mean(symmetric**2))
     halves = [
@@ -122,7 +122,7 @@ def test_half_maps_of_a_symmetric_particle_cannot_tell(data, setup):
     found = discriminability_of_halves(problem, state, *true)
     assert found.resolvable
     # Half-maps may have come to different registers.
-    true[1] = rotate_map(true[1], problem.group.operators[1])
+    true[1] = rotate_map(true[1], problem.particle.group.operators[1])
     turned = discriminability_of_halves(problem, state, *true)
     assert turned.mean_accuracy == pytest.approx(found.mean_accuracy, abs=0.01)
 

@@ -45,6 +45,6 @@ def test_a_start_that_names_the_site_keeps_it(one, shared_data, caplog, start, r
     problem = prepare(base / "particles.star", base / f"{reference}.mrc", **relax).problem
     assert ("the reference is symmetric" in caplog.text) != kept
     assert ("covers some" in caplog.text) != kept
-    mask = problem.register_mask
+    mask = problem.particle.register_mask
     turned = np.rot90(mask, axes=(1, 2))
     assert (np.sum(mask * turned) < 0.1 * np.sum(mask**2)) == kept

@@ -73,8 +73,8 @@ def prepared(folder, mode="local", **options):
 @pytest.mark.parametrize("mode", MODES)
 def test_good_images_are_left_as_they_are(base, mode, caplog):
     problem = prepared(base(ALL, lambda x: x), mode)
-    assert problem.images.normalise == (False,)
-    assert not (problem.particles.image_sign < 0).any()
+    assert problem.execution.images.normalise == (False,)
+    assert not (problem.data.particles.image_sign < 0).any()
     assert "normalis" not in caplog.text
     assert "black" not in caplog.text
 
@@ -87,19 +87,19 @@ def test_good_images_are_left_as_they_are(base, mode, caplog):
 def test_a_minority_that_is_not_normalised_decides(base, rows, change, caplog):
     wanted = normalised(prepared(base(ALL, lambda x: x), normalise="yes"))
     problem = prepared(base(rows, change))
-    assert problem.images.normalise == (True,)
+    assert problem.execution.images.normalise == (True,)
     assert f"the background of {rows.sum()} of 300 images is not normalised" in caplog.text
     # What is made of the images is what would be made of the clean ones.
     np.testing.assert_allclose(normalised(problem), wanted, atol=0.02)
 
 
 def normalised(problem):
-    return np.asarray(problem.images.normalised(problem.images.reader.read(np.arange(300)), 0))
+    return np.asarray(problem.execution.images.normalised(problem.execution.images.reader.read(np.arange(300)), 0))
 
 
 def test_an_optics_group_is_normalised_by_itself(base, caplog):
     problem = prepared(base(LAST, raw, own_group=True))
-    assert problem.images.normalise == (False, True)
+    assert problem.execution.images.normalise == (False, True)
     assert "optics group 'joined': the background of all images is not normalised" in caplog.text
 
 
@@ -112,7 +112,7 @@ def test_a_slope_is_taken_from_the_images(base):
 
 def test_what_is_left_alone_on_request_is_said(base, caplog):
     problem = prepared(base(THIRD, raw), normalise="no")
-    assert problem.images.normalise == (False,)
+    assert problem.execution.images.normalise == (False,)
     assert "--normalise no leaves it so" in caplog.text
 
 
@@ -129,7 +129,7 @@ def test_what_is_left_alone_on_request_is_said(base, caplog):
 def test_black_particles_are_made_white(base, mode, rows, own_group, named, caplog):
     problem = prepared(base(rows, lambda x: -x, own_group), mode)
     # Without poses a few single images may be told wrong.
-    wrong = np.sum((problem.particles.image_sign < 0) != rows)
+    wrong = np.sum((problem.data.particles.image_sign < 0) != rows)
     assert wrong <= (2 if mode == "homogeneous" and named.startswith("100") else 0)
     assert "multiplied by -1" in caplog.text
     if wrong == 0:
@@ -139,8 +139,8 @@ def test_black_particles_are_made_white(base, mode, rows, own_group, named, capl
 
 def test_a_raw_group_may_be_black(base):
     problem = prepared(base(LAST, lambda x: -raw(x), own_group=True))
-    assert problem.images.normalise == (False, True)
-    np.testing.assert_array_equal(problem.particles.image_sign < 0, LAST)
+    assert problem.execution.images.normalise == (False, True)
+    np.testing.assert_array_equal(problem.data.particles.image_sign < 0, LAST)
 
 
 def test_contrast_as_it_is_told(base):
@@ -188,8 +188,8 @@ def test_one_image_that_cannot_be_used(base, change, reason, caplog):
     with pytest.raises(InputError, match=rf"8@particles.mrcs \(row 8: .*{reason}"):
         prepared(folder)
     problem = prepared(folder, skip_bad_images=True)
-    assert len(problem.particles) == 299
-    assert problem.images.normalise == (False,)
+    assert len(problem.data.particles) == 299
+    assert problem.execution.images.normalise == (False,)
     assert "Left out 1 of 300 images" in caplog.text
 
 
@@ -225,7 +225,7 @@ def test_too_few_that_are_left_are_refused_before_the_iterations(base):
 
 def test_an_optics_group_of_which_no_image_is_left(base):
     problem = prepared(base(LAST, hot, own_group=True), skip_bad_images=True)
-    assert len(problem.particles) == 200
+    assert len(problem.data.particles) == 200
 
 
 def test_rows_are_those_of_the_file_when_copies_have_gone(base):
@@ -260,8 +260,8 @@ def test_what_was_inverted_stays_so_in_the_results(base, tmp_path):
     problem = prepared(base(THIRD, lambda x: -x))
     folder = tmp_path / "again"
     folder.mkdir()
-    write_star(problem.particles, folder / "particles.star")
+    write_star(problem.data.particles, folder / "particles.star")
     shutil.copy(tmp_path / "base" / "particles.mrcs", folder)
     np.testing.assert_array_equal(
-        read_particles(folder / "particles.star").image_sign, problem.particles.image_sign
+        read_particles(folder / "particles.star").image_sign, problem.data.particles.image_sign
     )

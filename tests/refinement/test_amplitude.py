@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
-from jaxrelax.refinement.amplitude import averaged, calibrate, honest_exponent, tempered
+from jaxrelax.refinement.strength import averaged, calibrate, honest_exponent, tempered
 
 N, REGISTERS = 3000, 4
 

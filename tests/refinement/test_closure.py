@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from jaxrelax.geometry import point_group, subgroup
 from jaxrelax.refinement import SubgroupTest
-from jaxrelax.refinement.closure import closed, containment
-from jaxrelax.refinement.evidence import supported
-from jaxrelax.refinement.symmetry_test import candidate_subgroups
+from jaxrelax.judgement.closure import closed, containment
+from jaxrelax.judgement.held_out_test import supported
+from jaxrelax.judgement.symmetry_test import candidate_subgroups
 
 
 @lru_cache

@@ -16,7 +16,7 @@ from jaxrelax.geometry import point_group, register_agreement
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement import Local, MaxIterations, Registers, Relax, prepare, refine, step
 from jaxrelax.refinement.expectation import expectation
-from jaxrelax.refinement.workers import Workers, available_workers
+from jaxrelax.engine.workers import Workers, available_workers
 from tests.refinement.conftest import TINY, DataSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +96,7 @@ def test_two_devices_search_poses_alike(data):
     options = dict(relax=Relax("C2"), mode=Local())
     one = prepare(data.star, data.reference, **options)
     state, _ = step(one.problem, one.state)
-    shell = one.problem.accumulated(state.score_shell, grow=False)
+    shell = one.problem.shells.accumulated(state.score_shell, grow=False)
     two = prepare(data.star, data.reference, devices=2, **options)
     first, second = (expectation(setup.problem, state, shell) for setup in (one, two))
     same = np.abs(first.rotations - second.rotations).max(axis=(1, 2)) < 1e-4
@@ -291,13 +291,13 @@ def test_shares_are_equal_and_complete(data):
     problem = prepare(data.star, data.reference, relax=Relax("C2")).problem
     own = []
     for index in range(3):
-        problem.workers = Workers(problem.workers.devices, index, 3)
+        problem.execution.workers = Workers(problem.execution.workers.devices, index, 3)
         del problem.__dict__["own"]
-        own.append(problem.own)
+        own.append(problem.execution.own)
     assert (np.sum(own, axis=0) == 1).all()
     for half in (1, 2):
         for fold in range(5):
-            for _, rows in problem.batches(half, fold):
+            for _, rows in problem.data.batches(half, fold):
                 sizes = [len(rows[mine[rows]]) for mine in own]
                 assert max(sizes) - min(sizes) <= 1
     assert max(mine.sum() for mine in own) - min(mine.sum() for mine in own) <= 4

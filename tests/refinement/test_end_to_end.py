@@ -181,10 +181,10 @@ def test_a_run_says_what_it_compiled(relaxed):
 @pytest.mark.parametrize("n_pixels", [30, 300, 3000, 30_000])
 def test_hardly_any_of_a_batch_is_padding(one_partner, n_pixels):
     problem = prepare(one_partner.star, one_partner.reference, relax=Relax("C4")).problem
-    batch, chunk = problem.batch_size(n_pixels), problem.chunk_size(n_pixels)
+    batch, chunk = problem.execution.batch_size(n_pixels), problem.execution.chunk_size(n_pixels)
     assert batch % chunk == 0
     largest = max(
-        len(rows) for half in (1, 2) for fold in range(5) for _, rows in problem.batches(half, fold)
+        len(rows) for half in (1, 2) for fold in range(5) for _, rows in problem.data.batches(half, fold)
     )
     parts = -(-largest // batch)
     assert parts * batch - largest < 32 * parts
@@ -215,7 +215,7 @@ def test_hard_registers_give_an_image_to_one_register(one_partner):
             state, _ = step(problem, state)
         folds = state.sums()[0]
         map_ = unregularised_map(problem, total(folds), folds[0].max_shell)
-        part = split_parts(problem, map_ * problem.sphere(len(map_))).asymmetric
+        part = split_parts(problem, map_ * problem.particle.sphere(len(map_))).asymmetric
         asymmetric.append(np.mean(part**2))
     assert asymmetric[1] > 1.1 * asymmetric[0]
 
@@ -284,12 +284,12 @@ def test_images_are_scored_as_far_as_they_may_be(one_partner):
     for _ in range(3):
         state, info = step(setup.problem, state)
         assert info.score_resolution_angstrom >= 20.0
-    assert state.score_shell == setup.problem.shell(20.0)
+    assert state.score_shell == setup.problem.shells.at(20.0)
 
 
 def test_keeping_a_subgroup_has_fewer_registers(one_partner):
     setup = prepare(one_partner.star, one_partner.reference, relax=Relax("C4", to="C2"))
-    assert setup.problem.n_registers == 2
+    assert setup.problem.particle.n_registers == 2
     state, _ = step(setup.problem, setup.state)
     assert state.registers.shape[1] == 2
     total = state.symmetric[0] + state.asymmetric[0]

@@ -182,7 +182,7 @@ def test_a_symmetric_stage_can_go_on_to_its_end(asymmetric):
         without_poses(asymmetric), asymmetric.reference, mode=Homogeneous(relax_from="end"),
         relax=Relax("C4"), until=MaxIterations(3),
     )  # fmt: skip
-    assert setup.problem.n_registers == 1
+    assert setup.problem.particle.n_registers == 1
     row = {"pose_jumps": 0.0, "resolution_angstrom": 20, "mean_fsc": 0.2}
     history = ({**row, "searched_globally": 1.0, "settled": 0.0, "poses_settled": 0.0},) * 3
     history += ({**row, "searched_globally": 0.0, "settled": 1.0, "poses_settled": 1.0},) * 2
@@ -190,7 +190,7 @@ def test_a_symmetric_stage_can_go_on_to_its_end(asymmetric):
     assert done(setup, state) is None
     assert done(setup, state.replace(iteration=3)) == "3 iterations done"
     follows = relaxed(setup, state)
-    assert follows.problem.n_registers == 4
+    assert follows.problem.particle.n_registers == 4
     assert follows.relaxation is None
     assert follows.state.iterations_done == len(history)
 

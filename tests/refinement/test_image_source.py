@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxrelax.imaging import half_spectrum
-from jaxrelax.refinement.image_source import ImageSource
-from jaxrelax.refinement.workers import alone
+from jaxrelax.engine.image_source import ImageSource
+from jaxrelax.engine.workers import alone
 from tests.refinement.conftest import TINY, DataSet
 
 BATCH = 64

@@ -38,12 +38,12 @@ class Bare(Problem):
 def test_maps_of_what_is_accumulated_serve_whatever_they_may_score(last, share, grow):
     problem = Bare(last)
     score = max(1, round(share * last))
-    accumulated = problem.accumulated(score, grow)
-    assert score <= problem.rung(score) <= accumulated <= last
+    accumulated = problem.shells.accumulated(score, grow)
+    assert score <= problem.shells.rung(score) <= accumulated <= last
     box = working_box(accumulated)
-    for following in {score, max(problem.whole(accumulated), 1)}:
-        if following <= max(score, problem.whole(accumulated)):
-            assert volume_radius(problem.rung(following)) <= box
+    for following in {score, max(problem.shells.whole(accumulated), 1)}:
+        if following <= max(score, problem.shells.whole(accumulated)):
+            assert volume_radius(problem.shells.rung(following)) <= box
 
 
 def test_no_two_rungs_are_nearly_the_same():
@@ -90,7 +90,7 @@ def test_half_maps_end_smoothly(narrow, one_partner):
 
 def test_the_diameter_decides_the_box(one_partner):
     boxes = [
-        prepare(one_partner.star, one_partner.reference, particle_diameter=d).problem.map_box
+        prepare(one_partner.star, one_partner.reference, particle_diameter=d).problem.shells.box
         for d in (120.0, 170.0, 250.0)
     ]
     assert boxes == sorted(boxes)

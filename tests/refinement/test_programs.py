@@ -17,9 +17,9 @@ from jaxrelax.inference import FixedPoses, GaussNewton, PosePosterior, PoseSearc
 from jaxrelax.io import InputError, OutputFolder, read_particles
 from jaxrelax.refinement import Homogeneous, Local, Registers, Relax, prepare, refine, step
 from jaxrelax.refinement.checkpoint import load_checkpoint, particles_hash, save_checkpoint
-from jaxrelax.refinement.compilation import Compilations
+from jaxrelax.engine.compilation import Compilations
 from jaxrelax.refinement.described import described
-from jaxrelax.refinement.fingerprint import fingerprint
+from jaxrelax.engine.fingerprint import fingerprint
 
 from .conftest import TINY, DataSet
 

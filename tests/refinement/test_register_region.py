@@ -23,7 +23,7 @@ def test_the_limit_removes_asymmetry_beyond_it(one_partner):
     power = np.abs(np.fft.fftshift(np.fft.fftn(part))) ** 2
     k = np.arange(len(part)) - len(part) // 2
     radius = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, :] ** 2)
-    limit = problem.shell(40.0)
+    limit = problem.shells.at(40.0)
     assert power.max() > 0
     # The particle's mask, applied after the limit, spreads it by a shell or two.
     beyond = power[radius > limit + 4].sum() / power.sum()
@@ -36,12 +36,12 @@ def test_the_limit_removes_asymmetry_beyond_it(one_partner):
 
 def test_the_mask_removes_asymmetry_outside_it(one_partner, tmp_path):
     setup = prepare(one_partner.star, one_partner.reference, relax=Relax("C4"))
-    box, pixel = setup.problem.map_box, setup.problem.map_pixel_size_angstrom
+    box, pixel = setup.problem.shells.box, setup.problem.shells.pixel_size_angstrom
     mask = soft_sphere(box, 0.2 * box, 3.0)
     write_map(tmp_path / "mask.mrc", mask, pixel)
     problem, state = asymmetric_after_a_step(one_partner, mask=str(tmp_path / "mask.mrc"))
     part = state.asymmetric[0]
-    outside = problem.register_mask_at(len(part)) < 0.01
+    outside = problem.particle.register_mask_at(len(part)) < 0.01
     assert np.abs(part[~outside]).max() > 0
     assert np.abs(part[outside]).max() < 0.02 * np.abs(part).max()
     _, free = asymmetric_after_a_step(one_partner)
@@ -50,9 +50,9 @@ def test_the_mask_removes_asymmetry_outside_it(one_partner, tmp_path):
 
 def one_site(problem):
     """A mask over one of four sites, on the box of the images."""
-    n = problem.particles.optics[0].box
+    n = problem.data.particles.optics[0].box
     mask = np.roll(soft_sphere(n, 0.1 * n, 2.0), round(0.2 * n), axis=2)
-    return mask, problem.map_pixel_size_angstrom
+    return mask, problem.shells.pixel_size_angstrom
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_mask_over_one_site_is_turned_onto_those_that_the_start_makes_equal(
     relax = Relax("C4", mask=str(tmp_path / "one.mrc"), **relax)
     reference = one_partner.folder / f"{reference}.mrc"
     problem = prepare(one_partner.star, reference, relax=relax).problem
-    mask = problem.register_mask
+    mask = problem.particle.register_mask
     assert mask.sum() / given.sum() == pytest.approx(sites, rel=0.02)
     assert mask.max() == pytest.approx(1.0)
     said = "covers some of the sites" in caplog.text
@@ -83,6 +83,6 @@ def test_a_mask_over_one_site_is_turned_onto_those_that_the_start_makes_equal(
     # As it is now, nothing more is said.
     caplog.clear()
     write_map(tmp_path / "one.mrc", rebox_map(mask, len(given)), pixel)
-    again = prepare(one_partner.star, reference, relax=relax).problem.register_mask
+    again = prepare(one_partner.star, reference, relax=relax).problem.particle.register_mask
     assert "covers some" not in caplog.text
     np.testing.assert_allclose(again, mask, atol=1e-5)

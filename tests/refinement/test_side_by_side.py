@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from jaxrelax.refinement import Local, Relax, amplitude, prepare
-from jaxrelax.refinement import side_by_side as module
-from jaxrelax.refinement.amplitude import cross_scores
+from jaxrelax.engine import side_by_side as module
+from jaxrelax.refinement.strength import cross_scores
 from jaxrelax.refinement.expectation import expectation
 from jaxrelax.refinement.score_maps import IsotypicParts
-from jaxrelax.refinement.side_by_side import both
-from jaxrelax.refinement.symmetry_test import Split, scores
+from jaxrelax.engine.side_by_side import both
+from jaxrelax.judgement.symmetry_test import Split, scores
 from tests.refinement.conftest import TINY, DataSet
 
 PATIENCE_S = 20.0
@@ -84,7 +84,7 @@ def test_the_second_does_not_begin_where_the_first_failed():
 def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path, monkeypatch):
     data = DataSet(tmp_path, **TINY)
     setup = prepare(data.star, data.reference, mode=Local(), relax=Relax("C4"))
-    shell = setup.problem.accumulated(setup.state.score_shell, grow=False)
+    shell = setup.problem.shells.accumulated(setup.state.score_shell, grow=False)
     threads = set()
 
     def counted(images):
@@ -93,7 +93,7 @@ def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path
 
     counted.images = 0
     together = expectation(setup.problem, setup.state, shell, on_batch=counted)
-    assert counted.images == len(setup.problem.particles)
+    assert counted.images == len(setup.problem.data.particles)
     assert len(threads) == 2
     monkeypatch.setattr(module, "SIDE_BY_SIDE_BYTES", 0)
     apart = expectation(setup.problem, setup.state, shell)
@@ -118,10 +118,10 @@ def test_scores_under_the_other_half_set_do_not_depend_on_threads(tmp_path, monk
     for most in (2**30, 0):
         monkeypatch.setattr(module, "SIDE_BY_SIDE_BYTES", most)
         crossed.append(
-            cross_scores(problem, state, maps, 1.0, max_shell=problem.rung(state.score_shell))
+            cross_scores(problem, state, maps, 1.0, max_shell=problem.shells.rung(state.score_shell))
         )
         tested.append(
-            scores(problem, state, splits, 4, max_shell=problem.rung(state.score_shell) + 2)
+            scores(problem, state, splits, 4, max_shell=problem.shells.rung(state.score_shell) + 2)
         )
     for one, other in zip(*crossed, strict=True):
         np.testing.assert_array_equal(one, other)

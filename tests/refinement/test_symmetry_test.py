@@ -9,8 +9,8 @@ from scipy.ndimage import gaussian_filter
 from jaxrelax.geometry import point_group, subgroup, subgroup_indices, subgroups
 from jaxrelax.reconstruction import soft_sphere, symmetrise
 from jaxrelax.refinement import MaxIterations, Registers, Relax, SubgroupTest, refine
-from jaxrelax.refinement.evidence import supported
-from jaxrelax.refinement.symmetry_test import candidate_subgroups, group_correlation, most_preserved
+from jaxrelax.judgement.held_out_test import supported
+from jaxrelax.judgement.symmetry_test import candidate_subgroups, group_correlation, most_preserved
 
 from .conftest import TINY, DataSet
 

@@ -10,7 +10,7 @@ from jaxrelax.geometry import euler_to_matrix, matrix_to_euler
 from jaxrelax.inference import derangements, permutation_test
 from jaxrelax.io import InputError, Particles, Units, every_row, read_particles, write_star
 from jaxrelax.refinement import Registers, Relax, prepare
-from jaxrelax.refinement.exchange import along_own_axis, foreign_rows, unit_test
+from jaxrelax.judgement.exchange import along_own_axis, foreign_rows, unit_test
 from jaxrelax.refinement.splits import folds, half_sets
 
 
@@ -208,20 +208,20 @@ def test_an_image_has_one_pose(two_groups, caplog):
     with pytest.raises(InputError, match=r"rows 1, 2, .*C4 does not relate.*one pose"):
         prepare(torn, **common)
     # Related by the group that is relaxed; or another particle, elsewhere.
-    assert len(prepare(torn, **(common | {"relax": Relax("D4")})).problem.particles) == n
+    assert len(prepare(torn, **(common | {"relax": Relax("D4")})).problem.data.particles) == n
     apart = torn.with_updates(
         origins_angstrom=torn.origins_angstrom + np.repeat([0, 40], n)[:, None]
     )
     problem = prepare(apart, **common).problem
-    assert len(problem.particles) == 2 * n
-    assert problem.units.count == n
+    assert len(problem.data.particles) == 2 * n
+    assert problem.data.units.count == n
     # One of three rows has strayed.
     stray = particles.select(np.concatenate([np.arange(n), np.arange(n), [4]]))
     turned = np.concatenate([particles.rotations, particles.rotations, flipped[[4]]])
     turned[[4, n + 4, 2 * n]] = np.stack(
         [flipped[4], particles.rotations[4], particles.rotations[4]]
     )
-    kept = prepare(stray.with_updates(rotations=turned), **common).problem.particles
+    kept = prepare(stray.with_updates(rotations=turned), **common).problem.data.particles
     assert len(kept) == n
     row = int(np.flatnonzero(kept.image_index == particles.image_index[4])[0])
     np.testing.assert_allclose(kept.rotations[row], particles.rotations[4])

@@ -22,12 +22,13 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Float, Float32, Int
 
-from jaxrelax.inference import FixedPoses
+from jaxrelax.engine.data import Data
+from jaxrelax.engine.side_by_side import Side, both, one_by_one
+from jaxrelax.inference import FixedPoses, Junk, SymmetricState, logit
 from jaxrelax.reconstruction import IsotypicParts
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.scoring import register_volume, scored_batches
-from jaxrelax.refinement.side_by_side import Side, both, one_by_one
-from jaxrelax.refinement.state import State
+from jaxrelax.refinement.scoring import hypothesis_volume, scored_batches
+from jaxrelax.refinement.state import State, Strength, replaced
 
 # Per half-set; a strength needs no more.
 MOST_IMAGES = 2000
@@ -69,60 +70,57 @@ class Calibrated(NamedTuple):
 
 
 def cross_scores(
-    problem: Problem,
-    state: State,
-    maps: list[IsotypicParts],
-    amplitude: float,
-    *,
-    max_shell: int,
+    problem: Problem, state: State, maps: list[IsotypicParts], strength: float, *, max_shell: int
 ) -> CrossScores:
     """Score each half-set's images by the other half-set's map, poses held.
 
-    Processes share the images, and all get the whole result.
+    Processes share the images, and all get the whole result. It is an E-step without sums, and
+    needs all of the problem.
 
     Args:
         problem, state: inputs, poses, noise and band.
         maps: of half-sets 1 and 2, each in its own frame.
-        amplitude: factor of their asymmetric parts.
+        strength: factor of their asymmetric parts.
         max_shell: last shell to which images are prepared, at least the scored band; that of the
             pass before, whose program then serves.
     """
-    rung = problem.rung(state.score_shell)
-    n, table = len(problem.particles), problem.hypotheses
-    registers = np.zeros((n, problem.n_registers), np.float32)
+    execution, table = problem.execution, problem.plan.table
+    rung = problem.shells.rung(state.score_shell)
+    n = len(problem.data)
+    registers = np.zeros((n, problem.particle.n_registers), np.float32)
     symmetric = np.zeros(n, np.float32)
-    chosen = _sample(problem)
+    chosen = _sample(problem.data, problem.plan.seed)
 
     def score(half: int, side: Side) -> None:
         parts = maps[1 - half]
-        asymmetric = np.float32(amplitude) * parts.asymmetric
-        volume = register_volume(problem, parts.symmetric, asymmetric, rung)
+        parts = IsotypicParts(parts.symmetric, np.float32(strength) * parts.asymmetric)
+        volume = hypothesis_volume(table, parts, rung, problem.shells.box)
         for group, rows in chosen[half]:
-            geometry = problem.geometry(group, max_shell, rung)
+            geometry = execution.geometry(group, max_shell, rung)
             for batch in scored_batches(
-                problem, state, volume, group, problem.mine(rows), geometry, FixedPoses()
+                problem, state, volume, group, execution.mine(rows), geometry, FixedPoses()
             ):
-                registers[batch.rows] = batch.log_evidence[:, ~table.symmetrised]
-                symmetric[batch.rows] = batch.log_evidence[:, table.guide]
+                registers[batch.rows] = batch.found.log_evidence[:, ~table.symmetrised]
+                symmetric[batch.rows] = batch.found.log_evidence[:, table.guide]
                 if group == chosen[half][-1][0]:
                     side.go_on()
                 if side.stopped:
                     return
 
-    both(partial(score, 0), partial(score, 1), alone=one_by_one(problem, state))
+    both(partial(score, 0), partial(score, 1), alone=one_by_one(execution, state.score_shell))
     seen = [rows for of_half in chosen for _, rows in of_half]
     rows = np.concatenate(seen)
     found = (registers[rows], symmetric[rows])
-    found = problem.workers.rows(found, problem.own[rows])
-    return CrossScores(rows, *found, state.junk_probability[rows])
+    found = execution.workers.rows(found, execution.own[rows])
+    return CrossScores(rows, *found, state.beliefs.junk[rows])
 
 
-def _sample(problem: Problem) -> list[list[tuple[int, Int[np.ndarray, " rows"]]]]:
+def _sample(data: Data, seed: int) -> list[list[tuple[int, Int[np.ndarray, " rows"]]]]:
     """Images that are scored: [half] of (optics group, rows)."""
-    rng = np.random.default_rng((problem.seed, 8))
+    rng = np.random.default_rng((seed, 8))
     chosen = []
     for half in (1, 2):
-        groups = problem.batches(half, None)
+        groups = data.batches(half, None)
         share = min(1.0, MOST_IMAGES / sum(len(rows) for _, rows in groups))
         if share < 1.0:
             groups = [
@@ -131,6 +129,47 @@ def _sample(problem: Problem) -> list[list[tuple[int, Int[np.ndarray, " rows"]]]
             ]
         chosen.append(groups)
     return chosen
+
+
+def calibrated(
+    problem: Problem,
+    state: State,
+    maps: list[IsotypicParts],
+    held_before: float | None,
+    max_shell: int,
+) -> State:
+    """Strength of the asymmetric part and symmetric fraction, from the other half's images.
+
+    Args:
+        problem, state: after the M-step.
+        maps: of the half-sets.
+        held_before: nats that the maps were held to so far, None if they were not.
+        max_shell: last shell accumulated.
+    """
+    strength = state.maps.strength
+    factor = float(strength.factor)
+    scores = cross_scores(problem, state, maps, factor, max_shell=max_shell)
+    latents = problem.plan.model.latents
+    symmetric = [one.name for one in latents if isinstance(one, SymmetricState)]
+    found = problem.execution.workers.agreed(
+        calibrate(
+            scores.registers,
+            scores.symmetric,
+            (1.0 - scores.junk) * problem.data.units.weight[scores.rows],
+            with_symmetric=any(isinstance(one, Junk) for one in latents),
+        )
+    )
+    nats = min(found.nats, np.inf if held_before is None else LARGEST_RISE * held_before)
+    after = Strength(
+        factor=np.asarray(factor * found.factor * np.sqrt(nats / max(found.nats, 1e-30))),
+        held_nats=np.asarray(nats),
+        nats_per_power=strength.nats_per_power,
+        log_odds=np.asarray(0.5 * found.log_likelihood - OCCAM_NATS),
+    )
+    fraction = dict.fromkeys(symmetric, logit(found.symmetric_fraction))
+    return state.replace(
+        maps=replaced(state.maps, strength=after), latents={**state.latents, **fraction}
+    )
 
 
 def calibrate(
@@ -209,10 +248,15 @@ def tempered(
 
 
 def averaged(
-    registers: Float[np.ndarray, "n registers"], log_odds: float
+    registers: Float[np.ndarray, "n registers"], log_odds: Float[np.ndarray, ""] | float | None
 ) -> Float32[np.ndarray, "n registers"]:
-    """Posteriors averaged with uniform ones, by the odds that there is asymmetry at all."""
-    probability = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -50.0, 50.0)))
+    """Posteriors averaged with uniform ones, by the odds that there is asymmetry at all.
+
+    None: it is certain, or nobody asked.
+    """
+    if log_odds is None:
+        return np.asarray(registers, np.float32)
+    probability = 1.0 / (1.0 + np.exp(-np.clip(float(log_odds), -50.0, 50.0)))
     values = probability * registers + (1.0 - probability) / registers.shape[1]
     return np.asarray(values).astype(np.float32)
 

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.streams import Conditions
+from jaxrelax.engine.workers import ALL, EACH
 from jaxrelax.geometry import rotvec_to_matrix
 from jaxrelax.imaging import (
     CTFParameters,
@@ -34,18 +37,15 @@ from jaxrelax.inference import (
     whitened_tangents,
     whitened_views,
 )
+from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.reconstruction import (
     IsotypicParts,
+    Particle,
     first_below,
-    rotate_map,
+    match_halves,
+    onto_first,
     rotated_maps,
 )
-from jaxrelax.refinement.discriminability import Discriminability
-from jaxrelax.refinement.maximisation import align_parts, coefficients, register_limit
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.score_maps import region, split_parts
-from jaxrelax.refinement.state import State
-from jaxrelax.refinement.workers import ALL, EACH
 
 # Shells in which the half-maps' asymmetric parts agree less add more noise than they tell.
 TRUSTED_FSC = 0.143
@@ -54,7 +54,8 @@ WIDTH_SAMPLE = 500
 
 
 def discriminability(
-    problem: Problem,
+    execution: Execution,
+    particle: Particle,
     symmetric: Float32[np.ndarray, "b b b"],
     asymmetric: Float32[np.ndarray, "b b b"],
     second: Float32[np.ndarray, "b b b"] | None = None,
@@ -64,10 +65,13 @@ def discriminability(
     pose_prior: tuple[float, float] | None,
     blur: bool,
 ) -> Discriminability:
-    """Predict every image's registers at the poses of the problem's particles.
+    """Predict every image's registers at the poses of the particles.
+
+    It is of images (execution) of a particle, so it takes both.
 
     Args:
-        problem: particles, groups and boxes. Their registers do not matter.
+        execution: table, devices and shells. The registers of the poses do not matter.
+        particle: its groups.
         symmetric: S, the map averaged over the group, on the images' grey scale.
         asymmetric: D = V − S.
         second: an independent estimate of D in the same register frame (of the other half-set);
@@ -79,13 +83,13 @@ def discriminability(
         blur: blur D by what the images leave uncertain about their poses. Not for a map that was
             reconstructed at such poses: it is blurred already.
     """
-    n, particles = len(problem.particles), problem.particles
-    rung = problem.rung(max_shell)
-    body = _volume(problem, symmetric[None], rung)
+    n, particles, workers = len(execution.data), execution.data.particles, execution.workers
+    rung = execution.shells.rung(max_shell)
+    body = _volume(particle, symmetric[None], rung)
     priors: list[PosePrior | None] = [None] * len(particles.optics)
     if pose_prior is not None:
         priors = [_prior(pose_prior, o.pixel_size_angstrom) for o in particles.optics]
-    common = (problem, noise_power, max_shell)
+    common = (execution, noise_power, max_shell)
     left = (0.0, 0.0)
     if pose_prior is not None and blur:
         # A sample will do: this is a property of the symmetric part and the noise.
@@ -93,10 +97,10 @@ def discriminability(
         share = np.zeros((n, 2))
         for group, prior in enumerate(priors):
             _stream(*common, group, rows, prior, _pose_program, (body,), (share,))
-        share = problem.workers.rows(share, problem.own)
+        share = workers.rows(share, execution.own)
         left = tuple(np.array(pose_prior) * np.sqrt(share[rows].mean(axis=0)))
     views = [
-        _registers(problem, part, left[0], rung)
+        _registers(particle, part, left[0], rung)
         for part in (asymmetric, second)
         if part is not None
     ]
@@ -107,56 +111,62 @@ def discriminability(
             *common, group, np.arange(n), prior, _register_program, (views, body, shift),
             (distance, accuracy),
         )  # fmt: skip
-    distance, accuracy = problem.workers.rows((distance, accuracy), problem.own)
+    distance, accuracy = workers.rows((distance, accuracy), execution.own)
     along_z = np.clip(np.abs(particles.rotations[:, 2, 2]), 0.0, 1.0)
     return Discriminability(
         squared_distance=distance,
         expected_accuracy=accuracy,
-        chance=1.0 / problem.n_registers,
-        resolution_angstrom=problem.resolution(max_shell),
+        chance=1.0 / particle.n_registers,
+        resolution_angstrom=execution.shells.resolution(max_shell),
         view_deg=np.rad2deg(np.arccos(along_z)),
         pose_uncertain=pose_prior is not None,
     )
 
 
 def discriminability_of_halves(
-    problem: Problem,
-    state: State,
+    execution: Execution,
+    particle: Particle,
+    conditions: Conditions,
     first: Float32[np.ndarray, "n n n"],
     second: Float32[np.ndarray, "n n n"],
+    *,
+    pose_prior: tuple[float, float] | None,
 ) -> Discriminability:
     """What a finished refinement's own half-maps predict, free of their noise.
 
     Up to the shell where the asymmetric parts of the half-maps stop agreeing (FSC 0.143), or
-    scoring does. That falls short of the truth if the true map tells registers apart beyond.
+    scoring does. That falls short of the truth if the true map tells registers apart beyond. It
+    is of images (execution) of a particle, so it takes both.
 
     Args:
-        problem: what was refined.
-        state: its noise, pose prior and band.
+        execution, particle: what was refined.
+        conditions: noise and band.
         first, second: unregularised half-maps, on any working box of the refinement; they are
             aligned over the group here. From before the joined last scoring they are independent.
+        pose_prior: widths of the poses' prior; None takes the poses for exact.
     """
-    box = first.shape[0]
-    sphere = problem.sphere(box)
-    density = problem.density_mask(first, second)
-    parts = [split_parts(problem, half * sphere) for half in (first, second)]
+    box, shells = first.shape[0], execution.shells
+    sphere = particle.sphere(box)
+    density = particle.density_mask(first, second)
+    parts = [particle.split(half * sphere) for half in (first, second)]
     inside = [IsotypicParts(p.symmetric * density, p.asymmetric * density) for p in parts]
-    rung = problem.rung(state.score_shell)
-    last = min(problem.last_shell, box // 2 - 1)
-    aligned = align_parts(problem, inside, last, rung, density)
-    turned = rotate_map(inside[1].asymmetric, problem.group.operators[aligned.index])
-    counts = coefficients(problem, density)
+    last = min(shells.last, box // 2 - 1)
+    aligned = match_halves(
+        particle, inside, density, max_shell=last, score_shell=shells.rung(conditions.score_shell)
+    )
+    turned = onto_first(particle, aligned.index, inside[1].asymmetric)
+    counts = particle.coefficients(density)
     limit = first_below(aligned.fsc[: last + 1], TRUSTED_FSC, counts) - 1
-    limit = problem.workers.agreed(min(limit, register_limit(problem, state.score_shell)))
-    widths = (state.sigma_rotation_deg, state.sigma_shift_angstrom)
+    limit = execution.workers.agreed(min(limit, particle.register_limit(conditions.score_shell)))
     return discriminability(
-        problem,
+        execution,
+        particle,
         0.5 * (inside[0].symmetric + inside[1].symmetric),
-        region(problem, inside[0].asymmetric),
-        region(problem, turned),
-        noise_power=state.noise_power,
+        particle.region(inside[0].asymmetric),
+        particle.region(turned),
+        noise_power=conditions.noise_power,
         max_shell=limit,
-        pose_prior=None if problem.mode.holds_poses else widths,
+        pose_prior=pose_prior,
         blur=False,
     )
 
@@ -168,51 +178,51 @@ def _prior(widths: tuple[float, float], pixel_size_angstrom: float) -> PosePrior
     )
 
 
-def _registers(problem: Problem, asymmetric, width_deg: float, rung: int) -> FourierVolume:
+def _registers(particle: Particle, asymmetric, width_deg: float, rung: int) -> FourierVolume:
     """Channel j at pose A is the asymmetric part at pose A r_jᵀ, blurred over rotations."""
     low = resample_map(asymmetric, working_box(rung))
     if width_deg > 0.0:
         # Isotropic, so that it does not matter that poses turn in the frame of the image.
         turns = rotvec_to_matrix(np.deg2rad(width_deg) * accuracy_points(3, 64).reshape(-1, 3))
         low = np.mean(list(rotated_maps(low, turns)), axis=0)
-    inverses = problem.registers.representatives.transpose(0, 2, 1)
-    return _volume(problem, np.stack(list(rotated_maps(low, inverses))), rung)
+    inverses = particle.registers.representatives.transpose(0, 2, 1)
+    return _volume(particle, np.stack(list(rotated_maps(low, inverses))), rung)
 
 
-def _volume(problem: Problem, maps, rung: int) -> FourierVolume:
+def _volume(particle: Particle, maps, rung: int) -> FourierVolume:
     box = working_box(rung)
     low = np.stack([resample_map(m, box) for m in maps])
-    return fourier_volume(
-        jax.device_put(low), radius=volume_radius(rung), image_box=problem.map_box
-    )
+    return fourier_volume(jax.device_put(low), radius=volume_radius(rung), image_box=particle.box)
 
 
-def _stream(problem, noise_power, max_shell, group, rows, prior, build, arguments, results):
+def _stream(execution, noise_power, max_shell, group, rows, prior, build, arguments, results):
     """Run a program over the given rows of one optics group, into arrays over all particles.
 
     Each process does its own rows.
     """
-    particles, workers = problem.particles, problem.workers
-    rows = problem.mine(rows[particles.optics_group[rows] == group])
-    rung = problem.rung(max_shell)
-    geometry = problem.geometry(group, rung, rung)
-    program = _chunked(problem, group, geometry, build)
+    particles, workers = execution.data.particles, execution.workers
+    rows = execution.mine(rows[particles.optics_group[rows] == group])
+    rung = execution.shells.rung(max_shell)
+    geometry = execution.geometry(group, rung, rung)
+    program = _chunked(execution, group, geometry, build)
     power = noise_power[group].astype(np.float32)
     arguments, power, last, prior = workers.everywhere((arguments, power, max_shell, prior))
-    size = problem.batch_size(geometry.packing.n_pixels)
+    size = execution.batch_size(geometry.packing.n_pixels)
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         padded = np.concatenate([chosen, np.full(size - len(chosen), chosen[0])])
         rotations = workers.split(particles.rotations[padded].astype(np.float32))
-        found = program(arguments, power, last, prior, problem.ctf_parameters(padded), rotations)
+        found = program(arguments, power, last, prior, execution.ctf_parameters(padded), rotations)
         for result, values in zip(results, found, strict=True):
             result[chosen] = np.asarray(values)[: len(chosen)]
 
 
-def _chunked(problem: Problem, group: int, geometry: ImageGeometry, build: Callable) -> Callable:
+def _chunked(
+    execution: Execution, group: int, geometry: ImageGeometry, build: Callable
+) -> Callable:
     """A compiled program over a batch, in chunks whose temporaries fit the cache."""
-    optics = problem.particles.optics[group]
-    chunk = problem.chunk_size(geometry.packing.n_pixels)
+    optics = execution.optics[group]
+    chunk = execution.chunk_size(geometry.packing.n_pixels)
 
     def program(arguments, power, max_shell, prior, parameters: CTFParameters, rotations):
         weights = pixel_weights(power, geometry.packing, geometry.slice_shell, max_shell)
@@ -231,7 +241,7 @@ def _chunked(problem: Problem, group: int, geometry: ImageGeometry, build: Calla
         found = jax.lax.map(one_chunk, jax.tree.map(split, (parameters, rotations)))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
-    return problem.workers.program(program, (ALL, ALL, ALL, ALL, EACH, EACH), EACH)
+    return execution.workers.program(program, (ALL, ALL, ALL, ALL, EACH, EACH), EACH)
 
 
 def _pose_program(body, ctf, weights, geometry, rotations, prior):

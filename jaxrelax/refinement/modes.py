@@ -1,4 +1,4 @@
-"""What a user composes: modes (which latent variables are free) and relaxation.
+"""Modes: which latent variables of an image are free besides the register.
 
 Frozen hyper-parameters; what changes during a run lives in the state.
 """
@@ -19,7 +19,7 @@ from jaxrelax.inference import (
 )
 
 
-class Specimen(NamedTuple):
+class Searched(NamedTuple):
     """What a search may know of the particle."""
 
     diameter_angstrom: float
@@ -34,15 +34,15 @@ class Mode(eqx.Module):
 
     @abc.abstractmethod
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
+        self, searched: Searched, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """How the pose of an image is searched.
 
         Args:
-            specimen: what is looked at.
+            searched: what is looked at.
             resolution_angstrom: limit of the frequencies that score images.
             everywhere: in a mode that finds poses itself, whether to look for others than those
-                that were found (see :func:`jaxrelax.refinement.schedule.global_due`).
+                that were found (see :func:`jaxrelax.refinement.pose_schedule.global_due`).
         """
 
     @property
@@ -87,7 +87,7 @@ class Registers(Mode):
     """Poses stay as they are; only registers are inferred."""
 
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
+        self, searched: Searched, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """No search."""
         return FixedPoses()
@@ -130,7 +130,7 @@ class Local(Mode):
             )
 
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
+        self, searched: Searched, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """The pose search."""
         return self.pose_search
@@ -199,15 +199,15 @@ class Homogeneous(Mode):
             raise ValueError(f'relax_from is "start", "local" or "end", not {self.relax_from!r}')
 
     def search(
-        self, specimen: Specimen, resolution_angstrom: float, everywhere: bool
+        self, searched: Searched, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """Global, or near what the last global search found."""
         search = global_search(
-            resolution_angstrom, specimen.diameter_angstrom, specimen.group,
+            resolution_angstrom, searched.diameter_angstrom, searched.group,
             coarsest_order=self.coarsest_order, finest_order=self.finest_order,
             n_candidates=self.n_candidates, n_modes=self.n_modes,
-            sigma_offset_angstrom=specimen.sigma_offset_angstrom,
-            tilt_range_deg=self.tilt_range_deg, guide=specimen.guide,
+            sigma_offset_angstrom=searched.sigma_offset_angstrom,
+            tilt_range_deg=self.tilt_range_deg, guide=searched.guide,
         )  # fmt: skip
         return search if everywhere else search.followed
 
@@ -239,56 +239,3 @@ class Homogeneous(Mode):
     def prior_widths(self) -> tuple[float, float]:
         """Of the relaxation's local search; unused before."""
         return self.local.prior_widths()
-
-
-class Relax(eqx.Module):
-    """Symmetry relaxation: registers of G over H are inferred for every particle.
-
-    Attributes:
-        group: G, the symmetry of the consensus: a point group's name, or a text file of matrices.
-        to: H, the symmetry that is kept.
-        mask: path of a map-sized mask (0…1); only density inside it tells registers apart.
-        max_resolution: registers are told apart by frequencies up to this, in Å (None: no limit).
-        register: ``"soft"`` weighs an image over registers by its posterior, ``"hard"`` gives it
-            to the best.
-        cross_fit: folds per half-set; an image is scored against maps without its fold. 1 scores
-            images against maps that contain them, as other programs do.
-        prior: ``"isotypic"`` gives the asymmetric part its own gain, from its own FSC and
-            calibrated by the other half-set's images; ``"plain"`` takes one FSC for the whole map,
-            as other programs do.
-        optimism: standard errors added to the asymmetric FSC: how much of what may be noise is
-            kept. Withdrawn when the asymmetric FSC stands without it. Only for the isotypic prior.
-        junk: how surely every image shows the particle is inferred too; images that show none of
-            it, or another object, count by the probability that they do.
-        inner_iterations: after every search of poses, registers and maps are iterated at these
-            poses until registers stand still, so many times at the most. 0: every iteration
-            searches poses and registers together.
-        start: ``"symmetric"`` from the symmetrised reference, ``"reference"`` from the reference
-            as it is, ``"poses"`` from the registers of the input poses.
-    """
-
-    group: str
-    to: str = "C1"
-    mask: str | None = None
-    max_resolution: float | None = None
-    register: str = "soft"
-    cross_fit: int = 5
-    prior: str = "isotypic"
-    optimism: float = 6.0
-    junk: bool = True
-    inner_iterations: int = 0
-    start: str = "symmetric"
-
-    def __check_init__(self):
-        if self.inner_iterations < 0:
-            raise ValueError(f"inner_iterations cannot be negative; got {self.inner_iterations}")
-        if self.register not in ("soft", "hard"):
-            raise ValueError(f'register is "soft" or "hard", not {self.register!r}')
-        if self.prior not in ("isotypic", "plain"):
-            raise ValueError(f'prior is "isotypic" or "plain", not {self.prior!r}')
-        if self.start not in ("symmetric", "reference", "poses"):
-            raise ValueError(f'start is "symmetric", "reference" or "poses", not {self.start!r}')
-        if self.cross_fit < 1:
-            raise ValueError(f"cross_fit is a number of folds, at least 1; got {self.cross_fit}")
-        if self.optimism < 0:
-            raise ValueError(f"optimism cannot be negative; got {self.optimism}")

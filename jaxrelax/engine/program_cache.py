@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from jaxrelax.refinement.fingerprint import fingerprint
+from jaxrelax.engine.fingerprint import fingerprint
 
 # Far more than one refinement makes; the oldest go first, with what they hold.
 MOST_PROGRAMS = 128
@@ -19,7 +19,7 @@ def cached_program(build: Callable[[], Callable], *made_of: Any) -> Callable:
         build: makes it.
         made_of: everything that ``build`` uses and that programs of this kind may differ in, the
             kind's name among it: components, geometries, devices, numbers (see
-            :func:`jaxrelax.refinement.fingerprint.fingerprint`).
+            :func:`jaxrelax.engine.fingerprint.fingerprint`).
     """
     key = fingerprint(made_of)
     if key not in _PROGRAMS:

@@ -17,6 +17,12 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from jaxrelax.engine.data import Data
+from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.program_cache import cached_program
+from jaxrelax.engine.side_by_side import Side, both, one_by_one
+from jaxrelax.engine.streams import Conditions, prepared_batches
+from jaxrelax.engine.workers import ALL, EACH, Workers
 from jaxrelax.geometry import (
     PointGroup,
     conjugate_subgroups,
@@ -38,22 +44,16 @@ from jaxrelax.inference import (
     combined_log10_p,
     orientation_scores,
 )
-from jaxrelax.reconstruction import IsotypicParts, rotated_maps, symmetrise
-from jaxrelax.refinement.exchange import along_own_axis, foreign_rows, unit_test
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.program_cache import cached_program
-from jaxrelax.refinement.result import SubgroupTest
-from jaxrelax.refinement.scoring import prepared_batches
-from jaxrelax.refinement.side_by_side import Side, both, one_by_one
-from jaxrelax.refinement.state import State
-from jaxrelax.refinement.workers import ALL, EACH, Workers
+from jaxrelax.judgement.exchange import along_own_axis, foreign_rows, unit_test
+from jaxrelax.judgement.verdict import SubgroupTest
+from jaxrelax.reconstruction import IsotypicParts, Particle, rotated_maps, symmetrise
 
 PERMUTATIONS = 24
 # Nats per image. An asymmetric part that says less than this is rounding, not even noise.
 LEAST_INFORMATION = 1e-6
 
 
-class Candidates(NamedTuple):
+class SubgroupClass(NamedTuple):
     """A class of conjugate subgroups of G, those that contain H."""
 
     name: str  # type, with its axis where G has several classes of that type
@@ -85,7 +85,7 @@ class Scores(NamedTuple):
     unit: Int[np.ndarray, " m"]  # rows of a unit share noise, see `Units`
 
 
-def candidate_subgroups(group: PointGroup, kept: PointGroup) -> list[Candidates]:
+def candidate_subgroups(group: PointGroup, kept: PointGroup) -> list[SubgroupClass]:
     """What a particle may be invariant under: classes of subgroups of G above H, G first.
 
     H itself is not among them: nothing that the map can show contradicts it.
@@ -102,7 +102,7 @@ def candidate_subgroups(group: PointGroup, kept: PointGroup) -> list[Candidates]
         ]
         if conjugates:
             label = f"{name} {_axes(representative)}" if counts[name] > 1 else name
-            found.append(Candidates(group.name if name == classes[-1][0] else label, conjugates))
+            found.append(SubgroupClass(group.name if name == classes[-1][0] else label, conjugates))
     return found
 
 
@@ -125,56 +125,66 @@ def group_correlation(
 
 
 def most_preserved(
-    candidates: Candidates, correlation: Float64[np.ndarray, " order"], group: PointGroup
+    candidates: SubgroupClass, correlation: Float64[np.ndarray, " order"], group: PointGroup
 ) -> PointGroup:
     """The conjugate whose average keeps most of the map's asymmetric part."""
     powers = [correlation[subgroup_indices(group, c)].mean() for c in candidates.conjugates]
     return candidates.conjugates[int(np.argmax(powers))]
 
 
-def split(problem: Problem, parts: IsotypicParts, subgroup: PointGroup) -> Split:
+def split(parts: IsotypicParts, subgroup: PointGroup, group: PointGroup) -> Split:
     """A judging map as what is invariant under a subgroup of G, and what is not."""
-    if subgroup.order == problem.group.order:
+    if subgroup.order == group.order:
         return Split(parts.symmetric, None, parts.asymmetric)
     preserved = symmetrise(parts.asymmetric, subgroup)
     return Split(parts.symmetric, preserved, parts.asymmetric - preserved)
 
 
 def exchanges(
-    problem: Problem, permutations: int
+    data: Data, permutations: int, seed: int
 ) -> Iterator[tuple[int, int, Int[np.ndarray, " m"], Int[np.ndarray, "m others"]]]:
     """(half, optics group, rows, rows whose orientations they are given), alike at every call.
 
     An image needs two of other units in its half-set and optics group to be tested.
     """
     for half in (1, 2):
-        for group, rows in problem.batches(half, None):
-            rng = np.random.default_rng((problem.seed, 8, half, group))
-            others = foreign_rows(problem.units, rows, permutations, rng)
+        for group, rows in data.batches(half, None):
+            rng = np.random.default_rng((seed, 8, half, group))
+            others = foreign_rows(data.units, rows, permutations, rng)
             if others.shape[1] > 0:
                 yield half, group, rows, others
 
 
 def scores(
-    problem: Problem, state: State, maps: list[Split], permutations: int, *, max_shell: int
+    execution: Execution,
+    particle: Particle,
+    conditions: Conditions,
+    maps: list[Split],
+    permutations: int,
+    *,
+    seed: int,
+    max_shell: int,
 ) -> list[Scores]:
     """Every image at its own and at foreign orientations, against the map of the other half-set.
 
     Processes share the images, and all get the whole result.
 
     Args:
-        problem, state: images, poses, noise and band.
+        execution: the images.
+        particle: whose registers the maps are turned by.
+        conditions: poses, noise and band.
         maps: the map that judges half-set 1, and the one that judges half-set 2.
         permutations: foreign orientations per image; fewer where there are fewer images.
+        seed: of their draw.
         max_shell: last shell to which images are prepared, at least the scored band; that of the
             pass before, whose program then serves.
 
     Returns:
         One entry per half-set and optics group.
     """
-    rung = problem.rung(state.score_shell)
-    volumes = [_volumes(problem, map_, rung) for map_ in maps]
-    plan = list(exchanges(problem, permutations))
+    rung = execution.shells.rung(conditions.score_shell)
+    volumes = [_volumes(particle, map_, rung) for map_ in maps]
+    plan = list(exchanges(execution.data, permutations, seed))
     found = [_nothing_scored(rows, others) for _, _, rows, others in plan]
 
     def score(of_half: int, side: Side) -> None:
@@ -182,7 +192,7 @@ def scores(
             if half != of_half:
                 continue
             for seen, *values in _scored(
-                problem, state, volumes[half - 1], group, rows, others, max_shell
+                execution, conditions, volumes[half - 1], group, rows, others, max_shell
             ):
                 for column, new in zip(columns, values, strict=True):
                     column[np.searchsorted(rows, seen)] = new
@@ -190,13 +200,13 @@ def scores(
                 if side.stopped:
                     return
 
-    both(partial(score, 1), partial(score, 2), alone=one_by_one(problem, state))
+    both(partial(score, 1), partial(score, 2), alone=one_by_one(execution, conditions.score_shell))
     return [
         Scores(
             half,
             rows,
-            *problem.workers.rows(columns, problem.own[rows]),
-            unit=problem.units.unit[rows],
+            *execution.workers.rows(columns, execution.own[rows]),
+            unit=execution.data.units.unit[rows],
         )
         for (half, _, rows, _), columns in zip(plan, found, strict=True)
     ]
@@ -254,12 +264,12 @@ def _half_test(found: list[Scores], rng: np.random.Generator) -> PermutationTest
     return unit_test(unit, own, np.concatenate([one.foreign[:, :fewest] for one in found]), rng)
 
 
-def _volumes(problem: Problem, map_: Split, shell: int) -> tuple[FourierVolume, FourierVolume]:
+def _volumes(particle: Particle, map_: Split, shell: int) -> tuple[FourierVolume, FourierVolume]:
     """Base and tested part; channel j at pose A is the map at pose ``A r_jᵀ``."""
 
     def turned(part):
         return np.stack(
-            list(rotated_maps(part, problem.registers.representatives.transpose(0, 2, 1)))
+            list(rotated_maps(part, particle.registers.representatives.transpose(0, 2, 1)))
         )
 
     box = working_box(shell)
@@ -267,43 +277,43 @@ def _volumes(problem: Problem, map_: Split, shell: int) -> tuple[FourierVolume, 
     if map_.preserved is not None:
         base = base + turned(resample_map(map_.preserved, box))
     tested = turned(resample_map(map_.tested, box))
-    transform = partial(fourier_volume, radius=volume_radius(shell), image_box=problem.map_box)
+    transform = partial(fourier_volume, radius=volume_radius(shell), image_box=particle.box)
     return transform(jax.device_put(base)), transform(jax.device_put(tested))
 
 
-def _scored(problem, state, volumes, group, rows, others, max_shell):
+def _scored(execution: Execution, conditions: Conditions, volumes, group, rows, others, max_shell):
     """Stream this process's images of one optics group.
 
     Yields:
         rows, own, foreign, best, information.
     """
-    workers = problem.workers
-    geometry = problem.geometry(group, max_shell, problem.rung(state.score_shell))
-    pixel = problem.particles.optics[group].pixel_size_angstrom
-    size = problem.batch_size(geometry.n_inner)
-    chunk = min(problem.chunk_size(geometry.n_inner), size)
+    workers = execution.workers
+    geometry = execution.geometry(group, max_shell, execution.shells.rung(conditions.score_shell))
+    pixel = execution.optics[group].pixel_size_angstrom
+    size = execution.batch_size(geometry.n_inner)
+    chunk = min(execution.chunk_size(geometry.n_inner), size)
     made_of = (geometry.inner(), chunk, workers)
     score = cached_program(lambda: _program(*made_of), "orientation scores", *made_of)
     base, tested = workers.everywhere(volumes)
     for batch in prepared_batches(
-        problem,
+        execution,
         group,
-        problem.mine(rows),
+        execution.mine(rows),
         geometry,
-        state.noise_power[group],
-        state.score_shell,
+        conditions.noise_power[group],
+        conditions.score_shell,
         size,
     ):
         m, padded = len(batch.rows), batch.padded
-        foreign = state.rotations[others[np.searchsorted(rows, padded)]]
-        if problem.units.tube_column is not None:
-            foreign = along_own_axis(state.rotations[padded], foreign)
+        foreign = conditions.rotations[others[np.searchsorted(rows, padded)]]
+        if execution.data.units.tube_column is not None:
+            foreign = along_own_axis(conditions.rotations[padded], foreign)
         found = score(
             base, tested, batch.scored.weights,
             (
                 batch.scored.data, batch.scored.ctf, batch.scored.valid,
-                workers.split(state.rotations[padded].astype(np.float32)),
-                workers.split((state.origins_angstrom[padded] / pixel).astype(np.float32)),
+                workers.split(conditions.rotations[padded].astype(np.float32)),
+                workers.split((conditions.origins_angstrom[padded] / pixel).astype(np.float32)),
                 workers.split(foreign.astype(np.float32)),
             ),
         )  # fmt: skip

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxrelax.engine.execution import Execution
 from jaxrelax.imaging import half_shape, volume_radius
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.state import State
 
 # Half-sets are gone through side by side where the volume of one is not larger.
 SIDE_BY_SIDE_BYTES = 2**30
@@ -78,13 +77,17 @@ def both(
         other.result()
 
 
-def one_by_one(problem: Problem, state: State) -> bool:
+def one_by_one(execution: Execution, score_shell: int) -> bool:
     """Whether half-sets are gone through one after another.
 
     Side by side, maps of one are made while images of the other are scored. That takes two
     volumes at once; and devices and processes that wait for each other need one order of things.
+
+    Args:
+        execution: devices, processes and the number of channels.
+        score_shell: last shell that scores.
     """
-    workers = problem.workers
-    voxels = np.prod(half_shape(volume_radius(problem.rung(state.score_shell))))
-    volume_bytes = 8 * int(voxels) * (problem.n_registers + 1)
+    workers = execution.workers
+    voxels = np.prod(half_shape(volume_radius(execution.shells.rung(score_shell))))
+    volume_bytes = 8 * int(voxels) * execution.channels
     return workers.count > 1 or len(workers.devices) > 1 or volume_bytes > SIDE_BY_SIDE_BYTES

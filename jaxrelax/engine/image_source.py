@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Complex64, Float, Num
 
+from jaxrelax.engine.workers import EACH, Workers
 from jaxrelax.imaging import HalfSpectrum, normalise_background, pack
 from jaxrelax.imaging.chunks import equal_part, fitting
 from jaxrelax.io import ImageReader, Particles, prefetch
-from jaxrelax.refinement.workers import EACH, Workers
 
 # Temporaries of a transform, for each pixel of an image.
 PIXEL_BYTES = 24

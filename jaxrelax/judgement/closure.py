@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxrelax.geometry import PointGroup, subgroup_indices
-from jaxrelax.refinement.result import SubgroupTest
-from jaxrelax.refinement.symmetry_test import Candidates
+from jaxrelax.judgement.symmetry_test import SubgroupClass
+from jaxrelax.judgement.verdict import SubgroupTest
 
 
 def containment(
-    candidates: Sequence[Candidates], group: PointGroup
+    candidates: Sequence[SubgroupClass], group: PointGroup
 ) -> Bool[np.ndarray, "classes classes"]:
     """Whether class i is contained in class j: one of its groups in one of the other's.
 

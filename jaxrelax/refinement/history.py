@@ -1,0 +1,128 @@
+"""What each iteration reports, and the table of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, overload
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Shaped
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What one iteration reports; the scalars become a row of ``history.csv``.
+
+    Attributes:
+        iteration: counted from 1.
+        resolution_angstrom: where the FSC of the aligned half-maps falls below 0.143.
+        mean_fsc: of the same half-maps, over all shells up to the last that is ever used; zero
+            where nothing was accumulated. It moves where the resolution, as one shell, does not.
+        score_resolution_angstrom: limit of the frequencies that scored images.
+        mean_max_posterior: mean over particles of the largest register probability.
+        register_change: fraction of particles whose best register changed.
+        rotation_change_deg, shift_change_angstrom: median change of the pose (without registers).
+        pose_jumps: fraction of images whose pose moved so far, modulo the group, that they found
+            another one (``JUMP_DEG``).
+        asymmetric_fsc: FSC of the asymmetric parts, averaged over the scored shells with the
+            square root of their number of independent coefficients as weight.
+        asymmetric_signal: the same in units of its standard error under pure noise.
+        asymmetric_power: rms of the asymmetric part over that of the symmetric one.
+        register_nats: mean squared distance, in noise standard deviations, between the view of a
+            register and that of the symmetrised map, under the maps that scored.
+        held_out_gain: mean over particles of log p(y | asymmetric map) − log p(y | symmetrised
+            map), in nats, each image scored against a map that does not contain it.
+        optimism: standard errors added to the asymmetric FSC in this iteration.
+        amplitude: factor of the asymmetric part's gain, calibrated by the other half-set's images.
+        symmetric_fraction: of the particles, those that fit the symmetrised map better.
+        junk_fraction: of the images, those that show no particle.
+        sigma_rotation_deg, sigma_shift_angstrom: width of the pose prior after it; of a global
+            search that of origins around those of the input.
+        seconds: wall time.
+        score_shell: last shell that scored images.
+        phase: part of the course that it belonged to, counted from 0 (see ``Course.phases``).
+        settled: nothing was sought any more and poses had settled: criteria count it.
+        poses_settled: searching poses had come to an end.
+        held_poses: poses were held.
+        relaxed: registers were inferred.
+        searched_globally: all orientations were searched.
+    """
+
+    iteration: int
+    resolution_angstrom: float
+    mean_fsc: float
+    score_resolution_angstrom: float
+    mean_max_posterior: float
+    register_change: float
+    rotation_change_deg: float
+    shift_change_angstrom: float
+    pose_jumps: float
+    asymmetric_fsc: float
+    asymmetric_signal: float
+    asymmetric_power: float
+    register_nats: float
+    held_out_gain: float
+    optimism: float
+    amplitude: float
+    symmetric_fraction: float
+    junk_fraction: float
+    sigma_rotation_deg: float
+    sigma_shift_angstrom: float
+    seconds: float
+    score_shell: int
+    phase: int
+    settled: bool
+    poses_settled: bool
+    held_poses: bool
+    relaxed: bool
+    searched_globally: bool
+
+    def row(self) -> dict[str, float]:
+        """The scalars by name, all as numbers."""
+        return {k: float(v) for k, v in dataclasses.asdict(self).items()}
+
+
+_KINDS = {"int": int, "float": float, "bool": bool}
+
+
+class History(eqx.Module):
+    """One :class:`StepInfo` per iteration, kept as columns; a sequence, and a pytree of arrays."""
+
+    columns: Mapping[str, Shaped[np.ndarray, " iterations"]]
+
+    @classmethod
+    def empty(cls) -> History:
+        """No iteration yet."""
+        return cls(
+            {
+                field.name: np.zeros(0, _KINDS[str(field.type)])
+                for field in dataclasses.fields(StepInfo)
+            }
+        )
+
+    def appended(self, info: StepInfo) -> History:
+        """With one more iteration."""
+        return History(
+            {
+                name: np.append(values, values.dtype.type(getattr(info, name)))
+                for name, values in self.columns.items()
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self.columns["iteration"])
+
+    @overload
+    def __getitem__(self, which: int) -> StepInfo: ...
+    @overload
+    def __getitem__(self, which: slice) -> tuple[StepInfo, ...]: ...
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, slice):
+            return tuple(self[i] for i in range(*which.indices(len(self))))
+        return StepInfo(**{name: values[which].item() for name, values in self.columns.items()})
+
+    def __iter__(self) -> Iterator[StepInfo]:
+        return (self[i] for i in range(len(self)))
