@@ -59,7 +59,7 @@ class Shaken(PoseSearch):
     shift_px: np.ndarray
 
     def __call__(self, target, batch, geometry, poses, prior, n_shells):
-        moved = dataclasses.replace(poses, origins_px=poses.origins_px + self.shift_px)
+        moved = dataclasses.replace(poses, origins_px=poses.origins_px + self.shift_px[None])
         return FixedPoses()(target, batch, geometry, moved, prior, n_shells)
 
 
