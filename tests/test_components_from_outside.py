@@ -52,6 +52,9 @@ class Damped(MapPrior):
         curve = self.damping[0] * np.ones(portion.sums.max_shell + 1, np.float32)
         return IsotypicParts(parts.symmetric, apply_gain(parts.asymmetric, curve))
 
+    def join(self, state, portion, other, strength, particle):
+        return self.inner.join(state, portion, other, strength, particle)
+
 
 class Shaken(PoseSearch):
     """Images are scored a little off their origins."""
