@@ -39,7 +39,7 @@ from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.maximisation import joined_maps, maximisation, total
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result
-from jaxrelax.refinement.state import MapState, State, number, replaced
+from jaxrelax.refinement.state import MapState, State, replaced
 from jaxrelax.refinement.strength import averaged, cross_scores, honest_exponent, tempered
 
 SMALLEST_AMPLITUDE = 0.1
@@ -183,7 +183,7 @@ def _honest(problem: Problem, state: State, banded: Expectation, max_shell: int)
         return 1.0
     strength = float(state.maps.strength.factor)
     scores = cross_scores(problem, state, state.maps.parts(), strength, max_shell=max_shell)
-    share = number(problem.plan.model.fractions(state.latents).get("symmetric"))
+    share = problem.plan.model.fractions(state.latents).get("symmetric", 0.0)
     one = np.logaddexp.reduce(scores.registers, axis=1) - np.log(registers)
     with np.errstate(divide="ignore"):
         symmetric = np.exp(

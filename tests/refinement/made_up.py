@@ -3,7 +3,15 @@
 import numpy as np
 
 from jaxrelax.refinement import History, SeekAmplifySettle, StepInfo
-from jaxrelax.refinement.state import Beliefs, FoldSums, MapState, PoseState, State, Strength, frozen
+from jaxrelax.refinement.state import (
+    Beliefs,
+    FoldSums,
+    MapState,
+    PoseState,
+    State,
+    Strength,
+    frozen,
+)
 
 NOTHING = StepInfo(
     iteration=1, resolution_angstrom=20.0, mean_fsc=0.1, score_resolution_angstrom=20.0,
