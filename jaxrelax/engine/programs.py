@@ -86,6 +86,13 @@ def deposit_program(execution: Execution, geometry: ImageGeometry, table: Hypoth
     )
 
 
+def update_program(model: Model):
+    """Compiled update of the parameters of all latents from what a pass has learned."""
+    return cached_program(
+        lambda: jax.jit(lambda params, learned: model.update(params, learned)), "update", model
+    )
+
+
 def misfit_program(geometry: ImageGeometry):
     """Compiled ‖y − f p‖² of every image at f = 0, 1, 2, which gives ‖p‖² and ⟨y, p⟩."""
     return cached_program(lambda: _misfit_program(geometry), *("misfit", geometry))

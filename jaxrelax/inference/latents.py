@@ -112,9 +112,9 @@ class SymmetricState(Latent):
 
     name: str = eqx.field(static=True, default="symmetric", kw_only=True)
 
-    def init(self) -> Float[AnyArray, ""]:
+    def init(self) -> np.float32:
         """None are symmetric."""
-        return jnp.asarray(-jnp.inf, jnp.float32)
+        return logit(0.0)
 
     def extend(self, table: Hypotheses) -> Hypotheses:
         """A row for the symmetric part of each map; it feeds all of its registers."""
@@ -159,7 +159,7 @@ class States(Latent):
     def init(self) -> tuple[Float[Array, " states"], tuple[Any, ...]]:
         """All states alike."""
         nested = tuple(tuple(one.init() for one in latents) for latents in self.states)
-        return jnp.zeros(len(self.states), jnp.float32), nested
+        return np.zeros(len(self.states), np.float32), nested
 
     def extend(self, table: Hypotheses) -> Hypotheses:
         """The tables of the states, one after another.
@@ -242,9 +242,7 @@ class Junk(Latent):
 
     def init(self) -> JunkParameters:
         """There is none, and nothing is known of what it shows."""
-        return JunkParameters(
-            jnp.asarray(-jnp.inf, jnp.float32), jnp.zeros(self.n_shells, jnp.float32)
-        )
+        return JunkParameters(logit(0.0), np.zeros(self.n_shells, np.float32))
 
     def extend(self, table: Hypotheses) -> Hypotheses:
         """It has no map, and so no row."""

@@ -69,8 +69,8 @@ class Expectation:
     log_gain: Float32[np.ndarray, " n"]
     residual: Float64[np.ndarray, "groups shells"]
     count: Float64[np.ndarray, "groups shells"]
-    # Of every latent, by its name; None before the first batch.
-    latents: Mapping[str, Any] | None = None
+    # What every latent has learned, by its name; nothing before the first batch.
+    latents: Mapping[str, Any] = field(default_factory=dict)
     # Posterior mean squared offset from the centre of the prior, per axis.
     rotation_moment_rad2: float = 0.0
     shift_moment_angstrom2: float = 0.0
@@ -148,8 +148,9 @@ def expectation(
         result.sums += one.result.sums
         for name in SUMMED:
             setattr(result, name, getattr(result, name) + getattr(one.result, name))
-    latents = [one.result.latents for one in passes if one.result.latents is not None]
-    result.latents = jax.tree.map(lambda *each: np.sum(np.stack(each), axis=0), *latents)
+    latents = [one.result.latents for one in passes if one.result.latents]
+    if latents:
+        result.latents = jax.tree.map(lambda *each: np.sum(np.stack(each), axis=0), *latents)
     _put_together(problem, result)
     result.rotation_moment_rad2 /= 3 * max(result.counted, 1.0)
     result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
@@ -308,6 +309,6 @@ def _learned(
     result.rotation_moment_rad2 += float(stats.rotation) * np.deg2rad(prior_widths[0]) ** 2
     result.shift_moment_angstrom2 += float(stats.shift) * prior_widths[1] ** 2
     latents = jax.tree.map(np.asarray, stats.latents)
-    if result.latents is not None:
+    if result.latents:
         latents = jax.tree.map(np.add, result.latents, latents)
     result.latents = latents

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
 from jaxrelax.reconstruction import IsotypicParts, resolution_shell
 from jaxrelax.refinement.course import Orders, Seen
@@ -52,7 +53,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         iteration=np.asarray(state.iteration + 1),
         poses=poses,
         beliefs=_beliefs(state, found, orders),
-        latents=plan.model.update(state.latents, found.latents or {}),
+        latents=update_program(plan.model)(state.latents, found.latents),
         noise_power=plan.noise.update(state.noise_power, found.residual, found.count),
         maps=_maps(problem, state, found, solved, maps, orders),
     )

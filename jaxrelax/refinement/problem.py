@@ -113,6 +113,7 @@ def make_problem(
 
     Raises:
         InputError: groups that do not fit.
+        ValueError: latents that need maps or registers of their own.
     """
     group, subgroup = relaxation_groups(relax, symmetry)
     particle = Particle(
@@ -128,6 +129,7 @@ def make_problem(
         max_alignment_resolution_angstrom,
     )  # fmt: skip
     model = Model(_latents(particle, relax, shells.count, latents))
+    _require_one_map(model, particle)
     plan = Plan(
         mode=mode,
         model=model,
@@ -143,6 +145,22 @@ def make_problem(
         cache_bytes=cache_bytes, workers=workers,
     )  # fmt: skip
     return Problem(data, shells, particle, execution, plan)
+
+
+def _require_one_map(model: Model, particle: Particle) -> None:
+    """Refuse latents that need maps or registers of their own.
+
+    Raises:
+        ValueError: a latent adds maps, or places where images go into them.
+    """
+    table = model.table
+    if table.map_index.max() > 0 or table.n_places != particle.n_registers:
+        raise ValueError(
+            f"the latents {', '.join(one.name for one in model.latents)} make "
+            f"{int(table.map_index.max()) + 1} maps and {table.n_places} places where images go "
+            f"into them; a refinement makes one map, with {particle.n_registers} registers. "
+            "Further rows must be deposited at the places that there are."
+        )
 
 
 def _latents(
