@@ -19,11 +19,22 @@ import numpy as np
 from sweeps import INI_HIGH_ANGSTROM, DataSet, Point, data_set
 
 from jaxrelax.geometry import best_global_operator, parse_group, register_agreement
-from jaxrelax.refinement import Registers, Relax, State, prepare, step
-from jaxrelax.refinement.maximisation import kept_share
-from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.refine import done
-from jaxrelax.refinement.score_maps import score_map
+from jaxrelax.reconstruction import Portion
+from jaxrelax.refinement import (
+    Course,
+    Orders,
+    Problem,
+    Registers,
+    Relax,
+    SeekAmplifySettle,
+    State,
+    Straight,
+    done,
+    prepare,
+    step,
+)
+from jaxrelax.refinement.maximisation import total
+from jaxrelax.refinement.state import MapState, replaced
 
 POINTS = (
     Point("C4", 10.0, 0.15, 600),
@@ -31,6 +42,14 @@ POINTS = (
     Point("D2", 10.0, 0.12, 800),
 )
 MOST_ITERATIONS = 60
+
+
+class NotHeld(SeekAmplifySettle):
+    """Asymmetry is sought at the strength that its gain gives it."""
+
+    def orders(self, state) -> Orders:
+        """Nothing is held."""
+        return super().orders(state)._replace(held_nats=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +63,13 @@ class Variant:
     folds: int = 5
     start: str = "symmetric"
     seed: int = 0
+
+    @property
+    def course(self) -> Course:
+        """Asymmetry is sought unless it is given."""
+        if self.start != "symmetric":
+            return Straight(self.optimism)
+        return (SeekAmplifySettle if self.held else NotHeld)(self.optimism)
 
 
 VARIANTS = (
@@ -61,49 +87,51 @@ VARIANTS = (
 )
 
 
-def with_old_sums(problem: Problem, state: State, held: bool) -> State:
+def with_old_sums(problem: Problem, state: State, strength: float) -> State:
     """The state with the maps of every fold made beforehand, so that no fold sees newer ones."""
-    sums = state.sums()
-    if not sums:
+    data, maps = problem.data, state.maps
+    if maps.sums is None:
         return state
-    symmetric, asymmetric = [], []
-    for half, folds in enumerate(sums):
+    parts = []
+    for half, folds in enumerate(maps.sums.by_half()):
         for fold in range(len(folds)):
-            others = folds[:fold] + folds[fold + 1 :] if problem.data.cross_fitted else folds
-            rest = others[0]
-            for one in others[1:]:
-                rest = rest + one
-            parts = score_map(problem, rest, half, state.prior(), kept_share(problem))
-            symmetric.append(parts.symmetric)
-            asymmetric.append(parts.asymmetric)
+            others = folds[:fold] + folds[fold + 1 :] if data.cross_fitted else folds
+            portion = Portion(total(others), maps.sums.weight[half], data.kept_share)
+            parts.append(problem.plan.prior.solve(maps.sums.prior, portion, problem.particle))
+    symmetric, asymmetric = MapState.stacked(parts)
     return state.replace(
-        symmetric=np.stack(symmetric),
-        asymmetric=np.stack(asymmetric) * np.float32(strength(state, held)),
-        fold_sums=state.fold_sums[:0],
-        held_nats=-1.0,
-    )
+        maps=replaced(
+            maps, symmetric=symmetric, asymmetric=asymmetric * np.float32(strength), sums=None,
+            strength=replaced(maps.strength, held_nats=None),
+        )
+    )  # fmt: skip
 
 
-def strength(state: State, held: bool) -> float:
+def held_strength(state: State, applied: float) -> float:
     """Of the asymmetric part, from the distance that it had in the last pass.
 
     The maps of a pass are not known to this script, so it is held one pass late.
+
+    Args:
+        state: after that pass.
+        applied: strength in that pass.
     """
-    last = state.history[-1]
-    if not held or state.held_nats < 0 or last["register_nats"] <= 0:
-        return state.amplitude
-    return float(np.sqrt(state.held_nats / last["register_nats"])) * last["applied"]
+    strength, seen = state.maps.strength, state.history[-1].register_nats
+    if strength.held_nats is None or seen <= 0:
+        return float(strength.factor)
+    return float(np.sqrt(strength.held_nats / seen)) * applied
 
 
 def accuracy(problem: Problem, state: State, data: DataSet) -> float:
     """Mean over the half-sets, each in its own frame."""
-    best = problem.particle.registers.representatives[state.registers.argmax(axis=1)]
-    poses = state.rotations @ best.transpose(0, 2, 1)
+    best = problem.particle.registers.representatives[state.beliefs.registers.argmax(axis=1)]
+    poses = state.poses.rotations @ best.transpose(0, 2, 1)
+    group, kept = problem.particle.group, problem.particle.subgroup
     return float(
         np.mean(
             [
                 register_agreement(
-                    poses[chosen], data.truth.rotations[chosen], problem.particle.group, problem.particle.subgroup
+                    poses[chosen], data.truth.rotations[chosen], group, kept
                 ).fraction
                 for chosen in (problem.data.half_set == 1, problem.data.half_set == 2)
             ]
@@ -116,35 +144,28 @@ def climb(data: DataSet, variant: Variant) -> dict:
     particles = data.true_start() if variant.start == "poses" else data.consensus
     setup = prepare(
         particles, data.folder / "reference.mrc", mode=Registers(),
-        relax=Relax(
-            data.point.group, cross_fit=variant.folds, optimism=variant.optimism,
-            start=variant.start,
-        ),
-        ini_high=INI_HIGH_ANGSTROM, seed=variant.seed,
+        relax=Relax(data.point.group, cross_fit=variant.folds, start=variant.start),
+        course=variant.course, ini_high=INI_HIGH_ANGSTROM, seed=variant.seed,
     )  # fmt: skip
     problem, state = setup.problem, setup.state
     curve: list[float] = []
+    applied = 1.0
     began = time.perf_counter()
     while not curve or (done(setup, state) is None and len(curve) < MOST_ITERATIONS):
-        applied = 1.0
         if not variant.newest:
-            applied = strength(state, variant.held) if state.history else 1.0
-            state = with_old_sums(problem, state, variant.held)
-        elif not variant.held:
-            state = state.replace(held_nats=-1.0)
+            applied = held_strength(state, applied) if len(state.history) else 1.0
+            state = with_old_sums(problem, state, applied)
         state, _ = step(problem, state)
-        row = {**state.history[-1], "applied": applied}
-        state = state.replace(history=(*state.history[:-1], row))
         curve.append(accuracy(problem, state, data))
     reached = np.flatnonzero(np.array(curve) >= 0.95 * curve[-1])
-    posterior = float(state.registers.max(axis=1).mean())
+    posterior = float(state.beliefs.registers.max(axis=1).mean())
     return {
         "accuracy": curve[-1],
         "posterior": posterior,
         "iterations": len(curve),
         "to_95": int(reached[0]) + 1 if variant.start == "symmetric" else 0,
         "seconds": time.perf_counter() - began,
-        "registers": state.registers.argmax(axis=1),
+        "registers": state.beliefs.registers.argmax(axis=1),
         "half_set": problem.data.half_set,
     }
 

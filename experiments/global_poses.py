@@ -81,10 +81,10 @@ def main() -> None:
             table, arguments.data / "reference.mrc", mode=mode, symmetry=arguments.group,
             ini_high=ini_high, until=ResolutionStalled() | MaxIterations(arguments.iterations),
         ):  # fmt: skip
-            error = np.rad2deg(pose_error_mod_group(state.rotations, truth.rotations, group))
-            row = state.history[-1]
+            found = state.poses.rotations
+            error = np.rad2deg(pose_error_mod_group(found, truth.rotations, group))
             search = (
-                "global" if row["searched_globally"] else "local" if mode.needs_poses else "modes"
+                "global" if info.searched_globally else "local" if mode.needs_poses else "modes"
             )
             print(
                 f"| {name} | {info.iteration} | {search} | {info.resolution_angstrom:.1f} | "

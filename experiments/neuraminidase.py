@@ -23,10 +23,11 @@ from jaxrelax.geometry import nearest_operator, point_group, pose_error_mod_grou
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.io import Particles, read_map, read_particles, write_star
 from jaxrelax.reconstruction import fsc, resolution_shell, rotate_map, solvent_mask
-from jaxrelax.refinement import Local, Problem
+from jaxrelax.refinement import Local, init
 from jaxrelax.refinement.expectation import expectation
-from jaxrelax.refinement.loop import init
+from jaxrelax.refinement.problem import make_problem
 from jaxrelax.refinement.reconstruct import reconstruct
+from jaxrelax.refinement.state import replaced
 
 GROUP = "C4"
 
@@ -54,7 +55,7 @@ def poses_under_true_map(data: Path, resolution_angstrom: float, passes: int = 4
     rotation, shift = consensus_error(consensus, truth, GROUP)
     true_map, pixel = read_map(data / "truth_map.mrc")
     n = len(start)
-    problem = Problem(
+    problem = make_problem(
         start, mode=Local(sigma_rotation_deg=rotation, sigma_shift_angstrom=shift), relax=None,
         symmetry="C1", noise=RadialNoise(), map_box=len(true_map), map_pixel_size_angstrom=pixel,
         particle_diameter_angstrom=0.65 * len(true_map) * pixel, register_mask=None,
@@ -64,16 +65,16 @@ def poses_under_true_map(data: Path, resolution_angstrom: float, passes: int = 4
     state = init(problem, true_map, ini_high_angstrom=resolution_angstrom)
     nothing = np.zeros((n, 1), np.float32)
     for _ in range(passes):
-        found = expectation(
-            problem, state, problem.shells.rung(state.score_shell), n_folds=1, weights_override=nothing
-        )
+        shell = problem.shells.rung(state.score_shell)
+        found = expectation(problem, state, shell, n_folds=1, weights_override=nothing)
         state = state.replace(
-            rotations=found.rotations,
-            origins_angstrom=found.origins_angstrom,
+            poses=replaced(
+                state.poses, rotations=found.rotations, origins_angstrom=found.origins_angstrom
+            ),
             noise_power=problem.plan.noise.update(state.noise_power, found.residual, found.count),
         )
     identity = point_group("C1")
-    errors = pose_error_mod_group(state.rotations, truth.rotations, identity)
+    errors = pose_error_mod_group(state.poses.rotations, truth.rotations, identity)
     return float(np.rad2deg(np.median(errors)))
 
 

@@ -30,8 +30,8 @@ from sweeps import INI_HIGH_ANGSTROM, DataSet, Point, Rows, data_set, relaxation
 from jaxrelax.assessment import oracle_registers, register_accuracy
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
 from jaxrelax.io import Particles
-from jaxrelax.refinement import Relax, refine
 from jaxrelax.judgement.verdict import p_text
+from jaxrelax.refinement import Relax, refine
 from jaxrelax.simulate import Simulation, noise_amplitude
 from jaxrelax.simulate.truth import group_colour
 

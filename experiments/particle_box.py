@@ -17,7 +17,8 @@ from pathlib import Path
 
 from draws import judged
 
-from jaxrelax.refinement import Callback, Local, Problem, Relax, State, StepInfo, problem, refine
+from jaxrelax.reconstruction import particle
+from jaxrelax.refinement import Callback, Local, Problem, Relax, State, StepInfo, refine
 
 
 class LastIteration(Callback):
@@ -52,7 +53,7 @@ def main() -> None:
     )  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
     for room in asked.room:
-        problem.ROOM = room
+        particle.ROOM = room
         last = LastIteration()
         result = refine(
             asked.data / "particles.star", asked.data / "reference.mrc", mode=Local(),

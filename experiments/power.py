@@ -30,9 +30,10 @@ from sweeps import COLOURS, LABELS, DataSet, Point, Rows, data_set
 from jaxrelax.assessment import oracle_registers, register_accuracy
 from jaxrelax.assessment.figures import MUTED, legend, new_figure, style
 from jaxrelax.imaging import batch_ctf, extract_slices, pixel_weights
-from jaxrelax.refinement import Map, Registers, Relax, prepare
 from jaxrelax.judgement.verdict import p_text
-from jaxrelax.refinement.scoring import register_volume
+from jaxrelax.reconstruction import IsotypicParts
+from jaxrelax.refinement import Map, Registers, Relax, prepare
+from jaxrelax.refinement.scoring import hypothesis_volume
 
 LEVEL = 0.01
 LADDER = tuple(round(32 * 2 ** (step / 2)) for step in range(16))  # 32 … 5793 images
@@ -68,7 +69,9 @@ def gram(data: DataSet, noise_power: np.ndarray) -> np.ndarray:
     )  # fmt: skip
     problem = setup.problem
     last = problem.shells.last
-    volume = register_volume(problem, np.zeros_like(true), true - symmetric, last)
+    table = problem.plan.table
+    parts = IsotypicParts(np.zeros_like(true), true - symmetric)
+    volume = hypothesis_volume(table, parts, last, problem.shells.box)
     geometry = problem.execution.geometry(0, last, last)
     weights = pixel_weights(
         jnp.asarray(noise_power[0].astype(np.float32)), geometry.packing, geometry.slice_shell, last
@@ -77,7 +80,7 @@ def gram(data: DataSet, noise_power: np.ndarray) -> np.ndarray:
     for rows in np.array_split(np.arange(len(data.truth)), 10):
         rotations = jnp.asarray(data.truth.rotations[rows].astype(np.float32))
         views = extract_slices(volume, rotations, geometry.slice_wavevectors)
-        views = views[:, : problem.particle.n_registers]  # the last channel is the symmetric map
+        views = views[:, ~table.symmetrised]
         ctf = batch_ctf(problem.execution.ctf_parameters(rows), geometry, False)
         views = views * (ctf * jnp.sqrt(weights))[:, None]
         found.append(np.asarray(jnp.einsum("njf,nkf->njk", views, views.conj()).real, np.float64))

@@ -103,7 +103,8 @@ class AccuracyCurve(Callback):
 
     def on_step(self, problem, state, info) -> None:
         """Judge the best register of every particle."""
-        poses = state.rotations @ self.mates[state.registers.argmax(axis=1)]
+        best = state.beliefs.registers.argmax(axis=1)
+        poses = state.poses.rotations @ self.mates[best]
         right = 0
         for half in (1, 2):
             rows = self.judged & (problem.data.half_set == half)

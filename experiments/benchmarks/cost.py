@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import equinox as eqx
 import numpy as np
 from matplotlib import rcParams
 
@@ -50,7 +51,8 @@ class Configuration:
         state = setup.state
         for _ in range(2):
             # Every configuration stays in the band that it begins in.
-            state = step(setup.problem, state)[0].replace(score_shell=setup.state.score_shell)
+            state, _ = step(setup.problem, state)
+            state = eqx.tree_at(lambda s: s.course.band, state, setup.state.course.band)
         return cls(setup.problem, state)
 
     def seconds(self) -> float:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrelax.engine.streams import prepared_batches
 from jaxrelax.geometry import (
     healpix_directions,
     point_group,
@@ -47,7 +48,6 @@ from jaxrelax.inference.orientation_grid import grid_scores, in_plane_angles
 from jaxrelax.io import read_map, read_particles
 from jaxrelax.reconstruction import symmetrise
 from jaxrelax.refinement import Homogeneous, Map, Setup, prepare
-from jaxrelax.refinement.scoring import prepared_batches
 
 BOX, PIXEL, DIAMETER = 128, 2.6, 216.0
 GEMM = 2048
@@ -164,7 +164,7 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
     setup = prepare(
         particles, Map(values, pixel), mode=Homogeneous(), symmetry=group, ini_high=2.5 * pixel
     )
-    problem, values = setup.problem, setup.state.symmetric[0]
+    problem, values = setup.problem, setup.state.maps.symmetric[0]
     diameter = problem.particle.diameter_angstrom
     resolution = finest_resolution_angstrom(order, diameter)
     shell = problem.shells.at(resolution)
@@ -183,7 +183,9 @@ def found(folder: Path, order: int, images: int, group: str) -> None:
     target = search.prepare(volume, geometry)
     batch = next(
         iter(
-            prepared_batches(problem, 0, rows, geometry, setup.state.noise_power[0], shell, images)
+            prepared_batches(
+                problem.execution, 0, rows, geometry, setup.state.noise_power[0], shell, images
+            )
         )
     ).scored
     sigma_px = sigma / geometry.pixel_size_angstrom
@@ -216,7 +218,7 @@ def left_out(
     )
     geometry = problem.execution.geometry(0, rung, rung)
     batches = prepared_batches(
-        problem, 0, np.arange(n), geometry, setup.state.noise_power[0], shell, n
+        problem.execution, 0, np.arange(n), geometry, setup.state.noise_power[0], shell, n
     )
     batch, poses = next(iter(batches)).scored, start(n)
     prior = prior_of(sigma / geometry.pixel_size_angstrom)
@@ -234,7 +236,9 @@ def left_out(
             def some(part):
                 (data, ctf, valid), poses = part
                 images = ImageBatch(data, ctf, batch.weights, valid)
-                found = changed(target, images, geometry.inner(), poses, prior, problem.shells.count)
+                found = changed(
+                    target, images, geometry.inner(), poses, prior, problem.shells.count
+                )
                 return jax.nn.logsumexp(found.log_evidence, axis=-1)
 
             parts = (batch.data, batch.ctf, batch.valid), poses

@@ -55,6 +55,7 @@ from jaxrelax.refinement import (
     refine,
 )
 from jaxrelax.refinement.expectation import expectation
+from jaxrelax.refinement.state import replaced
 
 INI_HIGH = 30.0
 RELAXED_INI_HIGH = 12.0  # as in a relaxed refinement here
@@ -73,7 +74,8 @@ def our_seconds(
     mode = Homogeneous(coarsest_order=order, finest_order=order)
     setup = prepare(particles, reference, mode=mode, symmetry=symmetry, ini_high=INI_HIGH)
     reach = SHIFT_RANGE_PX * particles.optics[0].pixel_size_angstrom
-    state = setup.state.replace(sigma_offset_angstrom=reach / SHIFT_REACH)
+    poses = replaced(setup.state.poses, sigma_offset_angstrom=np.asarray(reach / SHIFT_REACH))
+    state = setup.state.replace(poses=poses)
     shell = setup.problem.shells.accumulated(state.score_shell, grow=False)
     times: list[float] = []
     rotations = particles.rotations
@@ -215,10 +217,11 @@ class AccuracyWatch(Callback):
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """Count registers with the half-sets in one frame, as a result would have them."""
-        best = state.registers.argmax(axis=1)
-        rotations = state.rotations @ problem.particle.registers.representatives[best].mT
-        turn = self._group.operators[state.alignment].T
-        rotations = np.where((problem.data.half_set == 2)[:, None, None], rotations @ turn, rotations)
+        best = state.beliefs.registers.argmax(axis=1)
+        rotations = state.poses.rotations @ problem.particle.registers.representatives[best].mT
+        turn = self._group.operators[int(state.maps.alignment)].T
+        second = problem.data.half_set == 2
+        rotations = np.where(second[:, None, None], rotations @ turn, rotations)
         right = register_agreement(rotations, self._truth.rotations, self._group, point_group("C1"))
         seconds = time.perf_counter() - self._began
         self._rows.append((info.iteration, seconds, right.fraction))

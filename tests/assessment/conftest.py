@@ -7,14 +7,13 @@ import pytest
 
 from jaxrelax.geometry import parse_group, subgroup
 from jaxrelax.io import read_particles
+from jaxrelax.judgement import AsymmetryEvidence, Discriminability, SubgroupTest
 from jaxrelax.reconstruction import (
     corrected_fsc,
     fsc,
     isotypic_parts,
     soft_sphere,
 )
-from jaxrelax.judgement import Discriminability
-from jaxrelax.judgement import AsymmetryEvidence, SubgroupTest
 from jaxrelax.refinement.result import Result
 
 N = 24

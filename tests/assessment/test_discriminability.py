@@ -14,10 +14,10 @@ from jaxrelax.assessment import (
 from jaxrelax.assessment.partner import ball_radius_angstrom, solid_region
 from jaxrelax.geometry import point_group
 from jaxrelax.io import InputError, read_map, read_particles
-from jaxrelax.reconstruction import isotypic_parts, rotate_map, symmetrise
-from jaxrelax.refinement import Local, Map, Registers, prepare
 from jaxrelax.judgement import Discriminability
 from jaxrelax.judgement.prediction import discriminability, discriminability_of_halves
+from jaxrelax.reconstruction import isotypic_parts, rotate_map, symmetrise
+from jaxrelax.refinement import Local, Map, Registers, prepare
 from jaxrelax.simulate import Simulation, simulate
 
 RESOLUTION = 16.0
@@ -90,6 +90,7 @@ def test_two_noisy_maps_predict_as_the_true_one(data, predicted, setup):
     common = dict(
         noise_power=state.noise_power, max_shell=state.score_shell, pose_prior=None, blur=False
     )
+    where = problem.execution, problem.particle
 
     def noisy():
         noise = level * rng.standard_normal(parts.asymmetric.shape).astype(np.float32)
@@ -97,8 +98,8 @@ def test_two_noisy_maps_predict_as_the_true_one(data, predicted, setup):
         return (parts.asymmetric + both) * problem.particle.sphere(problem.shells.box)
 
     first, second = noisy(), noisy()
-    own = discriminability(problem, parts.symmetric, first, **common)
-    cross = discriminability(problem, parts.symmetric, first, second, **common)
+    own = discriminability(*where, parts.symmetric, first, **common)
+    cross = discriminability(*where, parts.symmetric, first, second, **common)
     assert own.nats.mean() > 1.3 * predicted.nats.mean()
     assert cross.nats.mean() == pytest.approx(predicted.nats.mean(), rel=0.08)
     assert cross.mean_accuracy == pytest.approx(predicted.mean_accuracy, abs=0.02)
@@ -114,16 +115,17 @@ def test_half_maps_of_a_symmetric_particle_cannot_tell(data, setup):
         (symmetric + level * rng.standard_normal(symmetric.shape)).astype(np.float32)
         for _ in range(2)
     ]
-    found = discriminability_of_halves(problem, state, *halves)
+    where = problem.execution, problem.particle, state.conditions()
+    found = discriminability_of_halves(*where, *halves, pose_prior=None)
     assert found.mean_accuracy < 0.29
     assert not found.resolvable
     assert found.sentence().startswith("These data cannot resolve the register")
     true = [(data.map.values + half - symmetric).astype(np.float32) for half in halves]
-    found = discriminability_of_halves(problem, state, *true)
+    found = discriminability_of_halves(*where, *true, pose_prior=None)
     assert found.resolvable
     # Half-maps may have come to different registers.
     true[1] = rotate_map(true[1], problem.particle.group.operators[1])
-    turned = discriminability_of_halves(problem, state, *true)
+    turned = discriminability_of_halves(*where, *true, pose_prior=None)
     assert turned.mean_accuracy == pytest.approx(found.mean_accuracy, abs=0.01)
 
 

@@ -94,7 +94,8 @@ def test_a_minority_that_is_not_normalised_decides(base, rows, change, caplog):
 
 
 def normalised(problem):
-    return np.asarray(problem.execution.images.normalised(problem.execution.images.reader.read(np.arange(300)), 0))
+    images = problem.execution.images
+    return np.asarray(images.normalised(images.reader.read(np.arange(300)), 0))
 
 
 def test_an_optics_group_is_normalised_by_itself(base, caplog):
@@ -145,7 +146,7 @@ def test_a_raw_group_may_be_black(base):
 
 def test_contrast_as_it_is_told(base):
     folder = base(ALL, lambda x: -x)
-    assert (prepared(folder, contrast="black").particles.image_sign == -1).all()
+    assert (prepared(folder, contrast="black").data.particles.image_sign == -1).all()
     with pytest.raises(InputError, match="particles must be white"):
         prepared(folder, contrast="white")
 

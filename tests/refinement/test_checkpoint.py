@@ -1,63 +1,40 @@
 """States come back from a checkpoint as they were, types and infinities included."""
 
 import dataclasses
+import json
 
+import jax
 import numpy as np
 import pytest
 
 from jaxrelax.io import InputError, OutputFolder
-from jaxrelax.refinement.checkpoint import load_checkpoint, save_checkpoint
-from jaxrelax.refinement.state import State
+from jaxrelax.refinement.checkpoint import HEADER, load_checkpoint, save_checkpoint
+from jaxrelax.refinement.state import number
+from tests.refinement.made_up import NOTHING, made_up_state
 
 
-def state(iteration=1, **changes):
-    n, box = 3, 4
-    fields = dict(
-        iteration=iteration,
-        score_shell=7,
-        rotations=np.tile(np.eye(3), (n, 1, 1)),
-        origins_angstrom=np.full((n, 2), 0.1),
-        prior_rotations=np.tile(np.eye(3), (n, 1, 1)),
-        prior_origins_angstrom=np.zeros((n, 2)),
-        registers=np.full((n, 2), 0.5, np.float32),
-        log_gain=np.zeros(n, np.float32),
-        symmetric_probability=np.full(n, 0.25, np.float32),
-        junk_probability=np.zeros(n, np.float32),
-        sought=np.full((n, 2), 0.5, np.float32),
-        noise_power=np.ones((1, 5)),
-        sigma_rotation_deg=np.float64(1) / 3,
-        sigma_shift_angstrom=1.0,
-        sigma_offset_angstrom=5.0,
-        symmetric=np.ones((2, box, box, box), np.float32),
-        asymmetric=np.zeros((2, box, box, box), np.float32),
-        fsc=np.ones(5),
-        fsc_symmetric=np.ones(5),
-        fsc_asymmetric=np.zeros(5),
-        optimism=np.float64(0.1),
-        stage="settle",
-        growing=True,
-        alignment=0,
-        log_odds=-np.inf,
-        history=({"resolution_angstrom": 1 / 3, "asymmetric_fsc": float("nan")},) * iteration,
+def state():
+    """After one iteration."""
+    return made_up_state(
+        [dataclasses.replace(NOTHING, resolution_angstrom=1 / 3, asymmetric_fsc=float("nan"))]
     )
-    return State(**fields | changes)
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
     before, folder = state(), OutputFolder.create(tmp_path / "out")
     save_checkpoint(folder, before, {"seed": 1})
     after = load_checkpoint(folder, {"seed": 1})
-    for field in dataclasses.fields(State):
-        one, other = getattr(before, field.name), getattr(after, field.name)
-        assert type(one) is type(other)
-        if isinstance(one, np.ndarray):
-            assert one.dtype == other.dtype
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert type(one) is type(other) is np.ndarray
+        assert one.dtype == other.dtype
         np.testing.assert_equal(other, one)
+        assert not other.flags.writeable
 
 
 def test_scalars_do_not_raise_the_precision_of_arrays():
-    amplitude = state(amplitude=np.float64(2.0)).amplitude
-    assert (np.ones(2, np.float32) * amplitude).dtype == np.float32
+    factor = number(state().maps.strength.factor)
+    assert (np.ones(2, np.float32) * factor).dtype == np.float32
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
@@ -78,5 +55,17 @@ def test_damaged_arrays_are_refused_with_a_way_out(tmp_path, kept):
     save_checkpoint(folder, state(), {})
     arrays = folder / "checkpoint/state_001.npz"
     arrays.write_bytes(arrays.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"checkpoint.json: the checkpoint cannot be read"):
+        load_checkpoint(folder, {})
+
+
+@pytest.mark.parametrize(
+    "tree", [None, {"array": ".iteration"}, {"kind": "os:system", "children": {}}]
+)
+def test_a_header_that_describes_no_state_is_refused(tmp_path, tree):
+    folder = OutputFolder.create(tmp_path / "out")
+    save_checkpoint(folder, state(), {})
+    header = json.loads((folder / HEADER).read_text())
+    (folder / HEADER).write_text(json.dumps({**header, "tree": tree}))
     with pytest.raises(InputError, match=r"checkpoint.json: the checkpoint cannot be read"):
         load_checkpoint(folder, {})

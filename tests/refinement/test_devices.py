@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrelax.engine import Workers, available_workers
 from jaxrelax.geometry import point_group, register_agreement
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement import Local, MaxIterations, Registers, Relax, prepare, refine, step
 from jaxrelax.refinement.expectation import expectation
-from jaxrelax.engine.workers import Workers, available_workers
 from tests.refinement.conftest import TINY, DataSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,13 +147,13 @@ result = refine(
     star, reference, relax=Relax("C2"), mode=Registers(), normalise="no", cache_gib=0.0,
     until=MaxIterations(int(iterations)), devices=int(devices), callbacks=[Keep()],
 )
-workers = problems[0].workers
+workers = problems[0].execution.workers
 summed = workers.total((np.full(3, 1.0 + workers.index), 0.1, np.ones(5, np.float32)))
 assert isinstance(summed[1], float), summed
 np.savez(
     out, registers=result.registers, poses=result.poses, map=result.map,
     log_gain=result.evidence.log_gain, read=np.concatenate(read[begun[0]:]),
-    looked_at=np.concatenate(read[:looked[0]]), own=problems[0].own,
+    looked_at=np.concatenate(read[:looked[0]]), own=problems[0].execution.own,
     double=summed[0], single=summed[2], scalar=summed[1],
     agreed=workers.agreed(["from process", workers.index])[1],
 )
@@ -292,7 +292,7 @@ def test_shares_are_equal_and_complete(data):
     own = []
     for index in range(3):
         problem.execution.workers = Workers(problem.execution.workers.devices, index, 3)
-        del problem.__dict__["own"]
+        del problem.execution.__dict__["own"]
         own.append(problem.execution.own)
     assert (np.sum(own, axis=0) == 1).all()
     for half in (1, 2):

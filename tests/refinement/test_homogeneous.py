@@ -20,13 +20,14 @@ from jaxrelax.refinement import (
     MaxIterations,
     Relax,
     ResolutionStalled,
+    pose_schedule,
     prepare,
     refine,
-    schedule,
     step,
 )
 from jaxrelax.refinement.refine import done, relaxed
 from tests.refinement.conftest import TINY, DataSet
+from tests.refinement.made_up import NOTHING, history_of
 
 C4 = point_group("C4")
 UNTIL = ResolutionStalled() | MaxIterations(12)
@@ -86,19 +87,19 @@ def test_the_prior_of_origins_is_learned_from_where_particles_were(small):
     state = setup.state
     for _ in range(3):
         state, info = step(setup.problem, state)
-    found = np.sqrt(np.mean(state.origins_angstrom**2))
+    found = np.sqrt(np.mean(state.poses.origins_angstrom**2))
     true = np.sqrt(np.mean(small.truth.origins_angstrom**2))
-    assert state.sigma_offset_angstrom == info.sigma_shift_angstrom
-    assert state.sigma_offset_angstrom == pytest.approx(found, rel=0.1)
-    assert state.sigma_offset_angstrom == pytest.approx(true, rel=0.15)
+    assert state.poses.sigma_offset_angstrom == info.sigma_shift_angstrom
+    assert state.poses.sigma_offset_angstrom == pytest.approx(found, rel=0.1)
+    assert state.poses.sigma_offset_angstrom == pytest.approx(true, rel=0.15)
     # The width of the local search's prior is another thing.
-    assert state.sigma_shift_angstrom == Homogeneous().local.sigma_shift_angstrom
+    assert state.poses.sigma_shift_angstrom == Homogeneous().local.sigma_shift_angstrom
 
 
 @pytest.mark.parametrize("followed", [False, True])
 def test_resuming_a_global_search_gives_the_same_result(small, tmp_path, monkeypatch, followed):
     if followed:
-        monkeypatch.setattr(schedule, "SOME_JUMPS", 1.0)
+        monkeypatch.setattr(pose_schedule, "SOME_JUMPS", 1.0)
     particles = without_poses(small).select(np.arange(80))
     options = dict(mode=Homogeneous(coarsest_order=1), symmetry="C4", ini_high=30.0)
     until = MaxIterations(3)
@@ -183,12 +184,12 @@ def test_a_symmetric_stage_can_go_on_to_its_end(asymmetric):
         relax=Relax("C4"), until=MaxIterations(3),
     )  # fmt: skip
     assert setup.problem.particle.n_registers == 1
-    row = {"pose_jumps": 0.0, "resolution_angstrom": 20, "mean_fsc": 0.2}
-    history = ({**row, "searched_globally": 1.0, "settled": 0.0, "poses_settled": 0.0},) * 3
-    history += ({**row, "searched_globally": 0.0, "settled": 1.0, "poses_settled": 1.0},) * 2
-    state = setup.state.replace(iteration=2, history=history)
+    searched = dataclasses.replace(NOTHING, mean_fsc=0.2, searched_globally=True)
+    followed = dataclasses.replace(NOTHING, mean_fsc=0.2, settled=True, poses_settled=True)
+    history = history_of([searched] * 3 + [followed] * 2)
+    state = setup.state.replace(iteration=np.asarray(2), history=history)
     assert done(setup, state) is None
-    assert done(setup, state.replace(iteration=3)) == "3 iterations done"
+    assert done(setup, state.replace(iteration=np.asarray(3))) == "3 iterations done"
     follows = relaxed(setup, state)
     assert follows.problem.particle.n_registers == 4
     assert follows.relaxation is None
@@ -204,7 +205,7 @@ def test_the_scale_of_the_reference_does_not_matter(small):
         )
         for factor in (1.0, 50.0)
     ]  # fmt: skip
-    first, second = (np.abs(setup.state.symmetric).max() for setup in setups)
+    first, second = (np.abs(setup.state.maps.symmetric).max() for setup in setups)
     assert 0.5 < second / first < 2.0
 
 

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrelax.engine.workers import alone
 from jaxrelax.imaging import background_statistics, normalise_background
 from jaxrelax.io import ImageReader, InputError, read_particles
 from jaxrelax.io.mrc import write_stack
 from jaxrelax.refinement.image_statistics import measured, usable_images
-from jaxrelax.engine.workers import alone
 from tests.refinement.conftest import TINY, DataSet
 
 N, BOX, PIXEL, DIAMETER = 240, 32, 7.0, 140.0

@@ -55,8 +55,8 @@ def test_junk_leaves_the_sums(contaminated):
         state = setup.state
         for _ in range(6):
             state, info = step(setup.problem, state)
-        weights.append(state.fold_sums[..., 2].sum(dtype=np.float64))
+        weights.append(state.maps.sums.values[..., 2].sum(dtype=np.float64))
         if not relax.junk:
             assert info.junk_fraction == 0.0
-            np.testing.assert_array_equal(state.junk_probability, 0.0)
+            np.testing.assert_array_equal(state.beliefs.junk, 0.0)
     assert weights[0] / weights[1] == pytest.approx(1.0 - FRACTION, abs=0.07)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrelax.imaging import volume_radius, working_box
+from jaxrelax.imaging import Shells, volume_radius, working_box
 from jaxrelax.io import read_map
+from jaxrelax.reconstruction import particle_box
 from jaxrelax.refinement import Local, MaxIterations, Relax, prepare, refine
-from jaxrelax.refinement.problem import Problem, particle_box
 
 
 @given(half=st.integers(8, 400), pixel=st.floats(0.3, 8.0), share=st.floats(0.05, 1.0))
@@ -25,30 +25,26 @@ def test_the_box_holds_the_sphere_and_is_never_wider_than_the_images(half, pixel
     assert wider >= box
 
 
-class Bare(Problem):
-    """A problem with nothing but shells."""
-
-    last_shell = 0
-
-    def __init__(self, last_shell: int):
-        self.last_shell = last_shell
+def bare(last: int) -> Shells:
+    """Shells of a box that just holds them."""
+    return Shells(2 * last + 2, 1.0, last)
 
 
 @given(last=st.integers(7, 400), share=st.floats(0.0, 1.0), grow=st.booleans())
 def test_maps_of_what_is_accumulated_serve_whatever_they_may_score(last, share, grow):
-    problem = Bare(last)
+    shells = bare(last)
     score = max(1, round(share * last))
-    accumulated = problem.shells.accumulated(score, grow)
-    assert score <= problem.shells.rung(score) <= accumulated <= last
+    accumulated = shells.accumulated(score, grow)
+    assert score <= shells.rung(score) <= accumulated <= last
     box = working_box(accumulated)
-    for following in {score, max(problem.shells.whole(accumulated), 1)}:
-        if following <= max(score, problem.shells.whole(accumulated)):
-            assert volume_radius(problem.shells.rung(following)) <= box
+    for following in {score, max(shells.whole(accumulated), 1)}:
+        if following <= max(score, shells.whole(accumulated)):
+            assert volume_radius(shells.rung(following)) <= box
 
 
 def test_no_two_rungs_are_nearly_the_same():
     for last in range(12, 400):
-        rungs = np.array(Bare(last).rungs)
+        rungs = np.array(bare(last).rungs)
         assert rungs[-1] == last
         assert np.all(rungs[1:-1] >= 1.08 * rungs[:-2])
 

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrelax.engine.compilation import Compilations
+from jaxrelax.engine.fingerprint import fingerprint
 from jaxrelax.geometry import point_group
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.inference import FixedPoses, GaussNewton, PosePosterior, PoseSearch
 from jaxrelax.io import InputError, OutputFolder, read_particles
 from jaxrelax.refinement import Homogeneous, Local, Registers, Relax, prepare, refine, step
 from jaxrelax.refinement.checkpoint import load_checkpoint, particles_hash, save_checkpoint
-from jaxrelax.engine.compilation import Compilations
 from jaxrelax.refinement.described import described
-from jaxrelax.engine.fingerprint import fingerprint
 
 from .conftest import TINY, DataSet
 
@@ -66,7 +66,7 @@ def registers(data, search):
     inputs, options = arguments(data, search)
     setup = prepare(*inputs, **options)
     state, _ = step(setup.problem, setup.state)
-    return step(setup.problem, state)[0].registers
+    return step(setup.problem, state)[0].beliefs.registers
 
 
 def test_searches_that_differ_in_an_array_of_jax(tiny):

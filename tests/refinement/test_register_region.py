@@ -19,7 +19,7 @@ def asymmetric_after_a_step(data, **relax):
 
 def test_the_limit_removes_asymmetry_beyond_it(one_partner):
     problem, state = asymmetric_after_a_step(one_partner, max_resolution=40.0)
-    part = state.asymmetric[0]
+    part = state.maps.asymmetric[0]
     power = np.abs(np.fft.fftshift(np.fft.fftn(part))) ** 2
     k = np.arange(len(part)) - len(part) // 2
     radius = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, :] ** 2)
@@ -27,9 +27,9 @@ def test_the_limit_removes_asymmetry_beyond_it(one_partner):
     assert power.max() > 0
     # The particle's mask, applied after the limit, spreads it by a shell or two.
     beyond = power[radius > limit + 4].sum() / power.sum()
-    _, free = asymmetric_after_a_step(one_partner)
-    whole = np.abs(np.fft.fftshift(np.fft.fftn(free.asymmetric[0]))) ** 2
-    k = np.arange(len(free.asymmetric[0])) - len(free.asymmetric[0]) // 2
+    free_map = asymmetric_after_a_step(one_partner)[1].maps.asymmetric[0]
+    whole = np.abs(np.fft.fftshift(np.fft.fftn(free_map))) ** 2
+    k = np.arange(len(free_map)) - len(free_map) // 2
     radius = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, :] ** 2)
     assert beyond < 0.1 * whole[radius > limit + 4].sum() / whole.sum()
 
@@ -40,12 +40,12 @@ def test_the_mask_removes_asymmetry_outside_it(one_partner, tmp_path):
     mask = soft_sphere(box, 0.2 * box, 3.0)
     write_map(tmp_path / "mask.mrc", mask, pixel)
     problem, state = asymmetric_after_a_step(one_partner, mask=str(tmp_path / "mask.mrc"))
-    part = state.asymmetric[0]
+    part = state.maps.asymmetric[0]
     outside = problem.particle.register_mask_at(len(part)) < 0.01
     assert np.abs(part[~outside]).max() > 0
     assert np.abs(part[outside]).max() < 0.02 * np.abs(part).max()
-    _, free = asymmetric_after_a_step(one_partner)
-    assert np.abs(free.asymmetric[0][outside]).max() > 0.02 * np.abs(free.asymmetric[0]).max()
+    free_map = asymmetric_after_a_step(one_partner)[1].maps.asymmetric[0]
+    assert np.abs(free_map[outside]).max() > 0.02 * np.abs(free_map).max()
 
 
 def one_site(problem):

@@ -9,8 +9,8 @@ import scipy.stats
 from jaxrelax.geometry import euler_to_matrix, matrix_to_euler
 from jaxrelax.inference import derangements, permutation_test
 from jaxrelax.io import InputError, Particles, Units, every_row, read_particles, write_star
-from jaxrelax.refinement import Registers, Relax, prepare
 from jaxrelax.judgement.exchange import along_own_axis, foreign_rows, unit_test
+from jaxrelax.refinement import Registers, Relax, prepare
 from jaxrelax.refinement.splits import folds, half_sets
 
 
@@ -184,14 +184,14 @@ def test_what_becomes_of_an_expanded_table(two_groups, caplog):
     common = dict(reference=data.reference, mode=Registers())
     n = len(data.truth)
     relaxed = prepare(path, relax=Relax("C4"), **common).problem
-    assert len(relaxed.particles) == len(relaxed.half_set) == n
-    assert relaxed.units.single
+    assert len(relaxed.data) == len(relaxed.data.half_set) == n
+    assert relaxed.data.units.single
     assert f"{3 * n} of {4 * n} rows are copies of images in other rows" in caplog.text
     assert "symmetry expansion by C4" in caplog.text
     plain = prepare(path, symmetry="C1", **common).problem
-    assert len(plain.particles) == 4 * n
-    assert plain.units.count == n
-    sides = np.stack([plain.half_set, plain.fold], axis=1).reshape(n, 4, 2)
+    assert len(plain.data) == 4 * n
+    assert plain.data.units.count == n
+    sides = np.stack([plain.data.half_set, plain.data.fold], axis=1).reshape(n, 4, 2)
     assert (sides == sides[:, :1]).all()
     with pytest.raises(InputError, match=r"in another register.*one row for each"):
         prepare(path, relax=Relax("C4", start="poses"), **common)

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrelax.imaging import half_spectrum
 from jaxrelax.engine.image_source import ImageSource
 from jaxrelax.engine.workers import alone
+from jaxrelax.imaging import half_spectrum
 from tests.refinement.conftest import TINY, DataSet
 
 BATCH = 64

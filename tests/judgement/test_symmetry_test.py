@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from jaxrelax.geometry import point_group, subgroup, subgroup_indices, subgroups
-from jaxrelax.reconstruction import soft_sphere, symmetrise
-from jaxrelax.refinement import MaxIterations, Registers, Relax, SubgroupTest, refine
 from jaxrelax.judgement.held_out_test import supported
 from jaxrelax.judgement.symmetry_test import candidate_subgroups, group_correlation, most_preserved
-
-from .conftest import TINY, DataSet
+from jaxrelax.reconstruction import soft_sphere, symmetrise
+from jaxrelax.refinement import MaxIterations, Registers, Relax, SubgroupTest, refine
+from tests.refinement.conftest import TINY, DataSet
 
 
 def relaxed(folder, **changes):

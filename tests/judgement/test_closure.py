@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrelax.geometry import point_group, subgroup
-from jaxrelax.refinement import SubgroupTest
 from jaxrelax.judgement.closure import closed, containment
 from jaxrelax.judgement.held_out_test import supported
 from jaxrelax.judgement.symmetry_test import candidate_subgroups
+from jaxrelax.refinement import SubgroupTest
 
 
 @lru_cache

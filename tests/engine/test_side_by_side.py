@@ -5,13 +5,12 @@ import threading
 import numpy as np
 import pytest
 
-from jaxrelax.refinement import Local, Relax, amplitude, prepare
 from jaxrelax.engine import side_by_side as module
-from jaxrelax.refinement.strength import cross_scores
-from jaxrelax.refinement.expectation import expectation
-from jaxrelax.refinement.score_maps import IsotypicParts
 from jaxrelax.engine.side_by_side import both
 from jaxrelax.judgement.symmetry_test import Split, scores
+from jaxrelax.refinement import Local, Relax, prepare, strength
+from jaxrelax.refinement.expectation import expectation
+from jaxrelax.refinement.strength import cross_scores
 from tests.refinement.conftest import TINY, DataSet
 
 PATIENCE_S = 20.0
@@ -106,23 +105,25 @@ def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path
 
 @pytest.mark.parametrize("images", [2000, 50])
 def test_scores_under_the_other_half_set_do_not_depend_on_threads(tmp_path, monkeypatch, images):
-    monkeypatch.setattr(amplitude, "MOST_IMAGES", images)
+    monkeypatch.setattr(strength, "MOST_IMAGES", images)
     data = DataSet(tmp_path, **TINY)
     setup = prepare(
         data.star, data.folder / "truth_map.mrc", mode=Local(), relax=Relax("C4", start="reference")
     )  # fmt: skip
     problem, state = setup.problem, setup.state
-    maps = 2 * [IsotypicParts(state.symmetric[0], state.asymmetric[0])]
+    maps = 2 * state.maps.parts()[:1]
+    shell = problem.shells.rung(state.score_shell)
     splits = [Split(m.symmetric, None, m.asymmetric) for m in maps]
     crossed, tested = [], []
     for most in (2**30, 0):
         monkeypatch.setattr(module, "SIDE_BY_SIDE_BYTES", most)
-        crossed.append(
-            cross_scores(problem, state, maps, 1.0, max_shell=problem.shells.rung(state.score_shell))
-        )
+        crossed.append(cross_scores(problem, state, maps, 1.0, max_shell=shell))
         tested.append(
-            scores(problem, state, splits, 4, max_shell=problem.shells.rung(state.score_shell) + 2)
-        )
+            scores(
+                problem.execution, problem.particle, state.conditions(), splits, 4,
+                seed=problem.plan.seed, max_shell=shell + 2,
+            )
+        )  # fmt: skip
     for one, other in zip(*crossed, strict=True):
         np.testing.assert_array_equal(one, other)
     assert np.ptp(crossed[0].registers, axis=1).max() > 0.1

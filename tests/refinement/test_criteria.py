@@ -1,0 +1,60 @@
+"""Stopping criteria on made-up histories."""
+
+import dataclasses
+
+from jaxrelax.refinement import MaxIterations, RegistersSettled, ResolutionStalled
+from tests.refinement.made_up import NOTHING, made_up_state
+
+
+def criterion_rows(resolutions, posteriors, settled=True):
+    return made_up_state(
+        [
+            dataclasses.replace(
+                NOTHING, resolution_angstrom=r, mean_fsc=4.0 / r, mean_max_posterior=p,
+                settled=settled,
+            )
+            for r, p in zip(resolutions, posteriors, strict=True)
+        ]
+    )  # fmt: skip
+
+
+def test_resolution_must_stand_still_after_seeking():
+    still = criterion_rows([8.0, 8.0, 8.0], [0.5] * 3)
+    assert "8.00" in ResolutionStalled().reason(still)
+    assert ResolutionStalled().reason(criterion_rows([8.0] * 3, [0.5] * 3, settled=False)) is None
+    assert ResolutionStalled().reason(criterion_rows([9.0, 8.5, 8.0], [0.5] * 3)) is None
+
+
+def test_half_maps_may_come_to_agree_further_at_one_resolution():
+    """Where they agree to the last shell the resolution stands still from the beginning."""
+    rising = criterion_rows([8.0] * 5, [0.5] * 5)
+    rows = [
+        dataclasses.replace(info, mean_fsc=fsc)
+        for info, fsc in zip(rising.history, (0.60, 0.61, 0.62, 0.62, 0.621), strict=True)
+    ]
+    assert ResolutionStalled().reason(made_up_state(rows[:4])) is None
+    assert ResolutionStalled().reason(made_up_state(rows))
+    # By chance the resolution may be a shell better, and half-maps agree no better.
+    jumped = (*rows[2:4], dataclasses.replace(rows[4], resolution_angstrom=7.5))
+    assert ResolutionStalled().reason(made_up_state(jumped))
+
+
+def test_registers_must_settle_after_seeking():
+    still = [0.97, 0.971, 0.972]
+    assert RegistersSettled().reason(criterion_rows([8.0] * 3, still))
+    assert RegistersSettled().reason(criterion_rows([8.0] * 3, still, settled=False)) is None
+    assert RegistersSettled().reason(criterion_rows([8.0] * 3, [0.9, 0.95, 0.97])) is None
+
+
+def test_criteria_combine():
+    still = criterion_rows([8.0, 8.0, 8.0], [0.9, 0.95, 0.97])
+    assert (ResolutionStalled() & RegistersSettled()).reason(still) is None
+    assert (ResolutionStalled() | RegistersSettled()).reason(still)
+    assert (RegistersSettled() | MaxIterations(3)).reason(still) == "3 iterations done"
+
+
+def test_only_a_fixed_number_is_a_limit_while_seeking():
+    still = criterion_rows([8.0, 8.0, 8.0], [0.97, 0.97, 0.97])
+    assert RegistersSettled().limit(still) is None
+    assert (RegistersSettled() | MaxIterations(3)).limit(still) == "3 iterations done"
+    assert (RegistersSettled() & MaxIterations(3)).limit(still) is None
