@@ -49,7 +49,7 @@ class Damped(MapPrior):
 
     def solve(self, state, portion, particle):
         parts = self.inner.solve(state, portion, particle)
-        curve = self.damping[0] * np.ones(portion.sums.max_shell + 1, np.float32)
+        curve = self.damping[0] ** np.arange(len(parts.asymmetric), dtype=np.float32)
         return IsotypicParts(parts.symmetric, apply_gain(parts.asymmetric, curve))
 
     def join(self, state, portion, other, strength, particle):
