@@ -24,6 +24,7 @@ from jaxrelax.reconstruction.components import (
 )
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
 from jaxrelax.reconstruction.group_fit import Fit, GroupFits, Verdict, fits_beside
+from jaxrelax.reconstruction.hypothesis_volume import hypothesis_volume
 from jaxrelax.reconstruction.isotypic import (
     HalfAlignment,
     IsotypicParts,
@@ -41,7 +42,7 @@ from jaxrelax.reconstruction.masks import (
 )
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
-from jaxrelax.reconstruction.turning import average_over, turn_map
+from jaxrelax.reconstruction.turning import average_over, turn_map, turned_maps
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "first_below",
     "fits_beside",
     "fsc",
+    "hypothesis_volume",
     "independent_fraction",
     "inverse_tau2",
     "isotypic_parts",
@@ -89,5 +91,6 @@ __all__ = [
     "symmetrise",
     "symmetry_correlation",
     "turn_map",
+    "turned_maps",
     "wiener_map",
 ]
