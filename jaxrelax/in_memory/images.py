@@ -239,7 +239,7 @@ def _read(
             data, power = packed(jnp.asarray(reader.read(rows)))
             good = np.isfinite(np.asarray(data)).all(axis=1)
             if not good.all():
-                row = rows[np.flatnonzero(~good)[0]]
+                row = int(rows[np.flatnonzero(~good)[0]])
                 raise InputError(
                     f"{particles.source}, row {particles.rows_of_file()[row] + 1}: image "
                     f"{reader.image_name(row)} has pixels that are no numbers. Leave it out: "
