@@ -22,7 +22,7 @@ from types import ModuleType
 DOCS = Path(__file__).resolve().parent
 PACKAGES = (
     *("geometry", "io", "imaging", "inference", "reconstruction", "refinement", "simulate"),
-    "assessment",
+    *("assessment", "in_memory"),
 )
 ENTRY = re.compile(r"^::: +(\S+)", re.MULTILINE)
 EXAMPLE = re.compile(r"^```python.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
