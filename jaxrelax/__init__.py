@@ -8,7 +8,8 @@ from importlib.metadata import version as _version
 
 from jaxrelax.geometry import point_group
 from jaxrelax.imaging import RadialNoise, SmoothNoise
-from jaxrelax.inference import FixedPoses, GaussNewton, PoseGrid
+from jaxrelax.in_memory import Images, load_images, relaxed, volume
+from jaxrelax.inference import FixedPoses, GaussNewton, PoseGrid, log_marginal
 from jaxrelax.io import InputError, OutputFolder, Particles, read_map, read_particles, write_map
 from jaxrelax.refinement import (
     Callback,
@@ -40,6 +41,7 @@ __all__ = [
     "FixedPoses",
     "GaussNewton",
     "Homogeneous",
+    "Images",
     "InputError",
     "Local",
     "Map",
@@ -59,11 +61,15 @@ __all__ = [
     "finish",
     "init",
     "iterate",
+    "load_images",
+    "log_marginal",
     "point_group",
     "prepare",
     "read_map",
     "read_particles",
     "refine",
+    "relaxed",
     "step",
+    "volume",
     "write_map",
 ]

@@ -49,8 +49,11 @@ class Damped(MapPrior):
 
     def solve(self, state, portion, particle):
         parts = self.inner.solve(state, portion, particle)
-        curve = self.damping[0] * np.ones(portion.sums.max_shell + 1, np.float32)
+        curve = self.damping[0] ** np.arange(len(parts.asymmetric), dtype=np.float32)
         return IsotypicParts(parts.symmetric, apply_gain(parts.asymmetric, curve))
+
+    def join(self, state, portion, other, strength, particle):
+        return self.inner.join(state, portion, other, strength, particle)
 
 
 class Shaken(PoseSearch):
@@ -59,7 +62,7 @@ class Shaken(PoseSearch):
     shift_px: np.ndarray
 
     def __call__(self, target, batch, geometry, poses, prior, n_shells):
-        moved = dataclasses.replace(poses, origins_px=poses.origins_px + self.shift_px)
+        moved = dataclasses.replace(poses, origins_px=poses.origins_px + self.shift_px[None])
         return FixedPoses()(target, batch, geometry, moved, prior, n_shells)
 
 

@@ -244,6 +244,12 @@ CASES = {
         "density_mask": (r.density_mask, MAP, MAP + 0.01 * numbers(BOX, BOX, BOX), 3.0, 20.0, C4),
         "first_below": (r.first_below, CURVE, 0.5),
         "fsc": (r.fsc, MAP, OTHER, MASK),
+        "hypothesis_volume": (
+            lambda maps: r.hypothesis_volume(
+                maps, MODEL.table, [C4], max_shell=SHELL, image_box=BOX
+            ),
+            MAP[None],
+        ),
         "independent_fraction": (r.independent_fraction, MASK),
         "inverse_tau2": (r.inverse_tau2, CURVE, CURVE),
         "isotypic_parts": (r.isotypic_parts, MAP, C4, C2),
@@ -261,6 +267,9 @@ CASES = {
         "symmetrise": (r.symmetrise, MAP, C4),
         "symmetry_correlation": (r.symmetry_correlation, MAP, C4),
         "turn_map": (r.turn_map, MAP, ROTATIONS[0]),
+        "turned_maps": (
+            lambda map_: r.turned_maps(map_, np.stack([C4.operators[1], ROTATIONS[0]])), MAP,
+        ),
         "wiener_map": (
             bound(r.wiener_map, box=BOX, image_box=BOX), ACCUMULATOR, CURVE[: SHELL + 1],
         ),

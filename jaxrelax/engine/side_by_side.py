@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxrelax.engine.execution import Execution
 from jaxrelax.imaging import half_shape, volume_radius
+from jaxrelax.imaging.chunks import on_cpu
 
 # Half-sets are gone through side by side where the volume of one is not larger.
 SIDE_BY_SIDE_BYTES = 2**30
@@ -81,7 +83,8 @@ def one_by_one(execution: Execution, score_shell: int) -> bool:
     """Whether half-sets are gone through one after another.
 
     Side by side, maps of one are made while images of the other are scored. That takes two
-    volumes at once; and devices and processes that wait for each other need one order of things.
+    volumes at once, for which one core gains nothing; and devices and processes that wait for each
+    other need one order of things.
 
     Args:
         execution: devices, processes and the number of channels.
@@ -90,4 +93,12 @@ def one_by_one(execution: Execution, score_shell: int) -> bool:
     workers = execution.workers
     voxels = np.prod(half_shape(volume_radius(execution.shells.rung(score_shell))))
     volume_bytes = 8 * int(voxels) * execution.channels
-    return workers.count > 1 or len(workers.devices) > 1 or volume_bytes > SIDE_BY_SIDE_BYTES
+    together = workers.count > 1 or len(workers.devices) > 1
+    return together or volume_bytes > SIDE_BY_SIDE_BYTES or (on_cpu() and _cores() == 1)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -41,6 +41,7 @@ from jaxrelax.inference.latents import (
 from jaxrelax.inference.likelihood import log_density, log_likelihood, log_normaliser
 from jaxrelax.inference.modes import KnownModes
 from jaxrelax.inference.orientation_test import (
+    ForeignSlices,
     OrientationScores,
     PermutationTest,
     combined_log10_p,
@@ -67,6 +68,7 @@ from jaxrelax.inference.posterior import (
 
 __all__ = [
     "FixedPoses",
+    "ForeignSlices",
     "GaussNewton",
     "GlobalSearch",
     "Hypotheses",

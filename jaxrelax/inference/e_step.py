@@ -91,10 +91,14 @@ def infer(
     """
     params, log_evidence, batch = on_device((params, log_evidence, batch))
     # Prior by prior: the evidence is large, and rounds whatever is added to it.
-    joint = log_evidence
+    joint, impossible = log_evidence, jnp.asarray(False)
     for latent in model.latents:
-        joint = joint + latent.log_prior(params[latent.name], model.table)[None]
-    particle = jax.nn.logsumexp(joint, axis=-1)
+        prior = latent.log_prior(params[latent.name], model.table)
+        # Where no image shows a particle, what it would show is told by all else: not 0 / 0.
+        excluded = jnp.max(prior) == -jnp.inf
+        joint = joint + jnp.where(excluded, 0.0, prior)[None]
+        impossible |= excluded
+    particle = jnp.where(impossible, -jnp.inf, jax.nn.logsumexp(joint, axis=-1))
     outside = model.outside(params, batch, geometry)
     everything = particle
     for evidence in outside.values():

@@ -128,15 +128,16 @@ class SymmetricState(Latent):
     def statistics(
         self, table: Hypotheses, rows: Float[Array, "batch rows"], outside, valid
     ) -> Any:
-        """Expected symmetric particles, and particles."""
-        is_symmetric = jnp.asarray(table.value(self.name) == 1, rows.dtype)
-        counted = rows * valid[:, None]
-        return jnp.sum(counted @ is_symmetric), jnp.sum(counted)
+        """Expected symmetric particles, and others."""
+        is_symmetric = table.value(self.name) == 1
+        counted = jnp.sum(rows * valid[:, None], axis=0)
+        return jnp.sum(counted[is_symmetric]), jnp.sum(counted[~is_symmetric])
 
     def update(self, params: Float[AnyArray, ""], statistics: Any) -> Float[AnyArray, ""]:
         """Logit of the expected share."""
-        symmetric, particles = statistics
-        return jnp.log(symmetric) - jnp.log(particles - symmetric)
+        # Not a difference from all: rounding may make that less than nothing.
+        symmetric, others = statistics
+        return jnp.log(symmetric) - jnp.log(others)
 
     def fraction(self, params: Float[AnyArray, ""]) -> float:
         """Of symmetric particles."""
@@ -155,6 +156,14 @@ class States(Latent):
 
     states: tuple[tuple[Latent, ...], ...]
     name: str = eqx.field(static=True, default="state", kw_only=True)
+
+    def __check_init__(self):
+        beside = [one.name for one in sum(self.states, ()) if type(one).outside != Latent.outside]
+        if beside:
+            raise ValueError(
+                f"latent {beside[0]!r} stands outside the table, and so beside the states: give "
+                "it to the model"
+            )
 
     def init(self) -> tuple[Float[Array, " states"], tuple[Any, ...]]:
         """All states alike."""
@@ -181,6 +190,10 @@ class States(Latent):
             fractions[k] + _log_prior(latents, nested[k], _extended(latents))
             for k, latents in enumerate(self.states)
         ]
+        if sum(map(len, priors)) < len(table):
+            raise ValueError(
+                "a latent after the states adds rows; give it as one of each state's latents"
+            )
         return jnp.concatenate(priors)
 
     def in_view(self, params: Any, slice_power: Float[AnyArray, " shells"]) -> Any:

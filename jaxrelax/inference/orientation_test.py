@@ -45,6 +45,18 @@ class OrientationScores(eqx.Module):
     information: Float[Array, " batch"]
 
 
+class ForeignSlices(eqx.Module):
+    """Slices of the added part at orientations that many images are given, made once for all.
+
+    Attributes:
+        parts: real and imaginary parts of the slices of every channel.
+        index: for each image of a batch the slices that it is given.
+    """
+
+    parts: tuple[Float[AnyArray, "seen registers freq"], Float[AnyArray, "seen registers freq"]]
+    index: Int[AnyArray, "batch others"]
+
+
 def orientation_scores(
     base: FourierVolume,
     added: FourierVolume,
@@ -52,7 +64,7 @@ def orientation_scores(
     geometry: ImageGeometry,
     rotations: Float[AnyArray, "batch 3 3"],
     origins_px: Float[AnyArray, "batch 2"],
-    others: Float[AnyArray, "batch others 3 3"],
+    others: Float[AnyArray, "batch others 3 3"] | ForeignSlices,
 ) -> OrientationScores:
     """Score the added part at each image's own orientation and at others.
 
@@ -68,7 +80,7 @@ def orientation_scores(
         geometry: packing and slice frequencies of the images.
         rotations: A of each image.
         origins_px: RELION origins in image pixels.
-        others: foreign orientations A' of each image.
+        others: foreign orientations A' of each image, or the slices there.
 
     Raises:
         ValueError: the base has several channels, but not one for each of the added part.
@@ -88,24 +100,31 @@ def orientation_scores(
     weighted = tuple(batch.weights[None, None] * ctf * part for part in residual)
     power = batch.weights[None] * batch.ctf**2
 
-    def change(rotation: Float[AnyArray, "batch 3 3"]):
-        slices = extract_parts(added, rotation, geometry.slice_wavevectors)
+    def change(slices):
         fit = sum(
             jnp.sum(part * slice_, axis=-1) for part, slice_ in zip(weighted, slices, strict=True)
         )
         squares = slices[0] ** 2 + slices[1] ** 2
         return fit, jnp.einsum("bjf,bf->bj", squares, power)
 
-    def score(rotation):
-        fit, squared = change(rotation)
+    def slices_at(rotations: Float[AnyArray, "batch 3 3"]):
+        return extract_parts(added, rotations, geometry.slice_wavevectors)
+
+    def score(other):
+        if isinstance(others, ForeignSlices):
+            slices = tuple(part[other] for part in others.parts)
+        else:
+            slices = slices_at(other)
+        fit, squared = change(slices)
         return _gain(log_base, fit - 0.5 * squared)
 
-    fit, squared = change(rotations)
+    fit, squared = change(slices_at(rotations))
     difference = fit - 0.5 * squared
+    given = others.index if isinstance(others, ForeignSlices) else others
     return OrientationScores(
         own=_gain(log_base, difference),
         # One foreign orientation at a time: the slices of one fill the memory meant for a batch.
-        foreign=jax.lax.map(score, jnp.swapaxes(others, 0, 1)).T,
+        foreign=jax.lax.map(score, jnp.swapaxes(given, 0, 1)).T,
         log_evidence=log_base + difference,
         information=jnp.mean(squared, axis=-1),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.memory import give_back_freed
 from jaxrelax.engine.streams import Conditions
 from jaxrelax.geometry import best_global_operator
 from jaxrelax.imaging import MARGIN, Shells, working_box
@@ -124,6 +125,7 @@ def asymmetry_evidence(
             execution, particle, conditions, splits[::-1], permutations, seed=seed,
             max_shell=max_shell,
         )  # fmt: skip
+        give_back_freed()
         rng = np.random.default_rng((seed, 9, number))
         # Half-set 1 is the frame of the results.
         return found, agreed(

@@ -19,6 +19,7 @@ from jaxtyping import Float32, Float64, Int
 
 from jaxrelax.engine.data import Data
 from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.memory import give_back_freed
 from jaxrelax.engine.program_cache import cached_program
 from jaxrelax.engine.side_by_side import Side, both, one_by_one
 from jaxrelax.engine.streams import Conditions, prepared_batches
@@ -34,12 +35,14 @@ from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
     ImageGeometry,
+    extract_parts,
     fourier_volume,
     resample_map,
     volume_radius,
     working_box,
 )
 from jaxrelax.inference import (
+    ForeignSlices,
     PermutationTest,
     combined_log10_p,
     orientation_scores,
@@ -51,6 +54,8 @@ from jaxrelax.reconstruction import IsotypicParts, Particle, rotated_maps, symme
 PERMUTATIONS = 24
 # Nats per image. An asymmetric part that says less than this is rounding, not even noise.
 LEAST_INFORMATION = 1e-6
+# Of a half-set and optics group: with more of them every image makes its foreign ones again.
+MOST_SLICE_BYTES = 2**28
 
 
 class SubgroupClass(NamedTuple):
@@ -183,6 +188,7 @@ def scores(
         One entry per half-set and optics group.
     """
     rung = execution.shells.rung(conditions.score_shell)
+    give_back_freed()
     volumes = [_volumes(particle, map_, rung) for map_ in maps]
     plan = list(exchanges(execution.data, permutations, seed))
     found = [_nothing_scored(rows, others) for _, _, rows, others in plan]
@@ -293,8 +299,22 @@ def _scored(execution: Execution, conditions: Conditions, volumes, group, rows, 
     size = execution.batch_size(geometry.n_inner)
     chunk = min(execution.chunk_size(geometry.n_inner), size)
     made_of = (geometry.inner(), chunk, workers)
-    score = cached_program(lambda: _program(*made_of), "orientation scores", *made_of)
     base, tested = workers.everywhere(volumes)
+    units = execution.data.units
+    # Every orientation is foreign to many images: where their slices fit they are made only once.
+    shared = units.tube_column is None and (
+        8 * tested.channels * geometry.n_inner * len(rows) <= MOST_SLICE_BYTES
+    )
+    slices = None
+    if shared:
+        extract = cached_program(lambda: _slices_program(*made_of), "foreign slices", *made_of)
+        seen = np.concatenate([rows, np.full(-len(rows) % size, rows[0])])
+        slices = workers.everywhere(
+            extract(tested, workers.split(conditions.rotations[seen].astype(np.float32)))
+        )
+    score = cached_program(
+        lambda: _program(*made_of, shared), "orientation scores", *made_of, shared
+    )
     for batch in prepared_batches(
         execution,
         group,
@@ -305,16 +325,20 @@ def _scored(execution: Execution, conditions: Conditions, volumes, group, rows, 
         size,
     ):
         m, padded = len(batch.rows), batch.padded
-        foreign = conditions.rotations[others[np.searchsorted(rows, padded)]]
-        if execution.data.units.tube_column is not None:
-            foreign = along_own_axis(conditions.rotations[padded], foreign)
+        foreign = others[np.searchsorted(rows, padded)]
+        if shared:
+            foreign = np.searchsorted(rows, foreign).astype(np.int32)
+        else:
+            foreign = conditions.rotations[foreign].astype(np.float32)
+        if units.tube_column is not None:
+            foreign = along_own_axis(conditions.rotations[padded], foreign).astype(np.float32)
         found = score(
-            base, tested, batch.scored.weights,
+            base, tested, batch.scored.weights, slices,
             (
                 batch.scored.data, batch.scored.ctf, batch.scored.valid,
                 workers.split(conditions.rotations[padded].astype(np.float32)),
                 workers.split((conditions.origins_angstrom[padded] / pixel).astype(np.float32)),
-                workers.split(foreign.astype(np.float32)),
+                workers.split(foreign),
             ),
         )  # fmt: skip
         yield (
@@ -326,17 +350,32 @@ def _scored(execution: Execution, conditions: Conditions, volumes, group, rows, 
         )
 
 
-def _program(geometry: ImageGeometry, chunk: int, workers: Workers):
+def _slices_program(geometry: ImageGeometry, chunk: int, workers: Workers):
+    """Compiled slices of the tested part, made in chunks."""
+
+    def program(tested, rotations):
+        found = jax.lax.map(
+            lambda some: extract_parts(tested, some, geometry.slice_wavevectors),
+            rotations.reshape(-1, chunk, 3, 3),
+        )
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+
+    return workers.program(program, (ALL, EACH), EACH)
+
+
+def _program(geometry: ImageGeometry, chunk: int, workers: Workers, shared: bool):
     """Compiled scores of one geometry, worked through in chunks whose temporaries fit the cache."""
 
-    def program(base, tested, weights, parts):
+    def program(base, tested, weights, slices, parts):
         def one_chunk(part):
-            data, ctf, valid, *poses = part
+            data, ctf, valid, rotations, origins_px, others = part
             images = ImageBatch(data, ctf, weights, valid)
-            return orientation_scores(base, tested, images, geometry, *poses)
+            if shared:
+                others = ForeignSlices(slices, others)
+            return orientation_scores(base, tested, images, geometry, rotations, origins_px, others)
 
         chunked = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), parts)
         found = jax.lax.map(one_chunk, chunked)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
-    return workers.program(program, (ALL, ALL, ALL, EACH), EACH)
+    return workers.program(program, (ALL, ALL, ALL, ALL, EACH), EACH)

@@ -25,6 +25,7 @@ from jaxrelax.reconstruction.components import (
 from jaxrelax.reconstruction.deposits import deposit
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
 from jaxrelax.reconstruction.group_fit import Fit, GroupFits, Verdict, fits_beside
+from jaxrelax.reconstruction.hypothesis_volume import hypothesis_volume
 from jaxrelax.reconstruction.isotypic import (
     HalfAlignment,
     IsotypicParts,
@@ -65,7 +66,7 @@ from jaxrelax.reconstruction.particle import Particle, particle_box
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
 from jaxrelax.reconstruction.slice_power import slice_power
-from jaxrelax.reconstruction.turning import average_over, turn_map
+from jaxrelax.reconstruction.turning import average_over, turn_map, turned_maps
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "first_below",
     "fits_beside",
     "fsc",
+    "hypothesis_volume",
     "independent_fraction",
     "inverse_tau2",
     "isotypic_parts",
@@ -132,6 +134,7 @@ __all__ = [
     "symmetrise",
     "symmetry_correlation",
     "turn_map",
+    "turned_maps",
     "unregularised_map",
     "voting_shells",
     "wiener_map",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Float64, Int
 
-from jaxrelax.geometry import PointGroup
+from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
 from jaxrelax.imaging.chunks import equal_part, fitting
 from jaxrelax.reconstruction.rotate import half_ball, permuted, permuting_cosets
 
@@ -38,6 +38,30 @@ def turn_map(
     """
     grid = _oversampled(jnp.asarray(map_))
     return _in_ball(_read(grid, jnp.asarray(rotation, grid.real.dtype)), map_.shape[0])
+
+
+def turned_maps(
+    map_: Float[Array | np.ndarray, "n n n"], rotations: Float[np.ndarray, "m 3 3"]
+) -> Float[Array, "m n n n"]:
+    """The map turned by each of several rotations: :func:`jaxrelax.reconstruction.rotated_maps`.
+
+    Differentiable in the map; the rotations are known beforehand, so that those that permute the
+    axes are exact and keep the corners of Fourier space. The others share one oversampled grid.
+    """
+    map_ = jnp.asarray(map_)
+    exact = [is_axis_aligned_permutation(rotation) for rotation in rotations]
+    others = iter(())
+    if not all(exact):
+        grid = _oversampled(map_)
+        asked = jnp.asarray(rotations[~np.array(exact, bool)], map_.dtype)
+        others = iter(
+            jax.lax.map(lambda rotation: _in_ball(_read(grid, rotation), len(map_)), asked)
+        )
+    turned = [
+        permuted(map_, rotation) if by_axes else next(others)
+        for rotation, by_axes in zip(rotations, exact, strict=True)
+    ]
+    return jnp.stack(turned) if turned else jnp.zeros((0, *map_.shape), map_.dtype)
 
 
 def average_over(

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from jaxrelax.engine.memory import give_back_freed
 from jaxrelax.engine.programs import deposit_program
 from jaxrelax.engine.side_by_side import Side, both, one_by_one
 from jaxrelax.geometry import project_to_so3
@@ -111,6 +112,7 @@ def expectation(
     Raises:
         WorkerLost: another process has ended.
     """
+    give_back_freed()  # of what came before: volumes are made next
     data, n = problem.data, len(problem.data)
     modes = pose_search(problem, state).modes
     result = Expectation(
@@ -216,6 +218,9 @@ class _HalfPass:
                 result.sums[0].append(done)
                 if self.keep_folds > 1 and self.latest:
                     self.latest[fold] = done.resized(self.latest[fold].max_shell)
+                del accumulator, own
+            del volume  # not held while the next one is made
+            give_back_freed()
         for group, stats in self._stats.items():
             geometry = execution.geometry(group, shell, score_rung)
             widths = prior_widths(state.poses, search)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int
 
+from jaxrelax.engine.memory import give_back_freed, peak_memory_gib
 from jaxrelax.imaging import rebox_map, resample_map
 from jaxrelax.inference import entropy
 from jaxrelax.io import Particles
@@ -88,6 +88,7 @@ def finish(
         )
         del solved, joined
     del banded
+    give_back_freed()
     found = expectation(problem, state, shells.last, n_folds=1, on_batch=on_batch)
     found.registers = averaged(tempered(found.registers, exponent), state.maps.strength.log_odds)
     if evidence is not None:
@@ -251,11 +252,6 @@ def _in_one_frame(
         extra_columns=columns,
     )
     return registers, particles
-
-
-def peak_memory_gib() -> float:
-    """Peak resident memory of this process, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _joined(curve):

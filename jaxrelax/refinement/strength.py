@@ -23,6 +23,7 @@ import scipy.optimize
 from jaxtyping import Float, Float32, Int
 
 from jaxrelax.engine.data import Data
+from jaxrelax.engine.memory import give_back_freed
 from jaxrelax.engine.side_by_side import Side, both, one_by_one
 from jaxrelax.inference import FixedPoses, Junk, SymmetricState, logit
 from jaxrelax.reconstruction import IsotypicParts
@@ -84,6 +85,7 @@ def cross_scores(
         max_shell: last shell to which images are prepared, at least the scored band; that of the
             pass before, whose program then serves.
     """
+    give_back_freed()  # of the M-step before: two volumes are made next
     execution, table = problem.execution, problem.plan.table
     rung = problem.shells.rung(state.score_shell)
     n = len(problem.data)
@@ -108,6 +110,7 @@ def cross_scores(
                     return
 
     both(partial(score, 0), partial(score, 1), alone=one_by_one(execution, state.score_shell))
+    give_back_freed()
     seen = [rows for of_half in chosen for _, rows in of_half]
     rows = np.concatenate(seen)
     found = (registers[rows], symmetric[rows])

@@ -169,7 +169,7 @@ def test_a_fraction_of_zero_switches_its_state_off(evidence, fraction):
 
 
 @pytest.mark.parametrize("symmetric", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("junk", [0.0, 0.3])
+@pytest.mark.parametrize("junk", [0.0, 0.3, 1.0])
 def test_no_gradient_is_nan_at_the_ends_of_a_fraction(symmetric, junk):
     evidence = jnp.asarray(
         np.random.default_rng(4).standard_normal((N, REGISTERS + 1)), jnp.float32
@@ -215,6 +215,30 @@ def test_fractions_are_found_by_their_own_updates():
         }
         params = model.update(params, learned)
     assert float(jax.nn.sigmoid(params["symmetric"])) == pytest.approx(symmetric, abs=0.03)
+
+
+def test_a_fraction_of_one_is_learned_without_nan():
+    """All but 1e-8 of every image is symmetric: a difference of sums would round below zero."""
+    model = Model((SymmetricState(), registers("C2")))
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rows = rng.uniform(1e-9, 1e-8, (400, 3))
+        rows[:, -1] = rng.uniform(0.5, 1.0, 400)
+        (latent, _) = model.latents
+        learned = latent.statistics(
+            model.table, jnp.asarray(rows, jnp.float32), None, jnp.ones(400, jnp.float32)
+        )
+        found = float(latent.update(latent.init(), learned))
+        expected = np.log(rows[:, -1].sum()) - np.log(rows[:, :-1].sum())
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_states_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match="'junk' stands outside the table"):
+        States(((registers("C2"), Junk(N_SHELLS)), (registers("C2"),)))
+    late = Model((States(((registers("C2"),), (registers("C2"),))), SymmetricState()))
+    with pytest.raises(ValueError, match="after the states"):
+        late.log_prior(late.init())
 
 
 def test_shells_beyond_the_score_do_not_count():

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrelax.geometry import random_rotations
-from jaxrelax.imaging import fourier_volume, volume_radius, working_box
+from jaxrelax.imaging import extract_parts, fourier_volume, volume_radius, working_box
 from jaxrelax.inference import (
+    ForeignSlices,
     PermutationTest,
     combined_log10_p,
     derangements,
@@ -90,6 +91,19 @@ def test_a_faint_part_is_not_lost_in_rounding(problem):
     np.testing.assert_allclose(1e4 * faint.own, strong.own, rtol=0.1, atol=3e-6)
     # The own orientation as a foreign one.
     np.testing.assert_allclose(strong.foreign[:, 0], strong.own, rtol=1e-5, atol=1e-7)
+
+
+def test_slices_made_once_score_as_those_made_for_each_image(problem):
+    rng = np.random.default_rng(4)
+    n, seen = len(problem.true_register), random_rotations(5, rng).astype(np.float32)
+    index = rng.integers(len(seen), size=(n, 3)).astype(np.int32)
+    added = volume(added_maps())
+    base, batch, poses = volume(two_registers()[:1]), problem.batch, problem.poses
+    parts = extract_parts(added, seen, problem.geometry.slice_wavevectors)
+    anew = scores(base, added, batch, poses, jnp.asarray(seen[index]))
+    once = scores(base, added, batch, poses, ForeignSlices(parts, index))
+    np.testing.assert_allclose(once.foreign, anew.foreign, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(once.own, anew.own, rtol=1e-5, atol=1e-5)
 
 
 def test_channels_must_agree(problem):

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from jaxrelax.geometry import exp_so3, point_group, random_rotations
-from jaxrelax.reconstruction import average_over, rotate_map, soft_sphere, symmetrise, turn_map
+from jaxrelax.reconstruction import (
+    average_over,
+    rotate_map,
+    rotated_maps,
+    soft_sphere,
+    symmetrise,
+    turn_map,
+    turned_maps,
+)
 from jaxrelax.reconstruction.rotate import inside_sphere
 
 from .blobs import blobs
@@ -92,3 +100,14 @@ def test_it_lowers_for_accelerators_without_the_host():
     turn = jax.ShapeDtypeStruct((3, 3), jnp.float32)
     exported = jax.export.export(turned, platforms=["cuda"])(shape, turn)
     assert "callback" not in exported.mlir_module()
+
+
+def test_several_turns_are_those_of_rotated_maps():
+    map_ = blobs(N)
+    axes = point_group("D2").operators[:2]
+    others = random_rotations(2, np.random.default_rng(4))
+    for rotations in (np.stack([axes[1], others[0], axes[0], others[1]]), axes, axes[:0]):
+        found = turned_maps(map_, rotations)
+        assert found.shape == (len(rotations), N, N, N)
+        for one, expected in zip(found, rotated_maps(map_, rotations), strict=True):
+            assert np.abs(np.asarray(one) - expected).max() < 1e-5 * map_.max()

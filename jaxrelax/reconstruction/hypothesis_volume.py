@@ -1,0 +1,90 @@
+"""From maps to the volume that images are scored against: one channel for each hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrelax.arrays import AnyArray
+from jaxrelax.geometry import PointGroup
+from jaxrelax.imaging import FourierVolume, fourier_volume, volume_radius, working_box
+from jaxrelax.inference import Hypotheses
+from jaxrelax.reconstruction.turning import average_over, turned_maps
+
+OPERATOR_TOLERANCE = 1e-4  # of the entries of two operators that are the same
+
+
+def hypothesis_volume(
+    maps: Float[AnyArray, "maps n n n"],
+    table: Hypotheses,
+    groups: Sequence[PointGroup],
+    *,
+    max_shell: int,
+    image_box: int,
+) -> FourierVolume:
+    """One channel for each row of a table of hypotheses; differentiable in the maps.
+
+    A row with operator r at pose A is the map at the pose ``A rᵀ``: ``V_j(x) = S(x) + D(r_j x)``,
+    where S is the map's average over its group and D the rest. The symmetric part is the same
+    array in every channel, so that interpolation cannot prefer a register; only D is turned. A row
+    of the symmetric part is S alone.
+
+    Args:
+        maps: the table's maps, of an even box.
+        table: see :attr:`jaxrelax.inference.Model.table`.
+        groups: one for each map, over which its symmetric part is the average.
+        max_shell: last shell that slices reach; maps are resampled to what that needs.
+        image_box: see :func:`jaxrelax.imaging.fourier_volume`.
+
+    Raises:
+        ValueError: there are not as many maps and groups as the table has, or a row is turned by
+            an operator that its map's group does not have.
+    """
+    maps = jnp.asarray(maps)
+    needed = int(table.map_index.max()) + 1
+    if not len(maps) == len(groups) == needed:
+        raise ValueError(
+            f"the table has {needed} maps; given were {len(maps)}, and {len(groups)} groups"
+        )
+    box = working_box(max_shell)
+    channels: list[Array] = [maps[0]] * len(table)
+    for number, group in enumerate(groups):
+        mine = np.flatnonzero(table.map_index == number)
+        _require_operators(table.operators[mine], group)
+        whole = band_limited(maps[number], box)
+        symmetric = average_over(whole, group)
+        turned = mine[~table.symmetrised[mine]]
+        inverses = table.operators[turned].transpose(0, 2, 1)
+        for row in mine[table.symmetrised[mine]]:
+            channels[row] = symmetric
+        for row, asymmetric in zip(turned, turned_maps(whole - symmetric, inverses), strict=True):
+            channels[row] = symmetric + asymmetric
+    return fourier_volume(jnp.stack(channels), radius=volume_radius(max_shell), image_box=image_box)
+
+
+def band_limited(map_: Float[AnyArray, "n n n"], box: int) -> Float[Array, "m m m"]:
+    """:func:`jaxrelax.imaging.resample_map` in JAX: to another even box over the same extent."""
+    map_ = jnp.asarray(map_)
+    n = map_.shape[0]
+    if n == box:
+        return map_
+    half = min(n, box) // 2
+    # Symmetric about the origin: the unpaired Nyquist plane is dropped. Both centres are at N // 2,
+    # for even boxes the factor (−1)^k in either grid.
+    k = np.arange(-half + 1, half)
+    kept = jnp.fft.rfftn(map_)[k[:, None] % n, k[None, :] % n, :half]
+    spectrum = jnp.zeros((box, box, box // 2 + 1), kept.dtype)
+    spectrum = spectrum.at[k[:, None] % box, k[None, :] % box, :half].set(kept)
+    return jnp.fft.irfftn(spectrum, s=(box,) * 3) * (box / n) ** 3
+
+
+def _require_operators(operators: Float[np.ndarray, "rows 3 3"], group: PointGroup) -> None:
+    apart = np.abs(operators[:, None] - group.operators[None]).max(axis=(2, 3)).min(axis=1)
+    if apart.max() > OPERATOR_TOLERANCE:
+        raise ValueError(
+            f"a hypothesis is turned by an operator that {group.name} does not have; give the "
+            "group that the registers are of"
+        )
