@@ -21,8 +21,8 @@ from types import ModuleType
 
 DOCS = Path(__file__).resolve().parent
 PACKAGES = (
-    *("geometry", "io", "imaging", "inference", "reconstruction", "refinement", "simulate"),
-    *("assessment", "in_memory"),
+    *("geometry", "io", "imaging", "inference", "reconstruction", "engine", "judgement"),
+    *("refinement", "in_memory", "simulate", "assessment"),
 )
 ENTRY = re.compile(r"^::: +(\S+)", re.MULTILINE)
 EXAMPLE = re.compile(r"^```python.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
