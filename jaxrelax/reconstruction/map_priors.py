@@ -15,6 +15,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
+from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.geometry import isotypic_weights
 from jaxrelax.imaging import MARGIN, working_box
 from jaxrelax.reconstruction.accumulators import ShellSums
@@ -80,8 +81,8 @@ class Portion(NamedTuple):
     """
 
     sums: ShellSums
-    weight: Float64[np.ndarray, " shells"]
-    share: float = 1.0
+    weight: Float[AnyArray, " shells"]
+    share: float | Float[AnyArray, ""] = 1.0
 
 
 class Learned(NamedTuple):
@@ -114,7 +115,11 @@ class MapPrior(eqx.Module):
 
     @abc.abstractmethod
     def solve(self, state: Any, portion: Portion, particle: Particle) -> IsotypicParts:
-        """The regularised map of some images on the working box of their sums."""
+        """The regularised map of some images on the working box of their sums.
+
+        On an accelerator it is part of a program, and its arrays are traced: what it is made of
+        must then be JAX's, as the functions of :mod:`jaxrelax.reconstruction` are.
+        """
 
     def join(
         self,
@@ -149,9 +154,9 @@ class Gains(eqx.Module):
         density: mask of the particle on the working box.
     """
 
-    fsc_symmetric: Float64[np.ndarray, " shells"]
-    gain: Float64[np.ndarray, "components shells"]
-    density: Float32[np.ndarray, "b b b"]
+    fsc_symmetric: Float[AnyArray, " shells"]
+    gain: Float[AnyArray, "components shells"]
+    density: Float32[AnyArray, "b b b"]
 
 
 class _Wiener(MapPrior):
@@ -212,7 +217,9 @@ class _Wiener(MapPrior):
             portion.sums.accumulator(), tau.astype(np.float32), box=box,
             image_box=particle.box, margin=MARGIN,
         )  # fmt: skip
-        split = particle.split(np.asarray(solved) * particle.sphere(box))
+        if on_host(solved):
+            solved = np.asarray(solved)
+        split = particle.split(solved * particle.sphere(box))
         asymmetric = particle.region(
             apply_component_gains(split.asymmetric, state.gain, particle.group)
         )

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, RightCosets, right_cosets
 from jaxrelax.imaging import resample_map, working_box
 from jaxrelax.reconstruction.fsc import shell_counts
@@ -128,18 +129,18 @@ class Particle:
             raise ValueError("this refinement has no register mask")
         return np.clip(resample_map(self.register_mask, box), 0.0, 1.0)
 
-    def region(self, asymmetric: Float32[np.ndarray, "b b b"]) -> Float32[np.ndarray, "b b b"]:
+    def region(self, asymmetric: Float32[AnyArray, "b b b"]) -> Float32[AnyArray, "b b b"]:
         """The asymmetric part inside the register mask, if there is one."""
         if self.register_mask is None:
             return asymmetric
         return asymmetric * self.register_mask_at(asymmetric.shape[0])
 
-    def split(self, map_: Float32[np.ndarray, "b b b"]) -> IsotypicParts:
+    def split(self, map_: Float32[AnyArray, "b b b"]) -> IsotypicParts:
         """Isotypic parts of a map; without relaxation everything is imposed to be symmetric."""
         parts = isotypic_parts(map_, self.group, self.subgroup)
         if self.relaxed:
             return parts
-        return IsotypicParts(parts.symmetric, np.zeros_like(parts.symmetric))
+        return IsotypicParts(parts.symmetric, 0.0 * parts.symmetric)
 
     def coefficients(self, mask: Float32[np.ndarray, "b b b"]) -> Float64[np.ndarray, " shells"]:
         """Independent coefficients of the asymmetric part per shell, inside a mask."""

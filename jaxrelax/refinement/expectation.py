@@ -26,23 +26,19 @@ from jaxrelax.geometry import project_to_so3
 from jaxrelax.imaging import ImageGeometry, volume_radius
 from jaxrelax.inference import Hypotheses, Stats
 from jaxrelax.reconstruction import (
-    IsotypicParts,
-    Portion,
     ShellSums,
     completed,
     empty_accumulator,
-    slice_power,
 )
-from jaxrelax.refinement.maximisation import total
+from jaxrelax.refinement.fold_maps import fold_map
 from jaxrelax.refinement.pose_schedule import pose_search
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.scoring import (
     ScoredBatch,
-    hypothesis_volume,
     prior_widths,
     scored_batches,
 )
-from jaxrelax.refinement.state import State, number
+from jaxrelax.refinement.state import State
 
 # Of an expectation: sums over images, and of what was expected from the maps.
 SUMMED = (
@@ -182,13 +178,13 @@ class _HalfPass:
         radius = volume_radius(shell)
         search = pose_search(problem, state)
         score_rung = problem.shells.rung(state.score_shell)
+        powers: list[Any] = []
         for fold in range(data.n_folds):
             groups = data.batches(self.half + 1, fold)
-            parts, power = _map_without(problem, state, self.latest, self.half, fold)
-            result.power += power / (2 * data.n_folds)
-            volume = hypothesis_volume(table, parts, score_rung, problem.shells.box)
-            whole = slice_power(sum(parts), problem.shells.box, problem.shells.count)
-            params = problem.plan.model.in_view(state.latents, whole.astype(np.float32))
+            made = fold_map(problem, state, self.latest, self.half, fold)
+            powers.append(made.power)
+            power = made.slice_power.astype(np.float32)
+            params = problem.plan.model.in_view(state.latents, power)
             if self.keep_folds > 1 or fold == 0:
                 accumulator = workers.one_each(empty_accumulator(radius))
             for group, all_rows in groups:
@@ -196,7 +192,7 @@ class _HalfPass:
                 geometry = execution.geometry(group, shell, score_rung)
                 insert = deposit_program(execution, geometry, table)
                 for batch in scored_batches(
-                    problem, state, volume, group, rows, geometry, search, params,
+                    problem, state, made.volume, group, rows, geometry, search, params,
                     self.weights_override,
                 ):  # fmt: skip
                     accumulator = insert(accumulator, batch.images, batch.placed)
@@ -219,8 +215,9 @@ class _HalfPass:
                 if self.keep_folds > 1 and self.latest:
                     self.latest[fold] = done.resized(self.latest[fold].max_shell)
                 del accumulator, own
-            del volume  # not held while the next one is made
+            del made  # not held while the next one is made
             give_back_freed()
+        result.power += float(sum(map(float, powers))) / (2 * data.n_folds)
         for group, stats in self._stats.items():
             geometry = execution.geometry(group, shell, score_rung)
             widths = prior_widths(state.poses, search)
@@ -244,31 +241,6 @@ def _put_together(problem: Problem, result: Expectation):
     ):
         for name in names:
             setattr(result, name, joined(getattr(result, name)))
-
-
-def _map_without(
-    problem: Problem, state: State, folds: list[ShellSums], half: int, fold: int
-) -> tuple[IsotypicParts, float]:
-    """The map that scores a fold, and the power by which it tells registers apart."""
-    data, maps = problem.data, state.maps
-    if maps.sums is None:
-        index = (half * data.n_folds + fold) * len(maps.symmetric) // (2 * data.n_folds)
-        return IsotypicParts(maps.symmetric[index], maps.asymmetric[index]), 0.0
-    if data.cross_fitted:
-        folds = folds[:fold] + folds[fold + 1 :]
-    weight, strength = maps.sums.weight[half], maps.strength
-    portion = Portion(total(folds), weight, data.kept_share)
-    parts = problem.plan.prior.solve(maps.sums.prior, portion, problem.particle)
-    spectrum = slice_power(parts.asymmetric, problem.shells.box, len(weight))
-    power = float(np.sum(spectrum * weight))
-    factor = float(strength.factor)
-    seen = number(strength.nats_per_power)
-    if strength.held_nats is not None and seen > 0 and power > 0:
-        # Not the factor is held: as registers sharpen in the course of a pass the map grows, and
-        # would be stronger than what its factor was calibrated for.
-        factor = np.sqrt(float(strength.held_nats) / (seen * power))
-    factor = np.float32(factor)
-    return IsotypicParts(parts.symmetric, parts.asymmetric * factor), float(power * factor**2)
 
 
 def _record(table: Hypotheses, batch: ScoredBatch, pixel: float, result: Expectation) -> None:

@@ -18,7 +18,15 @@ from jaxrelax.refinement.pose_prior import next_poses
 from jaxrelax.refinement.pose_schedule import have_settled, pose_search
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.start import starting_weights
-from jaxrelax.refinement.state import Beliefs, FoldSums, MapState, PoseState, State, Strength
+from jaxrelax.refinement.state import (
+    Beliefs,
+    FoldSums,
+    MapState,
+    PoseState,
+    State,
+    Strength,
+    stacked_sums,
+)
 from jaxrelax.refinement.strength import calibrated
 
 # Farther than a local search goes in one iteration.
@@ -88,7 +96,7 @@ def _maps(
     return MapState(
         *MapState.stacked(maps),
         sums=FoldSums(
-            np.stack([np.stack([f.values for f in folds]) for folds in found.sums]),
+            stacked_sums(found.sums),
             solved.weight,
             solved.learned.state,
         ),

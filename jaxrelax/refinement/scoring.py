@@ -12,40 +12,11 @@ from jaxtyping import Float32, Int
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.programs import PerImage, Placed, search_program
 from jaxrelax.engine.streams import prepared_batches
-from jaxrelax.imaging import (
-    FourierVolume,
-    ImageBatch,
-    ImageGeometry,
-    fourier_volume,
-    resample_map,
-    volume_radius,
-    working_box,
-)
-from jaxrelax.inference import Hypotheses, PosePrior, Poses, PoseSearch, Stats
+from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
+from jaxrelax.inference import PosePrior, Poses, PoseSearch, Stats
 from jaxrelax.io import InputError
-from jaxrelax.reconstruction import IsotypicParts, rotated_maps
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import PoseState, State
-
-
-def hypothesis_volume(
-    table: Hypotheses, parts: IsotypicParts, max_shell: int, image_box: int
-) -> FourierVolume:
-    """One channel for every row of the table.
-
-    A row with operator r at pose A is the map at pose ``A rᵀ``. The symmetric part is the same
-    array in every channel, so that interpolation cannot prefer a register; only the asymmetric
-    part is turned: ``V_j(x) = S(x) + D(r_j x)``. Maps that reach beyond ``max_shell`` are
-    resampled, so that one program serves a band whatever was accumulated.
-    """
-    box = working_box(max_shell)
-    symmetric, asymmetric = (resample_map(part, box) for part in parts)
-    inverses = table.operators[~table.symmetrised].transpose(0, 2, 1)
-    turned = rotated_maps(asymmetric, inverses)
-    channels = [symmetric if alone else symmetric + next(turned) for alone in table.symmetrised]
-    return fourier_volume(
-        jax.device_put(np.stack(channels)), radius=volume_radius(max_shell), image_box=image_box
-    )
 
 
 class ScoredBatch(NamedTuple):

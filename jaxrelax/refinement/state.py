@@ -1,7 +1,7 @@
 """What changes during a refinement: a product of sub-states, each written by one component.
 
-A pytree whose leaves are arrays of the host that nobody can write to: it can be mapped, compared,
-and saved by tree path. What is not there is None.
+A pytree whose leaves are arrays that nobody can write to: it can be mapped, compared, and saved by
+tree path. They are the host's, but for sums on an accelerator. What is not there is None.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.engine.streams import Conditions
 from jaxrelax.reconstruction import IsotypicParts, ShellSums
 from jaxrelax.refinement.history import History
@@ -94,14 +96,21 @@ class FoldSums(eqx.Module):
         prior: what the map prior has learned.
     """
 
-    values: Float32[np.ndarray, "halves folds kept 3"]
-    weight: Float64[np.ndarray, "halves shells"]
+    values: Float32[AnyArray, "halves folds kept 3"]
+    weight: Float[AnyArray, "halves shells"]
     prior: Any
 
     def by_half(self) -> list[list[ShellSums]]:
         """Sums by half-set and fold."""
         last = self.weight.shape[1] - 1
         return [[ShellSums(values, last) for values in folds] for folds in self.values]
+
+
+def stacked_sums(sums: list[list[ShellSums]]) -> Float32[AnyArray, "halves folds kept 3"]:
+    """Sums by half-set and fold as one array, where they lie."""
+    values = [[one.values for one in folds] for folds in sums]
+    xp = np if on_host(values) else jnp
+    return xp.stack([xp.stack(folds) for folds in values])
 
 
 class MapState(eqx.Module):
@@ -215,9 +224,11 @@ def replaced(module: Any, **changes: Any) -> Any:
 
 
 def frozen(tree: Any) -> Any:
-    """The tree with arrays of the host that nobody can write to."""
+    """The tree with arrays that nobody can write to; those of an accelerator stay there."""
 
     def one(leaf):
+        if isinstance(leaf, jax.Array) and not on_host(leaf):
+            return leaf
         array = np.asarray(leaf)
         view = array.view()
         view.flags.writeable = False

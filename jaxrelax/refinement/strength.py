@@ -26,9 +26,9 @@ from jaxrelax.engine.data import Data
 from jaxrelax.engine.memory import give_back_freed
 from jaxrelax.engine.side_by_side import Side, both, one_by_one
 from jaxrelax.inference import FixedPoses, Junk, SymmetricState, logit
-from jaxrelax.reconstruction import IsotypicParts
+from jaxrelax.reconstruction import IsotypicParts, scoring_volume
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.scoring import hypothesis_volume, scored_batches
+from jaxrelax.refinement.scoring import scored_batches
 from jaxrelax.refinement.state import State, Strength, replaced
 
 # Per half-set; a strength needs no more.
@@ -96,7 +96,7 @@ def cross_scores(
     def score(half: int, side: Side) -> None:
         parts = maps[1 - half]
         parts = IsotypicParts(parts.symmetric, np.float32(strength) * parts.asymmetric)
-        volume = hypothesis_volume(table, parts, rung, problem.shells.box)
+        volume = scoring_volume([parts], table, max_shell=rung, image_box=problem.shells.box)
         for group, rows in chosen[half]:
             geometry = execution.geometry(group, max_shell, rung)
             for batch in scored_batches(
