@@ -22,6 +22,7 @@ from jaxrelax.reconstruction.components import (
     component_shares,
     share_of_components,
 )
+from jaxrelax.reconstruction.deposits import deposit
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
 from jaxrelax.reconstruction.group_fit import Fit, GroupFits, Verdict, fits_beside
 from jaxrelax.reconstruction.isotypic import (
@@ -69,6 +70,7 @@ __all__ = [
     "component_shares",
     "corrected_fsc",
     "density_mask",
+    "deposit",
     "empty_accumulator",
     "first_below",
     "fits_beside",

@@ -77,19 +77,24 @@ def accumulate(
     one by one: temporaries stay in the cache, and XLA copies what is scattered from two axes.
     """
     accumulator, batch, candidates = on_device((accumulator, batch, candidates))
-    most = 1 if on_cpu() else fitting(POINT_BYTES * geometry.packing.n_pixels)
-    size = equal_part(len(candidates.row), most)
+    size = equal_part(len(candidates.row), at_once(geometry))
     chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), candidates)
 
     def add(sums, chunk):
-        return _accumulated(sums, batch, geometry, chunk), None
+        return accumulated(sums, batch, geometry, chunk), None
 
     return jax.lax.scan(add, accumulator, chunks)[0]
 
 
-def _accumulated(
+def at_once(geometry: ImageGeometry) -> int:
+    """Most candidates of images of a geometry that are inserted together."""
+    return 1 if on_cpu() else fitting(POINT_BYTES * geometry.packing.n_pixels)
+
+
+def accumulated(
     accumulator: Accumulator, batch: ImageBatch, geometry: ImageGeometry, candidates: Candidates
 ) -> Accumulator:
+    """A batch added at all candidates at once."""
     row = candidates.row
     # Half the multiplicity: a pixel and its mate are each inserted once (the origin counts half).
     scale = candidates.weight[:, None] * (0.5 * batch.weights)[None, :]
