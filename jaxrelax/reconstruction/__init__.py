@@ -41,6 +41,7 @@ from jaxrelax.reconstruction.masks import (
     solvent_mask,
 )
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
+from jaxrelax.reconstruction.scoring_maps import regularised_parts, scoring_volume
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
 from jaxrelax.reconstruction.turning import average_over, turn_map
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
@@ -82,9 +83,11 @@ __all__ = [
     "misaligned_axes",
     "moved",
     "particle_radius_angstrom",
+    "regularised_parts",
     "resolution_shell",
     "rotate_map",
     "rotated_maps",
+    "scoring_volume",
     "share_of_components",
     "soft_sphere",
     "solvent_mask",
