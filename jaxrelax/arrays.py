@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 T = TypeVar("T")
 
 AnyArray = jax.Array | np.ndarray
+
+
+def on_host(*trees: Any) -> bool:
+    """Whether NumPy and its like work on these arrays: on a processor, outside of any program.
+
+    On a processor they are faster than what XLA makes; what is traced, or lies on an accelerator,
+    they would have to pull away.
+    """
+    return jax.default_backend() == "cpu" and not traced(*trees)
+
+
+def traced(*trees: Any) -> bool:
+    """Whether any array is one that a program is being made of."""
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(trees))
 
 
 def on_device(tree: T) -> T:

@@ -261,9 +261,23 @@ CASES = {
         "misaligned_axes": (r.misaligned_axes, MAP, C2),
         "moved": (r.moved, MAP, ROTATIONS[0], numbers(3)),
         "particle_radius_angstrom": (r.particle_radius_angstrom, MAP, 3.0),
+        "regularised_parts": (
+            lambda sums, tau, gains, mask: r.regularised_parts(
+                sums, tau, gains, C4, C1, sphere=mask, symmetric_mask=mask, asymmetric_mask=mask,
+                image_box=BOX,
+            ),
+            r.ShellSums.of(r.completed(ACCUMULATOR), SHELL), CURVE[: SHELL + 1],
+            numbers(COMPONENTS, SHELL + 1), numbers(*3 * [imaging.working_box(SHELL)]),
+        ),
         "resolution_shell": (r.resolution_shell, CURVE),
         "rotate_map": (r.rotate_map, MAP, ROTATIONS[0]),
         "rotated_maps": (lambda *x: np.stack(list(r.rotated_maps(*x))), MAP, ROTATIONS),
+        "scoring_volume": (
+            lambda *parts: r.scoring_volume(
+                [r.IsotypicParts(*parts)], MODEL.table, max_shell=SHELL, image_box=BOX
+            ),
+            MAP, ASYMMETRIC[0],
+        ),
         "share_of_components": (
             r.share_of_components, CURVE, numbers(2, N_SHELLS), 50.0 * numbers(2, N_SHELLS) ** 2,
         ),

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Array, Complex, Complex64, Float, Float32, Float64, Int
 
-from jaxrelax.arrays import AnyArray
+from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.imaging.slices import OVERSAMPLING, FourierVolume, half_shape
 
 
@@ -146,12 +146,14 @@ def half_grid_shells(radius: int) -> Int[np.ndarray, "z y x"]:
     return np.rint(half_grid_frequencies(radius)).astype(np.int32)
 
 
-def resample_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:
+def resample_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[AnyArray, "m m m"]:
     """Fourier crop or pad a map to another even box over the same physical extent.
 
     Values keep their scale: a constant stays that constant.
     """
     n = map_.shape[0]
+    if not on_host(map_):
+        return _resampled(map_, box)
     if n == box:
         return np.asarray(map_, np.float32)
     half = min(n, box) // 2
@@ -164,6 +166,20 @@ def resample_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[np.ndarray
     result[k[:, None] % box, k[None, :] % box, :half] = kept
     real = np.asarray(scipy.fft.irfftn(result, s=(box,) * 3, workers=-1))
     return (real * (box / n) ** 3).astype(np.float32)
+
+
+@partial(jax.jit, static_argnames="box")
+def _resampled(map_, box: int):
+    """:func:`resample_map` in JAX."""
+    n, map_ = map_.shape[0], jnp.asarray(map_, jnp.float32)
+    if n == box:
+        return map_
+    half = min(n, box) // 2
+    k = np.arange(-half + 1, half)
+    kept = jnp.fft.rfftn(map_)[(k % n)[:, None], (k % n)[None, :], :half]
+    empty = jnp.zeros((box, box, box // 2 + 1), kept.dtype)
+    spectrum = empty.at[(k % box)[:, None], (k % box)[None, :], :half].set(kept)
+    return jnp.fft.irfftn(spectrum, s=(box,) * 3) * np.float32((box / n) ** 3)
 
 
 def rebox_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:

@@ -64,6 +64,7 @@ from jaxrelax.reconstruction.matching import (
 )
 from jaxrelax.reconstruction.particle import Particle, particle_box
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
+from jaxrelax.reconstruction.scoring_maps import regularised_parts, scoring_volume
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
 from jaxrelax.reconstruction.slice_power import slice_power
 from jaxrelax.reconstruction.turning import average_over, turn_map, turned_maps
@@ -124,9 +125,11 @@ __all__ = [
     "particle_box",
     "particle_radius_angstrom",
     "registers_onto_first",
+    "regularised_parts",
     "resolution_shell",
     "rotate_map",
     "rotated_maps",
+    "scoring_volume",
     "share_of_components",
     "slice_power",
     "soft_sphere",

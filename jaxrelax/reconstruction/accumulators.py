@@ -7,16 +7,15 @@ leaving a fold out is a subtraction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Array, Float, Float32, Int, Int32, Int64
 
-from jaxrelax.arrays import AnyArray, on_device
+from jaxrelax.arrays import AnyArray, on_device, on_host
 from jaxrelax.imaging import (
     ImageBatch,
     ImageGeometry,
@@ -28,6 +27,7 @@ from jaxrelax.imaging import (
     volume_radius,
 )
 from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
+from jaxrelax.imaging.slices import OVERSAMPLING
 
 # Temporaries of the insertion, for each pixel of each candidate.
 POINT_BYTES = 64
@@ -111,32 +111,45 @@ def accumulated(
 def completed(accumulator: Accumulator) -> Accumulator:
     """The accumulator with the plane x = 0 made Hermitian; call once, after all insertions.
 
-    On the host, where sums are kept: a program would be compiled for every band.
+    On a processor without a program, which would be compiled for every band.
     """
+    if not on_host(accumulator):
+        return Accumulator(_folded(accumulator), accumulator.radius)
     values = np.asarray(accumulator.values)[:, :3]
     return Accumulator(fold_friedel(values, accumulator.radius), accumulator.radius)
 
 
-@dataclass(frozen=True)
-class ShellSums:
-    """A completed accumulator as it is kept: the voxels up to a shell, on the host.
+@jax.jit
+def _folded(accumulator: Accumulator) -> Float[Array, "voxels 3"]:
+    values = jnp.asarray(accumulator.values)[:, :3].reshape(*half_shape(accumulator.radius), 3)
+    plane = values[:, :, 0]
+    mates = plane[::-1, ::-1] * jnp.array([[[1.0, -1.0, 1.0]]], values.dtype)
+    return values.at[:, :, 0].add(mates).reshape(-1, 3)
+
+
+class ShellSums(eqx.Module):
+    """A completed accumulator as it is kept: the voxels up to a shell.
 
     The corners of the grid beyond the last shell are never used; without them folds take half the
-    memory.
+    memory. On a processor they are NumPy's, on an accelerator or in a program they stay there.
     """
 
-    values: Float32[np.ndarray, "kept 3"]
-    max_shell: int
+    values: Float32[AnyArray, "kept 3"]
+    max_shell: int = eqx.field(static=True)
 
     @classmethod
     def of(cls, accumulator: Accumulator, max_shell: int) -> ShellSums:
         """Keep a completed accumulator up to a shell that its radius serves."""
+        if not on_host(accumulator):
+            return cls(_voxels_kept(accumulator, max_shell), max_shell)
         kept = _kept(max_shell, accumulator.radius)
         return cls(np.asarray(accumulator.values)[kept], max_shell)
 
     def accumulator(self) -> Accumulator:
         """The accumulator on the grid that serves the last shell, zero beyond it."""
         radius = volume_radius(self.max_shell)
+        if not on_host(self.values):
+            return Accumulator(_on_grid(self.values, self.max_shell, radius), radius)
         values = np.zeros((int(np.prod(half_shape(radius))), 3), np.float32)
         values[_kept(self.max_shell, radius)] = self.values
         return Accumulator(jax.device_put(values), radius)
@@ -148,6 +161,9 @@ class ShellSums:
         if max_shell < self.max_shell:
             return ShellSums.of(self.accumulator(), max_shell)
         radius = volume_radius(max_shell)
+        if not on_host(self.values):
+            grid = _on_grid(self.values, self.max_shell, radius)
+            return ShellSums.of(Accumulator(grid, radius), max_shell)
         grid = np.zeros((int(np.prod(half_shape(radius))), 3), np.float32)
         grid[_kept(self.max_shell, radius)] = self.values
         return ShellSums(grid[_kept(max_shell, radius)], max_shell)
@@ -163,3 +179,38 @@ class ShellSums:
 def _kept(max_shell: int, radius: int) -> Int64[np.ndarray, " kept"]:
     """Flat indices of the voxels up to a shell on the half grid of a radius, in one fixed order."""
     return np.flatnonzero(half_grid_shells(radius).reshape(-1) <= max_shell)
+
+
+@partial(jax.jit, static_argnames="max_shell")
+def _voxels_kept(accumulator: Accumulator, max_shell: int):
+    return jnp.asarray(accumulator.values)[_traced_kept(max_shell, accumulator.radius)]
+
+
+@partial(jax.jit, static_argnames=("max_shell", "radius"))
+def _on_grid(values, max_shell: int, radius: int):
+    empty = jnp.zeros((int(np.prod(half_shape(radius))), 3), jnp.float32)
+    return empty.at[_traced_kept(max_shell, radius)].set(values, unique_indices=True)
+
+
+def _traced_kept(max_shell: int, radius: int) -> Int[Array, " kept"]:
+    """:func:`_kept` made inside of a program."""
+    inside = traced_grid_shells(radius).reshape(-1) <= max_shell
+    return jnp.flatnonzero(inside, size=len(_kept(max_shell, radius)))
+
+
+def traced_grid_shells(radius: int) -> Int32[Array, "z y x"]:
+    """:func:`jaxrelax.imaging.half_grid_shells` made inside of a program.
+
+    As a constant of a program it would be copied many times while that is compiled.
+    """
+    z, y, x = (jnp.arange(size, dtype=jnp.int32) for size in half_shape(radius))
+    z, y = (z - radius)[:, None, None] ** 2, (y - radius)[None, :, None] ** 2
+    squared = z + y + x[None, None, :] ** 2
+    shell = jnp.rint(jnp.sqrt(squared.astype(jnp.float32)) / OVERSAMPLING).astype(jnp.int32)
+    # A square root need not be rounded rightly; halfway between two shells is the even one.
+    even = shell % 2 == 0
+    half = OVERSAMPLING // 2
+    lower, upper = (OVERSAMPLING * shell - half) ** 2, (OVERSAMPLING * shell + half) ** 2
+    below = (shell > 0) & ((squared < lower) | ((squared == lower) & ~even))
+    above = (squared > upper) | ((squared == upper) & ~even)
+    return shell - below.astype(jnp.int32) + above.astype(jnp.int32)

@@ -61,7 +61,7 @@ class AxisAlignment(NamedTuple):
 def symmetry_correlation(map_: Float[AnyArray, "n n n"], group: PointGroup) -> float:
     """Correlation of a (spherically masked) map with its symmetrised self; 1 if symmetric."""
     map_ = np.asarray(map_ * _particle_sphere(map_.shape[0]), np.float32)
-    average = symmetrise(map_, group)
+    average = np.asarray(symmetrise(map_, group))
     return float(np.sqrt(max(np.vdot(average, map_) / max(np.vdot(map_, map_), 1e-30), 0.0)))
 
 
@@ -76,7 +76,7 @@ def moved(
         np.asarray(scipy.fft.rfftn(map_)), -np.asarray(centre_px)[::-1], n=len(map_), axis=-1
     )
     shifted = np.asarray(scipy.fft.irfftn(spectrum, s=map_.shape))
-    return rotate_map(shifted.astype(np.float32), rotation)
+    return np.asarray(rotate_map(shifted.astype(np.float32), rotation))
 
 
 def align_axes(
@@ -139,7 +139,7 @@ def _climbed(map_, group: PointGroup, motion, *, boxes) -> _Climb:
     """The local search from a motion, on copies of these boxes one after the other."""
     n = map_.shape[0]
     for box in boxes:
-        coarse = _Copy(resample_map(map_, box), group)
+        coarse = _Copy(np.asarray(resample_map(map_, box)), group)
         start = coarse.free(motion * box / n)
         # What suits the coarser copy may suit this one less than the map as it was.
         before = coarse.loss(np.zeros_like(start))[0]
@@ -154,7 +154,7 @@ def _climbed(map_, group: PointGroup, motion, *, boxes) -> _Climb:
 
 def _best(map_, group: PointGroup, climbed: Callable[..., _Climb], near: _Climb) -> _Climb:
     """The end of the search from the map as it is, unless the group fits others better."""
-    n, coarse = len(map_), resample_map(map_, min(len(map_), SEARCH_BOXES[-1]))
+    n, coarse = len(map_), np.asarray(resample_map(map_, min(len(map_), SEARCH_BOXES[-1])))
 
     def fit(end: _Climb) -> float:
         rotation = rotvec_to_matrix(end.motion[:3] / _lever(n))
@@ -199,7 +199,7 @@ class _Copy:
 
     def __init__(self, map_: Float32[np.ndarray, "n n n"], group: PointGroup):
         # Rotated maps lose the corners of Fourier space; the map as it is must lose them too.
-        self.map, self.group, self.n = inside_sphere(map_), group, map_.shape[0]
+        self.map, self.group, self.n = np.asarray(inside_sphere(map_)), group, map_.shape[0]
         self.mask = _particle_sphere(self.n)
         self.directions = _across_shared_axis(group)
 
@@ -215,7 +215,7 @@ class _Copy:
         rotation = rotvec_to_matrix(turn / _lever(self.n))
         map_ = moved(self.map, rotation, rotation.T @ shift)
         inner = map_ * self.mask
-        average = symmetrise(inner, self.group)
+        average = np.asarray(symmetrise(inner, self.group))
         power = max(float(np.vdot(inner, inner)), 1e-30)
         square = float(np.vdot(average, inner)) / power
         correlation = np.sqrt(max(square, 1e-12))

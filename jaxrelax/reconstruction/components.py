@@ -7,14 +7,18 @@ would take the noise of the other three for signal as strong as that, and break 
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
-from jaxrelax.arrays import AnyArray
-from jaxrelax.geometry import PointGroup, isotypic_weights
+from jaxrelax.arrays import AnyArray, on_host
+from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation, isotypic_weights
+from jaxrelax.reconstruction.ball import half_ball, permuted, traced_ball
 from jaxrelax.reconstruction.fsc import shell_counts
-from jaxrelax.reconstruction.isotypic import apply_gain
-from jaxrelax.reconstruction.rotate import half_ball, map_in_ball, rotated_spectra
+from jaxrelax.reconstruction.isotypic import apply_gain, gained
+from jaxrelax.reconstruction.rotate import map_in_ball, rotated_spectra
+from jaxrelax.reconstruction.turning import map_of_ball, sum_of_turned
 
 # Of a shell and its neighbours together, before a component is told from the rest.
 FEWEST_COEFFICIENTS = 30.0
@@ -138,11 +142,13 @@ def apply_component_gains(
     map_: Float32[AnyArray, "n n n"],
     gains: Float[AnyArray, "components shells"],
     group: PointGroup,
-) -> Float32[np.ndarray, "n n n"]:
+) -> Float32[AnyArray, "n n n"]:
     """Multiply every component and shell of an asymmetric part by its gain.
 
     The sum Σ_h [Σ_χ gain_χ w_χ(h)] h V.
     """
+    if not on_host(map_, gains):
+        return _gains_on_device(jnp.asarray(map_, jnp.float32), gains, group)
     map_, gains = np.asarray(map_), np.asarray(gains)
     if np.all(gains == gains[0]):
         return apply_gain(map_, gains[0])
@@ -155,3 +161,47 @@ def apply_component_gains(
     for curve, spectrum in zip(curves, turned, strict=True):
         total += curve[ball.shell] * spectrum
     return map_in_ball(total, len(map_))
+
+
+def _gains_on_device(map_, gains, group: PointGroup):
+    gains = jnp.asarray(gains, jnp.float32)
+    if len(gains) == 1:
+        return apply_gain(map_, gains[0])
+    weights = jnp.asarray(isotypic_weights(group)[1:].T, jnp.float32)
+    rotations = jnp.asarray(group.operators, jnp.float32)
+    exact = np.array([is_axis_aligned_permutation(g) for g in group.operators])
+    by_axes = jnp.stack([permuted(map_, g) for g in group.operators[exact]])
+    return _component_gains(
+        map_, gains, by_axes, weights[exact], weights[~exact], rotations[~exact]
+    )
+
+
+@jax.jit
+def _component_gains(map_, gains, by_axes, exact_weights, weights, rotations):
+    n = map_.shape[0]
+    kept = min(gains.shape[1], n // 2 + 1)
+    exact, others = (
+        jnp.pad(
+            jnp.matmul(each, gains[:, :kept], precision=jax.lax.Precision.HIGHEST),
+            ((0, 0), (0, n // 2 + 1 - kept)),
+        )
+        for each in (exact_weights, weights)
+    )
+
+    def each_by_itself():
+        index, frequencies = traced_ball(n)
+        radius = jnp.sqrt(jnp.sum(frequencies**2, axis=1).astype(map_.dtype))
+        shells = jnp.rint(radius).astype(jnp.int32)
+
+        def add(total, one):
+            turned, curve = one
+            transform = jnp.fft.rfftn(jnp.fft.ifftshift(turned)).reshape(-1)
+            return total + curve[shells] * transform[index], None
+
+        total, _ = jax.lax.scan(add, jnp.zeros(len(index), jnp.complex64), (by_axes, exact))
+        if len(rotations):
+            total = total + sum_of_turned(map_, rotations, others)
+        return map_of_ball(total, n)
+
+    # Where all components are alike no map need be turned.
+    return jax.lax.cond(jnp.all(gains == gains[:1]), lambda: gained(map_, gains[0]), each_by_itself)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.fft
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Array, Float, Float32, Float64, Int, Int32
 
-from jaxrelax.arrays import AnyArray
+from jaxrelax.arrays import AnyArray, traced
 
 # Noise correlates by 1/√n of them: at this many 0.143 is two standard errors.
 ENOUGH_COEFFICIENTS = (2.0 / 0.143) ** 2
@@ -25,19 +27,43 @@ def rfft_shells(n: int) -> tuple[Int[np.ndarray, " voxels"], Float64[np.ndarray,
     return np.rint(r).astype(np.int32).ravel(), multiplicity.ravel().astype(np.float64)
 
 
+def squared_frequency(n: int) -> Int32[Array, "z y x"]:
+    """|k|² in cycles per box of every coefficient of an rfftn array, made inside of a program."""
+    f = (jnp.arange(n, dtype=jnp.int32) + n // 2) % n - n // 2
+    x = jnp.arange(n // 2 + 1, dtype=jnp.int32)
+    return (f**2)[:, None, None] + (f**2)[None, :, None] + (x**2)[None, None, :]
+
+
+def traced_shells(n: int) -> Int32[Array, "z y x"]:
+    """Shell of every coefficient of an rfftn array, made inside of a program."""
+    # No square root of an integer lies halfway between two integers.
+    return jnp.rint(jnp.sqrt(squared_frequency(n).astype(jnp.float32))).astype(jnp.int32)
+
+
 def shell_counts(n: int) -> Float64[np.ndarray, " shells"]:
     """Number of Fourier coefficients (full sphere) in each shell 0 … n/2 of an n-box."""
     shells, multiplicity = rfft_shells(n)
     return np.bincount(shells, multiplicity)[: n // 2 + 1]
 
 
-def spectrum(map_: Float[np.ndarray, "n n n"]):
+def spectrum(map_: Float[AnyArray, "n n n"]):
     """Rfftn of a map, flattened; what the shell sums below take."""
+    if traced(map_):
+        return jnp.fft.rfftn(map_).ravel()
     return np.asarray(scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1)).ravel()
 
 
-def cross_power(a, b, n: int) -> Float64[np.ndarray, " shells"]:
-    """Re Σ a* b over each shell 0 … n/2, for spectra of :func:`spectrum`."""
+def cross_power(a, b, n: int) -> Float[AnyArray, " shells"]:
+    """Re Σ a* b over each shell 0 … n/2, for spectra of :func:`spectrum`.
+
+    In double precision outside of programs.
+    """
+    if traced(a, b):
+        x = jnp.arange(n // 2 + 1)
+        twice = jnp.where((x == 0) | (2 * x == n), 1.0, 2.0).astype(a.real.dtype)
+        power = (a.real * b.real + a.imag * b.imag).reshape(n, n, -1) * twice[None, None, :]
+        sums = jax.ops.segment_sum(power.ravel(), traced_shells(n).ravel(), num_segments=n)
+        return sums[: n // 2 + 1]
     shells, multiplicity = rfft_shells(n)
     return np.bincount(shells, multiplicity * (a.real * b.real + a.imag * b.imag))[: n // 2 + 1]
 

@@ -115,7 +115,7 @@ class GroupFits:
         # ring, if all that is round about its axis is left out. So the whole is asked, and only
         # its spherical part left out.
         flips = self._copies(across, None, RADII[-1]) if across else 1.0
-        average = symmetrise(self._inner, group)
+        average = np.asarray(symmetrise(self._inner, group))
         power = max(float(np.vdot(self._inner, self._inner)), 1e-30)
         correlation = np.sqrt(max(float(np.vdot(average, self._inner)) / power, 0.0))
         return Fit(group, float(correlation), turns, flips)

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelax.arrays import AnyArray
-from jaxrelax.geometry import PointGroup
+from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
 from jaxrelax.imaging import FourierVolume, fourier_volume, volume_radius, working_box
 from jaxrelax.inference import Hypotheses
+from jaxrelax.reconstruction.ball import permuted
 from jaxrelax.reconstruction.turning import average_over, turned_maps
 
 OPERATOR_TOLERANCE = 1e-4  # of the entries of two operators that are the same
@@ -60,9 +61,21 @@ def hypothesis_volume(
         inverses = table.operators[turned].transpose(0, 2, 1)
         for row in mine[table.symmetrised[mine]]:
             channels[row] = symmetric
-        for row, asymmetric in zip(turned, turned_maps(whole - symmetric, inverses), strict=True):
+        for row, asymmetric in zip(turned, _turned(whole - symmetric, inverses), strict=True):
             channels[row] = symmetric + asymmetric
     return fourier_volume(jnp.stack(channels), radius=volume_radius(max_shell), image_box=image_box)
+
+
+def _turned(map_: Float[Array, "n n n"], rotations: Float[np.ndarray, "m 3 3"]) -> list[Array]:
+    """The map turned by each rotation; those that permute the axes are exact."""
+    exact = np.array([is_axis_aligned_permutation(rotation) for rotation in rotations], bool)
+    others = iter(())
+    if not exact.all():
+        others = iter(turned_maps(map_, jnp.asarray(rotations[~exact], map_.dtype)))
+    return [
+        permuted(map_, rotation) if by_axes else next(others)
+        for rotation, by_axes in zip(rotations, exact, strict=True)
+    ]
 
 
 def band_limited(map_: Float[AnyArray, "n n n"], box: int) -> Float[Array, "m m m"]:

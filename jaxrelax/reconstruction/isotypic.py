@@ -9,21 +9,29 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 from jaxtyping import Float, Float32, Float64, Int
 
-from jaxrelax.arrays import AnyArray
+from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.geometry import PointGroup
-from jaxrelax.reconstruction.fsc import cross_power, rfft_shells, shell_counts, spectrum
+from jaxrelax.reconstruction.fsc import (
+    cross_power,
+    rfft_shells,
+    shell_counts,
+    spectrum,
+    traced_shells,
+)
 from jaxrelax.reconstruction.rotate import inside_sphere, rotated_maps, symmetrise
 
 
 class IsotypicParts(NamedTuple):
     """A map invariant under H as its G-symmetric part and the rest."""
 
-    symmetric: Float32[np.ndarray, "n n n"]
-    asymmetric: Float32[np.ndarray, "n n n"]
+    symmetric: Float32[AnyArray, "n n n"]
+    asymmetric: Float32[AnyArray, "n n n"]
 
 
 def isotypic_parts(
@@ -32,7 +40,7 @@ def isotypic_parts(
     """Split Sym_H V into Sym_G V and the rest."""
     # Symmetrising drops the corners of Fourier space for some groups and not for others; a corner
     # that only one of the two terms has would look like asymmetry.
-    map_ = inside_sphere(np.asarray(map_))
+    map_ = inside_sphere(map_)
     symmetric = symmetrise(map_, group)
     kept = symmetrise(map_, subgroup) if subgroup.order > 1 else map_
     return IsotypicParts(symmetric, kept - symmetric)
@@ -115,8 +123,10 @@ def asymmetric_coefficients(
 
 def apply_gain(
     map_: Float32[AnyArray, "n n n"], gain: Float[AnyArray, " shells"]
-) -> Float32[np.ndarray, "n n n"]:
+) -> Float32[AnyArray, "n n n"]:
     """Multiply every shell of a map by its gain; shells beyond the curve are dropped."""
+    if not on_host(map_, gain):
+        return gained(map_, gain)
     n = map_.shape[0]
     shells = rfft_shells(n)[0].reshape(n, n, n // 2 + 1)
     curve = np.zeros(int(shells.max()) + 1, np.float32)
@@ -124,3 +134,12 @@ def apply_gain(
     transform = np.asarray(scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1))
     filtered = scipy.fft.irfftn(transform * curve[shells], s=map_.shape, workers=-1)
     return np.asarray(filtered).astype(np.float32)
+
+
+@jax.jit
+def gained(map_, gain):
+    """:func:`apply_gain` in JAX."""
+    n, gain = map_.shape[0], jnp.asarray(gain, jnp.float32)
+    shells = traced_shells(n)
+    curve = jnp.where(shells < len(gain), gain[jnp.minimum(shells, len(gain) - 1)], 0.0)
+    return jnp.fft.irfftn(jnp.fft.rfftn(jnp.asarray(map_, jnp.float32)) * curve, s=map_.shape)

@@ -59,7 +59,7 @@ def lowpass(
     coarse = int(2 * round(n * pixel_size_angstrom / resolution_angstrom))
     if not 8 <= coarse < n:
         return np.asarray(map_, np.float32)
-    return resample_map(resample_map(map_, coarse), n)
+    return np.asarray(resample_map(resample_map(map_, coarse), n))
 
 
 def soft_region(

@@ -42,7 +42,7 @@ def coarse_copy(
     around = min(n, 2 * int(np.ceil(ROOM * radius)))
     map_ = rebox_map(map_, around)
     m = min(box, around)
-    return resample_map(map_, m), around / m
+    return np.asarray(resample_map(map_, m)), around / m
 
 
 class SelfRotation:

@@ -7,7 +7,8 @@ import scipy.ndimage
 from jaxtyping import Float, Float32
 
 from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
-from jaxrelax.reconstruction.rotate import left_coset_representatives, rotate_map
+from jaxrelax.reconstruction.ball import left_coset_representatives
+from jaxrelax.reconstruction.rotate import rotate_map
 
 # A mask may be off the axis, or drawn on a grid that does not have the symmetry, by so much.
 SLACK_PX = 2

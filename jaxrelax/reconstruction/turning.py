@@ -1,10 +1,10 @@
 """Turning and symmetrising maps in JAX: differentiable, and without leaving an accelerator.
 
-The same functions as :mod:`jaxrelax.reconstruction.rotate`, to the same accuracy. There FINUFFT
-does the work, which is the faster way on a CPU; here the map's transform is read between the points
-of a twofold oversampled grid with a Kaiser–Bessel window, the map having been divided by the
-window's transform (Jackson et al., IEEE Trans. Med. Imaging 10 (1991) 473; shape parameter of
-Beatty, Nishimura & Pauly, IEEE Trans. Med. Imaging 24 (2005) 799).
+What :mod:`jaxrelax.reconstruction.rotate` does with FINUFFT on a processor, which is faster there,
+to the same accuracy. Here the map's transform is read between the points of a twofold oversampled
+grid with a Kaiser–Bessel window, the map having been divided by the window's transform (Jackson et
+al., IEEE Trans. Med. Imaging 10 (1991) 473; shape parameter of Beatty, Nishimura & Pauly, IEEE
+Trans. Med. Imaging 24 (2005) 799).
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Float64, Int
+from jaxtyping import Array, Complex, Float, Float64, Int, Num
 
-from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
-from jaxrelax.imaging.chunks import equal_part, fitting
-from jaxrelax.reconstruction.rotate import half_ball, permuted, permuting_cosets
+from jaxrelax.geometry import PointGroup
+from jaxrelax.imaging.chunks import fitting
+from jaxrelax.reconstruction.ball import permuted, permuting_cosets, traced_ball
 
 OVERSAMPLING = 2
 # Points of the window. The largest error of a turned map, over the map's maximum, is 2e-6; with
 # five it is 6e-5, which would pass for asymmetry.
 WIDTH = 6
+HIGHEST = jax.lax.Precision.HIGHEST
 SHAPE = math.pi * math.sqrt((WIDTH / OVERSAMPLING * (OVERSAMPLING - 0.5)) ** 2 - 0.8)
 
 
@@ -36,32 +37,21 @@ def turn_map(
     the inscribed sphere are dropped, also where the rotation permutes the axes, since a traced one
     cannot be asked: compare with :func:`jaxrelax.reconstruction.rotate_map`.
     """
-    grid = _oversampled(jnp.asarray(map_))
-    return _in_ball(_read(grid, jnp.asarray(rotation, grid.real.dtype)), map_.shape[0])
+    return turned_maps(map_, jnp.asarray(rotation)[None])[0]
 
 
+@jax.jit
 def turned_maps(
-    map_: Float[Array | np.ndarray, "n n n"], rotations: Float[np.ndarray, "m 3 3"]
+    map_: Float[Array | np.ndarray, "n n n"], rotations: Float[Array | np.ndarray, "m 3 3"]
 ) -> Float[Array, "m n n n"]:
-    """The map turned by each of several rotations: :func:`jaxrelax.reconstruction.rotated_maps`.
+    """The map turned by each of several rotations, as by :func:`turn_map`."""
+    grid, n = oversampled(jnp.asarray(map_)), map_.shape[0]
+    _, ball = traced_ball(n)
 
-    Differentiable in the map; the rotations are known beforehand, so that those that permute the
-    axes are exact and keep the corners of Fourier space. The others share one oversampled grid.
-    """
-    map_ = jnp.asarray(map_)
-    exact = [is_axis_aligned_permutation(rotation) for rotation in rotations]
-    others = iter(())
-    if not all(exact):
-        grid = _oversampled(map_)
-        asked = jnp.asarray(rotations[~np.array(exact, bool)], map_.dtype)
-        others = iter(
-            jax.lax.map(lambda rotation: _in_ball(_read(grid, rotation), len(map_)), asked)
-        )
-    turned = [
-        permuted(map_, rotation) if by_axes else next(others)
-        for rotation, by_axes in zip(rotations, exact, strict=True)
-    ]
-    return jnp.stack(turned) if turned else jnp.zeros((0, *map_.shape), map_.dtype)
+    def turned(rotation):
+        return map_of_ball(read_grid(grid, ball, rotation), n)
+
+    return jax.lax.map(turned, jnp.asarray(rotations, grid.real.dtype))
 
 
 def average_over(
@@ -75,18 +65,37 @@ def average_over(
     """
     map_ = jnp.asarray(map_)
     exact, cosets = permuting_cosets(group)
-    average = sum(permuted(map_, g) for g in group.operators[exact]) / int(exact.sum())
+    turned = [permuted(map_, g) for g in group.operators[exact]]
+    average = jnp.asarray(sum(turned[1:], start=turned[0])) / len(turned)
     if cosets is None:
         return average
-    grid = _oversampled(average)
-    rotations = jnp.asarray(group.operators[cosets], map_.dtype)
+    return _mean_of_turned(average, jnp.asarray(group.operators[cosets], map_.dtype))
 
-    def add(total, rotation):
-        return total + _read(grid, rotation), None
 
-    zero = jnp.zeros(len(half_ball(map_.shape[0]).index), grid.dtype)
-    total, _ = jax.lax.scan(add, zero, rotations)
-    return _in_ball(total / len(cosets), map_.shape[0])
+@jax.jit
+def _mean_of_turned(map_, rotations):
+    curves = jnp.full((len(rotations), map_.shape[0] // 2 + 1), 1.0 / len(rotations), map_.dtype)
+    total = sum_of_turned(map_, rotations, curves)
+    return map_of_ball(total, map_.shape[0])
+
+
+def sum_of_turned(
+    map_: Float[Array, "n n n"],
+    rotations: Float[Array, "m 3 3"],
+    curves: Float[Array, "m shells"],
+) -> Complex[Array, " ball"]:
+    """Σ_j c_j(|k|) times the transform of the map turned by rotation j, in the half ball."""
+    grid = oversampled(map_)
+    _, frequencies = traced_ball(map_.shape[0])
+    radius = jnp.sqrt(jnp.sum(frequencies**2, axis=1).astype(map_.dtype))
+    shells = jnp.rint(radius).astype(jnp.int32)
+
+    def add(total, one):
+        rotation, curve = one
+        return total + curve[shells] * read_grid(grid, frequencies, rotation), None
+
+    zero = jnp.zeros(len(shells), grid.dtype)
+    return jax.lax.scan(add, zero, (rotations, curves))[0]
 
 
 def _window(distance: Float[Array, "*points"]) -> Float[Array, "*points"]:
@@ -106,7 +115,7 @@ def _window_transform(n: int) -> Float64[np.ndarray, " n"]:
     return WIDTH * np.sinh(root) / root * np.exp(-SHAPE)
 
 
-def _oversampled(map_: Float[Array, "n n n"]) -> Complex[Array, "z y x"]:
+def oversampled(map_: Float[Array, "n n n"]) -> Complex[Array, "z y x"]:
     """Transform of the map over the window's, on the oversampled half grid with margins.
 
     z and y run from −n − m to n + m, x from −m to n + m, where m is half the window and n the
@@ -129,18 +138,23 @@ def _oversampled(map_: Float[Array, "n n n"]) -> Complex[Array, "z y x"]:
     return jnp.concatenate([mates, spectrum, beyond], axis=2)
 
 
-def _read(grid: Complex[Array, "z y x"], rotation: Float[Array, "3 3"]) -> Complex[Array, " ball"]:
-    """The grid's function at the half ball turned back by a rotation."""
+def read_grid(
+    grid: Complex[Array, "z y x"],
+    frequencies: Num[Array, "points 3"],
+    rotation: Float[Array, "3 3"],
+) -> Complex[Array, " points"]:
+    """The grid's function at frequencies (x, y, z) turned back by a rotation."""
     nz, ny, nx = grid.shape
     margin = WIDTH // 2
     reach = (nz - 1) // 2 - margin  # oversampled Nyquist, which is the box of the map
-    frequencies = half_ball(reach).frequencies
-    size = equal_part(len(frequencies), fitting(4 * 8 * WIDTH))
+    n, most = len(frequencies), fitting(4 * 8 * WIDTH)
+    size = -(-n // -(-n // most))
     rows = jnp.stack([grid.real, grid.imag], axis=-1).reshape(-1)
 
     def some(points: Float[Array, "points 3"]):
         # Row vectors times g: coordinates of g⁻¹ k.
-        place = OVERSAMPLING * (points @ rotation)
+        # An accelerator would otherwise multiply with ten bits.
+        place = OVERSAMPLING * jnp.matmul(points, rotation, precision=HIGHEST)
         sign = jnp.where(place[:, :1] < 0, -1.0, 1.0).astype(place.dtype)
         place = place * sign
         first = jnp.floor(place).astype(jnp.int32) - (margin - 1)
@@ -154,14 +168,14 @@ def _read(grid: Complex[Array, "z y x"], rotation: Float[Array, "3 3"]) -> Compl
             dz, dy = line // WIDTH, line % WIDTH
             values = _lines(rows, 2 * (corner + (dz * ny + dy) * nx))
             weight = (z[:, dz] * y[:, dy])[:, None] * x
-            return total + jnp.einsum("pw,pwc->pc", weight, values), None
+            return total + jnp.einsum("pw,pwc->pc", weight, values, precision=HIGHEST), None
 
         total = jnp.zeros((len(points), 2), rows.dtype)
         total, _ = jax.lax.scan(add_line, total, jnp.arange(WIDTH**2))
         return jax.lax.complex(total[:, 0], total[:, 1] * sign[:, 0])
 
-    points = jnp.asarray(frequencies, rows.dtype).reshape(-1, size, 3)
-    return jax.lax.map(some, points).reshape(-1)
+    points = jnp.pad(jnp.asarray(frequencies, rows.dtype), ((0, -n % size), (0, 0)))
+    return jax.lax.map(some, points.reshape(-1, size, 3)).reshape(-1)[:n]
 
 
 def _lines(rows: Float[Array, " numbers"], start: Int[Array, " points"]):
@@ -175,8 +189,8 @@ def _lines(rows: Float[Array, " numbers"], start: Int[Array, " points"]):
     return found.reshape(-1, WIDTH, 2)
 
 
-def _in_ball(values: Complex[Array, " ball"], n: int) -> Float[Array, "n n n"]:
+def map_of_ball(values: Complex[Array, " ball"], n: int) -> Float[Array, "n n n"]:
     """The map whose transform has these values in the half ball and nothing outside."""
-    spectrum = jnp.zeros(n * n * (n // 2 + 1), values.dtype).at[half_ball(n).index].set(values)
+    spectrum = jnp.zeros(n * n * (n // 2 + 1), values.dtype).at[traced_ball(n)[0]].set(values)
     turned = jnp.fft.irfftn(spectrum.reshape(n, n, -1), s=(n, n, n))
     return jnp.fft.fftshift(turned)

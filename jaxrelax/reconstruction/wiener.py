@@ -7,16 +7,16 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64, Int16
+from jaxtyping import Array, Float, Float32, Int16
 
-from jaxrelax.arrays import AnyArray
+from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.imaging import (
     half_grid_shells,
     half_shape,
     map_from_half_transform,
 )
 from jaxrelax.imaging.slices import OVERSAMPLING
-from jaxrelax.reconstruction.accumulators import Accumulator
+from jaxrelax.reconstruction.accumulators import Accumulator, traced_grid_shells
 
 # Of the shell's mean weight: keeps voxels that no image reached from dividing zero by zero.
 RIDGE = 1e-3
@@ -44,9 +44,11 @@ def _shell_means(values, shells, counts):
     return jax.ops.segment_sum(values[:, 2], shells, num_segments=n + 1)[:n] / counts
 
 
-def mean_weight(accumulator: Accumulator, n_shells: int) -> Float64[np.ndarray, " shells"]:
+def mean_weight(accumulator: Accumulator, n_shells: int) -> Float[AnyArray, " shells"]:
     """Mean denominator of each shell: the inverse noise variance of the map's coefficients."""
     radius = accumulator.radius
+    if not on_host(accumulator):
+        return _mean_weight(accumulator, _counts(radius, n_shells))
     weight = np.asarray(accumulator.values)[:, 2].reshape(2 * radius + 1, -1)
     total = np.zeros(2 * radius)
     for shells, plane in zip(_shells(radius).reshape(weight.shape), weight, strict=True):
@@ -79,6 +81,8 @@ def wiener_map(
         for size, centre in zip(half_shape(radius), (radius, radius, 0), strict=True)
     ]
     counts = _counts(radius, inverse_tau2.shape[0])
+    if not on_host(accumulator, inverse_tau2):
+        return _wiener_on_device(accumulator, inverse_tau2, counts, axes, box, image_box, margin)
     return _wiener_map(
         accumulator, inverse_tau2, _shells(radius), counts, axes, box, image_box, margin
     )
@@ -103,12 +107,26 @@ def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box,
     return map_from_half_transform(transform, box=box, image_box=image_box)
 
 
+@partial(jax.jit, static_argnames=("box", "image_box", "margin"))
+def _wiener_on_device(accumulator, inverse_tau2, counts, axes, box, image_box, margin):
+    shells = traced_grid_shells(accumulator.radius).reshape(-1)
+    inverse_tau2 = jnp.asarray(inverse_tau2, jnp.float32)
+    return _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box, margin)
+
+
+@jax.jit
+def _mean_weight(accumulator, counts):
+    shells = traced_grid_shells(accumulator.radius).reshape(-1)
+    return _shell_means(accumulator.values, shells, counts)
+
+
 def inverse_tau2(
     weight: Float[AnyArray, " shells"], fsc: Float[AnyArray, " shells"]
-) -> Float[np.ndarray, " shells"]:
+) -> Float[AnyArray, " shells"]:
     """1/τ² of a half-map from its mean weight and the FSC between half-maps.
 
     SSNR = F/(1−F) = τ² · weight (Scheres 2012, eq. 9, without the factor 2 of the joined map).
     """
-    f = np.clip(np.asarray(fsc), 1e-3, 0.999)
-    return np.asarray(weight) * (1.0 - f) / f
+    xp = np if on_host(weight, fsc) else jnp
+    f = xp.clip(xp.asarray(fsc), 1e-3, 0.999)
+    return xp.asarray(weight) * (1.0 - f) / f
