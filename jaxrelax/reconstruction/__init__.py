@@ -62,7 +62,7 @@ from jaxrelax.reconstruction.matching import (
     registers_onto_first,
     voting_shells,
 )
-from jaxrelax.reconstruction.particle import Particle, particle_box
+from jaxrelax.reconstruction.particle import MaskedRegions, Particle, particle_box
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.scoring_maps import regularised_parts, scoring_volume
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
@@ -84,6 +84,7 @@ __all__ = [
     "IsotypicParts",
     "Learned",
     "MapPrior",
+    "MaskedRegions",
     "MeanAgreement",
     "Particle",
     "Plain",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -30,6 +31,13 @@ SPHERE_EDGE_ANGSTROM, SPHERE_EDGE_PX = 10.0, 3.0
 FAINT_PARTNER = 0.3
 
 
+class MaskedRegions(NamedTuple):
+    """Masks on a working box, see :meth:`Particle.regions`."""
+
+    sphere: Float32[AnyArray, "b b b"]
+    registers: Float32[AnyArray, "b b b"] | None
+
+
 @dataclass(frozen=True, eq=False)
 class Particle:
     """What is looked at.
@@ -51,6 +59,8 @@ class Particle:
     diameter_angstrom: float
     register_mask: Float32[np.ndarray, "b b b"] | None = None
     finest_register_angstrom: float | None = None
+    # Arguments of a program that works with the particle, in place of constants of a map's size.
+    given: MaskedRegions | None = None
 
     @property
     def edge_angstrom(self) -> float:
@@ -91,8 +101,15 @@ class Particle:
             return shell
         return min(shell, max(int(self.edge_angstrom / self.finest_register_angstrom), 1))
 
-    def sphere(self, box: int) -> Float32[np.ndarray, "b b b"]:
+    def regions(self, box: int) -> MaskedRegions:
+        """Masks of the particle and of what tells registers apart, on a working box."""
+        registers = None if self.register_mask is None else self.register_mask_at(box)
+        return MaskedRegions(self.sphere(box), registers)
+
+    def sphere(self, box: int) -> Float32[AnyArray, "b b b"]:
         """Soft spherical mask of the particle on a working box."""
+        if self.given is not None and self.given.sphere.shape[0] == box:
+            return self.given.sphere
         pixel = self.edge_angstrom / box
         radius = 0.5 * self.diameter_angstrom / pixel
         edge = min(max(SPHERE_EDGE_PX, SPHERE_EDGE_ANGSTROM / pixel), 0.5 * box - radius)
@@ -123,8 +140,11 @@ class Particle:
             faintest=(FAINT_PARTNER / self.n_registers) ** 2 if faint else 1.0,
         )
 
-    def register_mask_at(self, box: int) -> Float32[np.ndarray, "b b b"]:
+    def register_mask_at(self, box: int) -> Float32[AnyArray, "b b b"]:
         """The register mask on a working box."""
+        given = None if self.given is None else self.given.registers
+        if given is not None and given.shape[0] == box:
+            return given
         if self.register_mask is None:
             raise ValueError("this refinement has no register mask")
         return np.clip(resample_map(self.register_mask, box), 0.0, 1.0)

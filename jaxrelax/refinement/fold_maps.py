@@ -7,20 +7,21 @@ On a processor step by step, on an accelerator as one program (see
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.engine.program_cache import cached_program
-from jaxrelax.imaging import FourierVolume
+from jaxrelax.imaging import FourierVolume, working_box
 from jaxrelax.inference import Hypotheses
 from jaxrelax.reconstruction import (
     IsotypicParts,
     MapPrior,
+    MaskedRegions,
     Particle,
     Portion,
     ShellSums,
@@ -85,15 +86,18 @@ def fold_map(
     arguments = (maps.sums.prior, portion, Held(float(strength.factor), held))
     made_of = (problem.plan.prior, problem.particle, *shape)
     if on_host(arguments):
-        return _made(*made_of)(*arguments)
-    return cached_program(lambda: jax.jit(_made(*made_of)), "fold map", *made_of)(*arguments)
+        return _made(*made_of)(*arguments, None)
+    regions = problem.particle.regions(working_box(portion.sums.max_shell))
+    workers = problem.execution.workers
+    program = cached_program(lambda: workers.alike(_made(*made_of)), "fold map", workers, *made_of)
+    return program(*workers.everywhere((*arguments, regions)))
 
 
 def _made(
     prior: MapPrior, particle: Particle, table: Hypotheses, rung: int, box: int, n_shells: int
 ) -> Callable[[Any, Portion, Held], FoldMap]:
-    def make(state: Any, portion: Portion, held: Held) -> FoldMap:
-        parts = prior.solve(state, portion, particle)
+    def make(state: Any, portion: Portion, held: Held, regions: MaskedRegions | None) -> FoldMap:
+        parts = prior.solve(state, portion, replace(particle, given=regions))
         spectrum = slice_power(parts.asymmetric, box, portion.weight.shape[0])
         xp = np if on_host(parts) else jnp
         power = xp.sum(spectrum * portion.weight)
