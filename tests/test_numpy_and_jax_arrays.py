@@ -242,6 +242,10 @@ CASES = {
         "component_fsc": (r.component_fsc, *ASYMMETRIC, C4, np.arange(N_SHELLS) % 4),
         "corrected_fsc": (with_seed(r.corrected_fsc), MAP, OTHER, MASK),
         "density_mask": (r.density_mask, MAP, MAP + 0.01 * numbers(BOX, BOX, BOX), 3.0, 20.0, C4),
+        "deposit": (
+            r.deposit, ACCUMULATOR, BATCH, GEOMETRY, np.stack([ROTATIONS, NEARBY], 1)[:, :, None],
+            numbers(N, 2, 1, 2), numbers(N, 2, 1) ** 2, np.eye(3)[None],
+        ),
         "first_below": (r.first_below, CURVE, 0.5),
         "fsc": (r.fsc, MAP, OTHER, MASK),
         "hypothesis_volume": (

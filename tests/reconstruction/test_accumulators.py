@@ -112,13 +112,13 @@ def test_chunks_add_up_to_the_whole(images, add, monkeypatch, cpu, at_once):
     chunks = []
     monkeypatch.setattr(accumulators, "on_cpu", lambda: cpu)
     monkeypatch.setattr(accumulators, "fitting", lambda bytes_each: at_once)
-    one = accumulators._accumulated
+    one = accumulators.accumulated
 
     def counted(sums, batch, geometry, chunk):
         chunks.append(len(chunk.row))
         return one(sums, batch, geometry, chunk)
 
-    monkeypatch.setattr(accumulators, "_accumulated", counted)
+    monkeypatch.setattr(accumulators, "accumulated", counted)
     found = accumulate(empty_accumulator(RADIUS), batch, geometry, chosen)
     assert set(chunks) == {min(at_once, 84)}
     close(found, one(empty_accumulator(RADIUS), batch, geometry, chosen))
