@@ -20,8 +20,9 @@ from rich.progress import (
 
 from jaxrelax.cli.output_pipe import to_nowhere
 from jaxrelax.refinement.callbacks import Callback
+from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.state import State, StepInfo
+from jaxrelax.refinement.state import State
 
 LOGGER = logging.getLogger("jaxrelax")
 SILENT = logging.CRITICAL + 1

@@ -25,12 +25,12 @@ from jaxrelax.refinement.tree_files import filled, outlined
 
 FORMAT = 14
 HEADER = "checkpoint/checkpoint.json"
-# Of a table: where it and its images lie, and what is only handed on.
 # What reading a file may raise that is not whole, or is of other classes.
 DAMAGES = (
     OSError, KeyError, TypeError, ValueError, AttributeError, ImportError, EOFError,
     zipfile.BadZipFile,
 )  # fmt: skip
+# Of a table: where it and its images lie, and what is only handed on.
 NOT_USED = ("source", "image_root", "stack_paths", "document", "as_read", "extra_columns")
 # Of the entries of a pose: they come from angles, and processors round their sines differently.
 POSE_STEP = 1e-6
@@ -86,16 +86,7 @@ def load_checkpoint(folder: OutputFolder, identity: dict[str, Any]) -> State | N
         state = frozen(filled(header["tree"], arrays))
         if not isinstance(state, State):
             raise TypeError("it holds no state")
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ImportError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
+    except DAMAGES as error:
         raise InputError(
             f"{path}: the checkpoint cannot be read ({error}); start anew with --overwrite"
         ) from error

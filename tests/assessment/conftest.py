@@ -160,7 +160,7 @@ def history_row(i, found):
         "sigma_shift_angstrom": 1.5 - 0.05 * i,
         "seconds": 9.0,
         "score_shell": 6.0,
-        "widened": 0.0 if i < ITERATIONS - 3 else 1.0,
+        "phase": 0.0 if i < ITERATIONS - 3 else 3.0,
         "settled": 0.0 if i < ITERATIONS - 3 else 1.0,
     }
 

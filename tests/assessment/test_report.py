@@ -20,7 +20,7 @@ from jaxrelax.assessment.report import flattened
 from jaxrelax.assessment.saving import summary, symmetry_summary
 from jaxrelax.assessment.slices import Plane, plane_of_largest_difference
 from jaxrelax.judgement.verdict import p_statement
-from jaxrelax.refinement.modes import Relax
+from jaxrelax.refinement import Relax
 
 
 class Page(HTMLParser):

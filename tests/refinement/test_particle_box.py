@@ -1,52 +1,11 @@
-"""The box of the particle, and the rungs of its shells."""
+"""Refinements in the box of the particle."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jaxrelax.imaging import Shells, volume_radius, working_box
 from jaxrelax.io import read_map
 from jaxrelax.reconstruction import particle_box
 from jaxrelax.refinement import Local, MaxIterations, Relax, prepare, refine
-
-
-@given(half=st.integers(8, 400), pixel=st.floats(0.3, 8.0), share=st.floats(0.05, 1.0))
-def test_the_box_holds_the_sphere_and_is_never_wider_than_the_images(half, pixel, share):
-    image_box = 2 * half
-    diameter = share * image_box * pixel
-    box = particle_box(image_box, pixel, diameter)
-    assert box % 2 == 0
-    assert box <= image_box
-    edge = max(10.0, 3.0 * pixel)
-    if box < image_box:
-        assert box * pixel >= max(diameter + 2 * edge, 1.1 * diameter) - 1e-6
-    wider = particle_box(image_box, pixel, min(1.1 * diameter, image_box * pixel))
-    assert wider >= box
-
-
-def bare(last: int) -> Shells:
-    """Shells of a box that just holds them."""
-    return Shells(2 * last + 2, 1.0, last)
-
-
-@given(last=st.integers(7, 400), share=st.floats(0.0, 1.0), grow=st.booleans())
-def test_maps_of_what_is_accumulated_serve_whatever_they_may_score(last, share, grow):
-    shells = bare(last)
-    score = max(1, round(share * last))
-    accumulated = shells.accumulated(score, grow)
-    assert score <= shells.rung(score) <= accumulated <= last
-    box = working_box(accumulated)
-    for following in {score, max(shells.whole(accumulated), 1)}:
-        if following <= max(score, shells.whole(accumulated)):
-            assert volume_radius(shells.rung(following)) <= box
-
-
-def test_no_two_rungs_are_nearly_the_same():
-    for last in range(12, 400):
-        rungs = np.array(bare(last).rungs)
-        assert rungs[-1] == last
-        assert np.all(rungs[1:-1] >= 1.08 * rungs[:-2])
 
 
 @pytest.fixture(scope="module")
