@@ -51,9 +51,11 @@ class Accumulator(eqx.Module):
 
 def empty_accumulator(radius: int) -> Accumulator:
     """An accumulator with nothing in it."""
-    # Not ``jnp.zeros``: that compiles for every size.
-    nothing = np.zeros((int(np.prod(half_shape(radius))), 4), np.float32)
-    return Accumulator(jax.device_put(nothing), radius)
+    shape = (int(np.prod(half_shape(radius))), 4)
+    if on_host():
+        # Not ``jnp.zeros``: that compiles for every size.
+        return Accumulator(jax.device_put(np.zeros(shape, np.float32)), radius)
+    return Accumulator(jnp.zeros(shape, jnp.float32), radius)
 
 
 class Candidates(eqx.Module):

@@ -30,7 +30,7 @@ from jaxrelax.reconstruction import (
     completed,
     empty_accumulator,
 )
-from jaxrelax.refinement.fold_maps import fold_map
+from jaxrelax.refinement.fold_maps import FoldMaps
 from jaxrelax.refinement.pose_schedule import pose_search
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.scoring import (
@@ -178,10 +178,10 @@ class _HalfPass:
         radius = volume_radius(shell)
         search = pose_search(problem, state)
         score_rung = problem.shells.rung(state.score_shell)
-        powers: list[Any] = []
+        maps, powers = FoldMaps(problem, state, self.half), []
         for fold in range(data.n_folds):
             groups = data.batches(self.half + 1, fold)
-            made = fold_map(problem, state, self.latest, self.half, fold)
+            made = maps.without(self.latest, fold)
             powers.append(made.power)
             power = made.slice_power.astype(np.float32)
             params = problem.plan.model.in_view(state.latents, power)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -59,48 +60,77 @@ class Held(NamedTuple):
     power: float | Float[AnyArray, ""]
 
 
-def fold_map(
-    problem: Problem, state: State, folds: list[ShellSums], half: int, fold: int
-) -> FoldMap:
-    """The map without a fold, or the one that is given. It needs all of the problem.
+class FoldMaps:
+    """Makes the maps that score the folds of a half-set; it needs all of the problem.
+
+    What all of them are made with is put on the device once.
 
     Args:
         problem, state: before the pass.
-        folds: newest sums of the half-set; empty where maps are given.
-        half, fold: whose images it scores.
+        half: 0 or 1.
     """
-    data, shells, maps = problem.data, problem.shells, state.maps
-    rung = shells.rung(state.score_shell)
-    shape = (problem.plan.table, rung, shells.box, shells.count)
-    if maps.sums is None:
-        index = (half * data.n_folds + fold) * len(maps.symmetric) // (2 * data.n_folds)
-        parts = IsotypicParts(maps.symmetric[index], maps.asymmetric[index])
-        return FoldMap(*_volume(parts, *shape), 0.0)
-    if data.cross_fitted:
-        folds = folds[:fold] + folds[fold + 1 :]
-    portion = Portion(total(folds), maps.sums.weight[half], data.kept_share)
-    strength, seen = maps.strength, number(maps.strength.nats_per_power)
-    held = 0.0
-    if strength.held_nats is not None and seen > 0:
-        held = float(strength.held_nats) / seen
-    arguments = (maps.sums.prior, portion, Held(float(strength.factor), held))
-    made_of = (problem.plan.prior, problem.particle, *shape)
-    if on_host(arguments):
-        return _made(*made_of)(*arguments, None)
-    regions = problem.particle.regions(working_box(portion.sums.max_shell))
-    workers = problem.execution.workers
-    program = cached_program(lambda: workers.alike(_made(*made_of)), "fold map", workers, *made_of)
-    return program(*workers.everywhere((*arguments, regions)))
+
+    def __init__(self, problem: Problem, state: State, half: int):
+        self.problem, self.state, self.half = problem, state, half
+        shells, maps = problem.shells, state.maps
+        rung = shells.rung(state.score_shell)
+        self._shape = (problem.plan.table, rung, shells.box, shells.count)
+        self._with: tuple[Any, ...] = ()
+        if maps.sums is None:
+            return
+        strength, seen = maps.strength, number(maps.strength.nats_per_power)
+        power = 0.0
+        if strength.held_nats is not None and seen > 0:
+            power = float(strength.held_nats) / seen
+        weight, held = maps.sums.weight[half], Held(float(strength.factor), power)
+        self._with = (maps.sums.prior, weight, held, None)
+        if not on_host(maps.sums.prior):
+            regions = problem.particle.regions(working_box(len(weight) - 1))
+            single = jax.tree.map(
+                lambda x: np.asarray(x, np.float32), (maps.sums.prior, weight, held)
+            )
+            self._with = problem.execution.workers.everywhere((*single, regions))
+
+    def without(self, folds: list[ShellSums], fold: int) -> FoldMap:
+        """The map without a fold, or the one that is given.
+
+        Args:
+            folds: newest sums of the half-set; empty where maps are given.
+            fold: whose images it scores.
+        """
+        problem, maps = self.problem, self.state.maps
+        data, plan, workers = problem.data, problem.plan, problem.execution.workers
+        if maps.sums is None:
+            index = (self.half * data.n_folds + fold) * len(maps.symmetric) // (2 * data.n_folds)
+            parts = IsotypicParts(maps.symmetric[index], maps.asymmetric[index])
+            return FoldMap(*_volume(parts, *self._shape), 0.0)
+        if data.cross_fitted:
+            folds = folds[:fold] + folds[fold + 1 :]
+        made_of = (plan.prior, problem.particle, data.kept_share, *self._shape)
+        if on_host(folds):
+            return _made(*made_of)(total(folds), *self._with)
+        program = cached_program(
+            lambda: workers.alike(_made(*made_of)), "fold map", workers, *made_of
+        )
+        return program(total(folds), *self._with)
 
 
 def _made(
-    prior: MapPrior, particle: Particle, table: Hypotheses, rung: int, box: int, n_shells: int
-) -> Callable[[Any, Portion, Held], FoldMap]:
-    def make(state: Any, portion: Portion, held: Held, regions: MaskedRegions | None) -> FoldMap:
-        parts = prior.solve(state, portion, replace(particle, given=regions))
-        spectrum = slice_power(parts.asymmetric, box, portion.weight.shape[0])
+    prior: MapPrior,
+    particle: Particle,
+    share: float,
+    table: Hypotheses,
+    rung: int,
+    box: int,
+    n_shells: int,
+) -> Callable[..., FoldMap]:
+    def make(
+        sums: ShellSums, state: Any, weight, held: Held, regions: MaskedRegions | None
+    ) -> FoldMap:
+        parts = prior.solve(state, Portion(sums, weight, share), replace(particle, given=regions))
+        spectrum = slice_power(parts.asymmetric, box, weight.shape[0])
         xp = np if on_host(parts) else jnp
-        power = xp.sum(spectrum * portion.weight)
+        power = xp.sum(spectrum * weight)
         # Not the factor is held: as registers sharpen in the course of a pass the map grows, and
         # would be stronger than what its factor was calibrated for.
         scales = xp.sqrt(held.power / xp.where(power > 0, power, 1.0))
