@@ -147,7 +147,9 @@ class Command:
         copies = (group.order * found.aligned_correlation**2 - 1) / (group.order - 1)
         # Another group may hold as the map is, or only when it is aligned.
         before, after = (
-            GroupFits(resample_map(m, min(len(m), FINEST_BOX))).judge(group, aligned=True)
+            GroupFits(np.asarray(resample_map(m, min(len(m), FINEST_BOX)))).judge(
+                group, aligned=True
+            )
             for m in (map_, aligned)
         )
         others = [verdict.better for verdict in (before, after) if verdict.better is not None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tyro
 
 from jaxrelax.assessment import partner_ball, predict_registers
@@ -116,7 +117,7 @@ class Command:
             centre_angstrom=self.partner_at, reference_mass_kda=self.mass_kda,
         )  # fmt: skip
         # What the reference has of asymmetry is noise here.
-        return Map(symmetrise(values, group) + ball, pixel, reference.name)
+        return Map(np.asarray(symmetrise(values, group)) + ball, pixel, reference.name)
 
     def _write(self, particles: Particles) -> None:
         assert self.out is not None

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.program_cache import cached_program
 from jaxrelax.engine.workers import ALL, EACH, Workers
@@ -137,14 +138,14 @@ class PerImage(NamedTuple):
         log_evidence: of every row.
     """
 
-    rotations: Float[Array, "batch 3 3"]
-    origins_px: Float[Array, "batch 2"]
-    mode_rotations: Float[Array, "batch modes 3 3"]
-    mode_origins_px: Float[Array, "batch modes 2"]
-    places: Float[Array, "batch places"]
-    symmetric: Float[Array, " batch"]
-    outside: Mapping[str, Float[Array, " batch"]]
-    log_evidence: Float[Array, "batch rows"]
+    rotations: Float[AnyArray, "batch 3 3"]
+    origins_px: Float[AnyArray, "batch 2"]
+    mode_rotations: Float[AnyArray, "batch modes 3 3"]
+    mode_origins_px: Float[AnyArray, "batch modes 2"]
+    places: Float[AnyArray, "batch places"]
+    symmetric: Float[AnyArray, " batch"]
+    outside: Mapping[str, Float[AnyArray, " batch"]]
+    log_evidence: Float[AnyArray, "batch rows"]
 
 
 class Placed(NamedTuple):
@@ -155,9 +156,9 @@ class Placed(NamedTuple):
         weights: how much of the image goes there.
     """
 
-    rotations: Float[Array, "batch placed places 3 3"]
-    origins_px: Float[Array, "batch placed places 2"]
-    weights: Float[Array, "batch placed places"]
+    rotations: Float[AnyArray, "batch placed places 3 3"]
+    origins_px: Float[AnyArray, "batch placed places 2"]
+    weights: Float[AnyArray, "batch placed places"]
 
 
 def _search_program(

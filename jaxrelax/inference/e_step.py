@@ -39,7 +39,7 @@ class Posterior(eqx.Module):
         log_marginal: log of everything together, priors included.
     """
 
-    log_evidence: Float[Array, "batch rows"]
+    log_evidence: Float[AnyArray, "batch rows"]
     rows: Float[Array, "batch rows"]
     places: Float[Array, "batch places"]
     outside: Mapping[str, Float[Array, " batch"]]

@@ -16,17 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging import ImageBatch, ImageGeometry
 from jaxrelax.inference.hypotheses import NO_VALUE, Hypotheses, summed
 
 
-def logit(fraction: float | np.floating) -> np.float32:
+def logit(fraction: float | np.floating) -> Float32[np.ndarray, ""]:
     """The logarithm of the odds, log p − log(1 − p): ∓∞ for fractions of 0 and 1."""
     with np.errstate(divide="ignore"):
-        return np.float32(np.log(fraction) - np.log1p(-fraction))
+        return np.asarray(np.log(fraction) - np.log1p(-fraction), np.float32)
 
 
 class Latent(eqx.Module):
@@ -112,7 +112,7 @@ class SymmetricState(Latent):
 
     name: str = eqx.field(static=True, default="symmetric", kw_only=True)
 
-    def init(self) -> np.float32:
+    def init(self) -> Float32[np.ndarray, ""]:
         """None are symmetric."""
         return logit(0.0)
 
@@ -165,7 +165,7 @@ class States(Latent):
                 "it to the model"
             )
 
-    def init(self) -> tuple[Float[Array, " states"], tuple[Any, ...]]:
+    def init(self) -> tuple[Float32[np.ndarray, " states"], tuple[Any, ...]]:
         """All states alike."""
         nested = tuple(tuple(one.init() for one in latents) for latents in self.states)
         return np.zeros(len(self.states), np.float32), nested

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.streams import Conditions
 from jaxrelax.engine.workers import ALL, EACH
@@ -56,9 +57,9 @@ WIDTH_SAMPLE = 500
 def discriminability(
     execution: Execution,
     particle: Particle,
-    symmetric: Float32[np.ndarray, "b b b"],
-    asymmetric: Float32[np.ndarray, "b b b"],
-    second: Float32[np.ndarray, "b b b"] | None = None,
+    symmetric: Float32[AnyArray, "b b b"],
+    asymmetric: Float32[AnyArray, "b b b"],
+    second: Float32[AnyArray, "b b b"] | None = None,
     *,
     noise_power: Float64[np.ndarray, "groups shells"],
     max_shell: int,
@@ -127,8 +128,8 @@ def discriminability_of_halves(
     execution: Execution,
     particle: Particle,
     conditions: Conditions,
-    first: Float32[np.ndarray, "n n n"],
-    second: Float32[np.ndarray, "n n n"],
+    first: Float32[AnyArray, "n n n"],
+    second: Float32[AnyArray, "n n n"],
     *,
     pose_prior: tuple[float, float] | None,
 ) -> Discriminability:

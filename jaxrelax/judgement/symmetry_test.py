@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.engine.data import Data
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.memory import give_back_freed
@@ -73,9 +74,9 @@ class SubgroupClass(NamedTuple):
 class Split(NamedTuple):
     """A judging map as a test of one subgroup sees it."""
 
-    symmetric: Float32[np.ndarray, "b b b"]  # invariant under G, the same array in every register
-    preserved: Float32[np.ndarray, "b b b"] | None  # invariant under the tested subgroup only
-    tested: Float32[np.ndarray, "b b b"]
+    symmetric: Float32[AnyArray, "b b b"]  # invariant under G, the same array in every register
+    preserved: Float32[AnyArray, "b b b"] | None  # invariant under the tested subgroup only
+    tested: Float32[AnyArray, "b b b"]
 
 
 class Scores(NamedTuple):
@@ -121,12 +122,12 @@ def _axes(subgroup: PointGroup) -> str:
 
 
 def group_correlation(
-    asymmetric: Float32[np.ndarray, "b b b"], group: PointGroup
+    asymmetric: Float32[AnyArray, "b b b"], group: PointGroup
 ) -> Float64[np.ndarray, " order"]:
     """⟨D, g D⟩ for every g of G. Their mean over a subgroup is the power of its average of D."""
-    flat = asymmetric.reshape(-1).astype(np.float64)
+    flat = np.asarray(asymmetric, np.float64).reshape(-1)
     turned = rotated_maps(asymmetric, group.operators)
-    return np.array([flat @ one.reshape(-1).astype(np.float64) for one in turned])
+    return np.array([flat @ np.asarray(one, np.float64).reshape(-1) for one in turned])
 
 
 def most_preserved(

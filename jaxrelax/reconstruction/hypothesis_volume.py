@@ -73,7 +73,7 @@ def _turned(map_: Float[Array, "n n n"], rotations: Float[np.ndarray, "m 3 3"]) 
     if not exact.all():
         others = iter(turned_maps(map_, jnp.asarray(rotations[~exact], map_.dtype)))
     return [
-        permuted(map_, rotation) if by_axes else next(others)
+        jnp.asarray(permuted(map_, rotation)) if by_axes else next(others)
         for rotation, by_axes in zip(rotations, exact, strict=True)
     ]
 

@@ -64,7 +64,7 @@ class HalfMaps(NamedTuple):
         score_shell: last shell that scores.
     """
 
-    raw: Sequence[Float32[np.ndarray, "b b b"]]
+    raw: Sequence[Float32[AnyArray, "b b b"]]
     parts: Sequence[IsotypicParts]
     matched: HalfAlignment
     max_shell: int
@@ -164,8 +164,8 @@ class _Wiener(MapPrior):
 
     @abc.abstractmethod
     def _compared(
-        self, halves: HalfMaps, sphere: Float32[np.ndarray, "b b b"], turned: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, halves: HalfMaps, sphere: Float32[AnyArray, "b b b"], turned: AnyArray
+    ) -> tuple[AnyArray, AnyArray]:
         """The maps whose FSC regularises the symmetric part."""
 
     @abc.abstractmethod
@@ -175,7 +175,7 @@ class _Wiener(MapPrior):
         inner: HalfAlignment,
         belief: Belief,
         particle: Particle,
-        density: Float32[np.ndarray, "b b b"],
+        density: Float32[AnyArray, "b b b"],
         shape: tuple[int, int],
     ) -> Float64[np.ndarray, "components shells"]:
         """Gain of every component of the asymmetric part."""
@@ -309,7 +309,7 @@ def component_curves(
     particle: Particle,
     parts: Sequence[IsotypicParts],
     aligned: HalfAlignment,
-    mask: Float32[np.ndarray, "b b b"],
+    mask: Float32[AnyArray, "b b b"],
 ) -> Float64[np.ndarray, "components shells"]:
     """FSC of every isotypic component of the asymmetric parts, as far as counts tell them apart.
 

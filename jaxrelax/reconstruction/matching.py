@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging import MARGIN
 from jaxrelax.reconstruction.isotypic import HalfAlignment, IsotypicParts, align_half_maps
 from jaxrelax.reconstruction.masks import independent_fraction
@@ -35,7 +36,7 @@ def voting_shells(particle: Particle, n_shells: int, score_shell: int) -> Bool[n
 def match_halves(
     particle: Particle,
     parts: Sequence[IsotypicParts],
-    mask: Float32[np.ndarray, "b b b"],
+    mask: Float32[AnyArray, "b b b"],
     *,
     max_shell: int,
     score_shell: int,
@@ -66,8 +67,8 @@ def match_halves(
 
 
 def onto_first(
-    particle: Particle, alignment: int, second: Float32[np.ndarray, "b b b"]
-) -> Float32[np.ndarray, "b b b"]:
+    particle: Particle, alignment: int, second: Float32[AnyArray, "b b b"]
+) -> Float32[AnyArray, "b b b"]:
     """A map of half-set 2 in the frame of half-set 1."""
     return rotate_map(second, particle.group.operators[alignment])
 
@@ -117,7 +118,7 @@ class MeanAgreement(NamedTuple):
 def mean_agreement(
     particle: Particle,
     fsc_asymmetric: Float64[np.ndarray, " shells"],
-    mask: Float32[np.ndarray, "b b b"],
+    mask: Float32[AnyArray, "b b b"],
     *,
     n_shells: int,
     score_shell: int,

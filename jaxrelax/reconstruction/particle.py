@@ -117,8 +117,8 @@ class Particle:
 
     def density_mask(
         self,
-        first: Float32[np.ndarray, "b b b"],
-        second: Float32[np.ndarray, "b b b"],
+        first: Float32[AnyArray, "b b b"],
+        second: Float32[AnyArray, "b b b"],
         *,
         faint: bool = False,
     ) -> Float32[np.ndarray, "b b b"]:
@@ -162,13 +162,13 @@ class Particle:
             return parts
         return IsotypicParts(parts.symmetric, 0.0 * parts.symmetric)
 
-    def coefficients(self, mask: Float32[np.ndarray, "b b b"]) -> Float64[np.ndarray, " shells"]:
+    def coefficients(self, mask: Float32[AnyArray, "b b b"]) -> Float64[np.ndarray, " shells"]:
         """Independent coefficients of the asymmetric part per shell, inside a mask."""
         fraction = independent_fraction(self.region(mask))
         return asymmetric_coefficients(len(mask), fraction, self.group, self.subgroup)
 
     def symmetric_coefficients(
-        self, mask: Float32[np.ndarray, "b b b"]
+        self, mask: Float32[AnyArray, "b b b"]
     ) -> Float64[np.ndarray, " shells"]:
         """Independent coefficients of a G-symmetric map per shell, inside a mask."""
         return shell_counts(len(mask)) * independent_fraction(mask) / self.group.order

@@ -198,10 +198,7 @@ class _HalfPass:
                     accumulator = insert(accumulator, batch.images, batch.placed)
                     pixel = execution.optics[group].pixel_size_angstrom
                     _record(table, batch, pixel, result)
-                    known = self._stats.get(group)
-                    self._stats[group] = (
-                        batch.stats if known is None else _added(known, batch.stats)
-                    )
+                    self._learn(group, batch.stats)
                     if on_batch is not None:
                         side.call(on_batch, len(batch.rows))
                     if group == groups[-1][0]:

@@ -204,7 +204,7 @@ def _combined(
     particle, last = problem.particle, problem.shells.last
     if not particle.relaxed:
         counts = particle.symmetric_coefficients(mask)
-        return apply_gain(mean, _joined(_until_zero(corrected, counts))), {}
+        return np.asarray(apply_gain(mean, _joined(_until_zero(corrected, counts)))), {}
     density = particle.density_mask(first, second)
     sphere = particle.sphere(particle.box)
     parts = [isotypic_parts(m * sphere, particle.group, particle.subgroup) for m in (first, second)]
@@ -222,7 +222,7 @@ def _combined(
         np.stack([_joined(_until_zero(row, counts)) for row in by_component]),
         particle.group,
     )
-    return final, {"symmetric": symmetric, "asymmetric": aligned.fsc}
+    return np.asarray(final), {"symmetric": symmetric, "asymmetric": aligned.fsc}
 
 
 def _in_one_frame(

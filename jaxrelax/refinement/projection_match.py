@@ -19,7 +19,7 @@ def low_passed(
 ) -> Float32[np.ndarray, "b b b"]:
     """The reference as far as it is used at first, inside the particle's sphere."""
     box = working_box(max_shell)
-    return resample_map(reference, box) * particle.sphere(box)
+    return np.asarray(resample_map(reference, box) * particle.sphere(box))
 
 
 def matches(

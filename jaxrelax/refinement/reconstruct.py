@@ -91,7 +91,7 @@ def reconstruct(
     solved = wiener_map(
         accumulator, jnp.zeros(last + 1), box=working_box(last), image_box=shells.box
     )
-    return resample_map(np.asarray(solved), shells.box), optics.pixel_size_angstrom
+    return np.asarray(resample_map(np.asarray(solved), shells.box)), optics.pixel_size_angstrom
 
 
 def back_project(

@@ -48,7 +48,7 @@ def on_box(
     if n == box:
         return map_
     LOG.warning("%s: resampled from %d to %d pixels", name, n, box)
-    return resample_map(map_, box)
+    return np.asarray(resample_map(map_, box))
 
 
 def load_mask(

@@ -57,7 +57,7 @@ def require_group(
         return
     n = len(map_)
     small = resample_map(map_, FINEST_BOX) if n > FINEST_BOX else np.asarray(map_, np.float32)
-    verdict = GroupFits(small).judge(group)
+    verdict = GroupFits(np.asarray(small)).judge(group)
     problem = _problem(small, group, verdict, n / len(small), relaxed)
     if problem is not None:
         if not force:
