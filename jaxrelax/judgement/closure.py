@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxrelax.geometry import PointGroup, subgroup_indices
-from jaxrelax.judgement.symmetry_test import SubgroupClass
+from jaxrelax.judgement.subgroup_classes import SubgroupClass
 from jaxrelax.judgement.verdict import SubgroupTest
 
 

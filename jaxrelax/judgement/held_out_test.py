@@ -19,16 +19,13 @@ from jaxrelax.engine.streams import Conditions
 from jaxrelax.geometry import best_global_operator
 from jaxrelax.imaging import MARGIN, Shells, working_box
 from jaxrelax.judgement.closure import closed, containment
-from jaxrelax.judgement.symmetry_test import (
-    PERMUTATIONS,
+from jaxrelax.judgement.subgroup_classes import (
     candidate_subgroups,
     group_correlation,
-    informative,
     most_preserved,
-    scores,
     split,
-    subgroup_test,
 )
+from jaxrelax.judgement.symmetry_test import PERMUTATIONS, informative, scores, subgroup_test
 from jaxrelax.judgement.verdict import AsymmetryEvidence, SubgroupTest
 from jaxrelax.reconstruction import (
     IsotypicParts,

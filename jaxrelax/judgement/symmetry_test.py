@@ -8,7 +8,6 @@ map alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +16,6 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from jaxrelax.arrays import AnyArray
 from jaxrelax.engine.data import Data
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.memory import give_back_freed
@@ -25,13 +23,6 @@ from jaxrelax.engine.program_cache import cached_program
 from jaxrelax.engine.side_by_side import Side, both, one_by_one
 from jaxrelax.engine.streams import Conditions, prepared_batches
 from jaxrelax.engine.workers import ALL, EACH, Workers
-from jaxrelax.geometry import (
-    PointGroup,
-    conjugate_subgroups,
-    matrix_to_rotvec,
-    subgroup_indices,
-    subgroups,
-)
 from jaxrelax.imaging import (
     FourierVolume,
     ImageBatch,
@@ -49,34 +40,15 @@ from jaxrelax.inference import (
     orientation_scores,
 )
 from jaxrelax.judgement.exchange import along_own_axis, foreign_rows, unit_test
+from jaxrelax.judgement.subgroup_classes import Split
 from jaxrelax.judgement.verdict import SubgroupTest
-from jaxrelax.reconstruction import IsotypicParts, Particle, rotated_maps, symmetrise
+from jaxrelax.reconstruction import Particle, rotated_maps
 
 PERMUTATIONS = 24
 # Nats per image. An asymmetric part that says less than this is rounding, not even noise.
 LEAST_INFORMATION = 1e-6
 # Of a half-set and optics group: with more of them every image makes its foreign ones again.
 MOST_SLICE_BYTES = 2**28
-
-
-class SubgroupClass(NamedTuple):
-    """A class of conjugate subgroups of G, those that contain H."""
-
-    name: str  # type, with its axis where G has several classes of that type
-    conjugates: list[PointGroup]
-
-    @property
-    def order(self) -> int:
-        """Number of operators."""
-        return self.conjugates[0].order
-
-
-class Split(NamedTuple):
-    """A judging map as a test of one subgroup sees it."""
-
-    symmetric: Float32[AnyArray, "b b b"]  # invariant under G, the same array in every register
-    preserved: Float32[AnyArray, "b b b"] | None  # invariant under the tested subgroup only
-    tested: Float32[AnyArray, "b b b"]
 
 
 class Scores(NamedTuple):
@@ -89,61 +61,6 @@ class Scores(NamedTuple):
     best: Int[np.ndarray, " m"]  # most probable register under the judging map
     information: Float32[np.ndarray, " m"]
     unit: Int[np.ndarray, " m"]  # rows of a unit share noise, see `Units`
-
-
-def candidate_subgroups(group: PointGroup, kept: PointGroup) -> list[SubgroupClass]:
-    """What a particle may be invariant under: classes of subgroups of G above H, G first.
-
-    H itself is not among them: nothing that the map can show contradicts it.
-    """
-    inside = set(subgroup_indices(group, kept).tolist())
-    classes = subgroups(group)
-    counts = Counter(name for name, _ in classes)
-    found = []
-    for name, representative in reversed(classes):
-        conjugates = [
-            candidate
-            for candidate in conjugate_subgroups(group, representative)
-            if inside < set(subgroup_indices(group, candidate).tolist())
-        ]
-        if conjugates:
-            label = f"{name} {_axes(representative)}" if counts[name] > 1 else name
-            found.append(SubgroupClass(group.name if name == classes[-1][0] else label, conjugates))
-    return found
-
-
-def _axes(subgroup: PointGroup) -> str:
-    """Axes of a subgroup in words: enough to tell classes of one type apart."""
-    vectors = matrix_to_rotvec(subgroup.operators[1:])
-    lines = np.round(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 2) + 0.0
-    lines = {tuple(v if tuple(v[::-1]) > (0.0, 0.0, 0.0) else -v + 0.0) for v in lines}
-    shown = sorted(lines, key=lambda v: (-abs(v[2]), -abs(v[0]), -abs(v[1]), v))[:2]
-    return "on " + ", ".join("(" + " ".join(f"{x:g}" for x in line) + ")" for line in shown)
-
-
-def group_correlation(
-    asymmetric: Float32[AnyArray, "b b b"], group: PointGroup
-) -> Float64[np.ndarray, " order"]:
-    """⟨D, g D⟩ for every g of G. Their mean over a subgroup is the power of its average of D."""
-    flat = np.asarray(asymmetric, np.float64).reshape(-1)
-    turned = rotated_maps(asymmetric, group.operators)
-    return np.array([flat @ np.asarray(one, np.float64).reshape(-1) for one in turned])
-
-
-def most_preserved(
-    candidates: SubgroupClass, correlation: Float64[np.ndarray, " order"], group: PointGroup
-) -> PointGroup:
-    """The conjugate whose average keeps most of the map's asymmetric part."""
-    powers = [correlation[subgroup_indices(group, c)].mean() for c in candidates.conjugates]
-    return candidates.conjugates[int(np.argmax(powers))]
-
-
-def split(parts: IsotypicParts, subgroup: PointGroup, group: PointGroup) -> Split:
-    """A judging map as what is invariant under a subgroup of G, and what is not."""
-    if subgroup.order == group.order:
-        return Split(parts.symmetric, None, parts.asymmetric)
-    preserved = symmetrise(parts.asymmetric, subgroup)
-    return Split(parts.symmetric, preserved, parts.asymmetric - preserved)
 
 
 def exchanges(

@@ -7,7 +7,9 @@ import pytest
 
 from jaxrelax.engine import side_by_side as module
 from jaxrelax.engine.side_by_side import both
-from jaxrelax.judgement.symmetry_test import Split, scores
+from jaxrelax.imaging.chunks import on_cpu
+from jaxrelax.judgement.subgroup_classes import Split
+from jaxrelax.judgement.symmetry_test import scores
 from jaxrelax.refinement import Local, Relax, prepare, strength
 from jaxrelax.refinement.expectation import expectation
 from jaxrelax.refinement.strength import cross_scores
@@ -84,6 +86,7 @@ def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path
     data = DataSet(tmp_path, **TINY)
     setup = prepare(data.star, data.reference, mode=Local(), relax=Relax("C4"))
     shell = setup.problem.shells.accumulated(setup.state.score_shell, grow=False)
+    monkeypatch.setattr(module, "_cores", lambda: 2)
     threads = set()
 
     def counted(images):
@@ -103,9 +106,20 @@ def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path
             np.testing.assert_array_equal(a.values, b.values)
 
 
+def test_one_core_has_one_volume_at_a_time(tmp_path, monkeypatch):
+    data = DataSet(tmp_path, **TINY)
+    setup = prepare(data.star, data.reference, mode=Local(), relax=Relax("C4"))
+    found = []
+    for cores in (1, 2):
+        monkeypatch.setattr(module, "_cores", lambda cores=cores: cores)
+        found.append(module.one_by_one(setup.problem.execution, setup.state.score_shell))
+    assert found == [on_cpu(), False]
+
+
 @pytest.mark.parametrize("images", [2000, 50])
 def test_scores_under_the_other_half_set_do_not_depend_on_threads(tmp_path, monkeypatch, images):
     monkeypatch.setattr(strength, "MOST_IMAGES", images)
+    monkeypatch.setattr(module, "_cores", lambda: 2)
     data = DataSet(tmp_path, **TINY)
     setup = prepare(
         data.star, data.folder / "truth_map.mrc", mode=Local(), relax=Relax("C4", start="reference")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxrelax.geometry import point_group, subgroup
 from jaxrelax.judgement.closure import closed, containment
 from jaxrelax.judgement.held_out_test import supported
-from jaxrelax.judgement.symmetry_test import candidate_subgroups
+from jaxrelax.judgement.subgroup_classes import candidate_subgroups
 from jaxrelax.refinement import SubgroupTest
 
 

@@ -7,10 +7,17 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from jaxrelax.geometry import point_group, subgroup, subgroup_indices, subgroups
+from jaxrelax.judgement import symmetry_test
 from jaxrelax.judgement.held_out_test import supported
-from jaxrelax.judgement.symmetry_test import candidate_subgroups, group_correlation, most_preserved
+from jaxrelax.judgement.subgroup_classes import (
+    Split,
+    candidate_subgroups,
+    group_correlation,
+    most_preserved,
+)
+from jaxrelax.judgement.symmetry_test import scores
 from jaxrelax.reconstruction import soft_sphere, symmetrise
-from jaxrelax.refinement import MaxIterations, Registers, Relax, SubgroupTest, refine
+from jaxrelax.refinement import MaxIterations, Registers, Relax, SubgroupTest, prepare, refine
 from tests.refinement.conftest import TINY, DataSet
 
 
@@ -69,6 +76,26 @@ def test_the_conjugate_that_keeps_most_is_chosen():
     power = np.sum(symmetrise(map_, wanted).astype(float) ** 2)
     mean = correlation[subgroup_indices(group, wanted)].mean()
     assert mean == pytest.approx(power, rel=0.02)
+
+
+def test_more_images_than_slices_fit_score_alike(tmp_path, monkeypatch):
+    data = DataSet(tmp_path, **TINY)
+    setup = prepare(data.star, data.reference, relax=Relax("C4"), mode=Registers(), ini_high=20.0)
+    problem, state = setup.problem, setup.state
+    rng = np.random.default_rng(0)
+    base = np.asarray(state.maps.symmetric[0])
+    tested = 0.3 * base.std() * rng.standard_normal(base.shape).astype(np.float32)
+    tested *= problem.particle.sphere(len(base))
+    maps = [Split(base, None, tested)] * 2
+    shell = problem.shells.accumulated(state.score_shell, grow=False)
+    common = (problem.execution, problem.particle, state.conditions(), maps, 6)
+    once = scores(*common, seed=0, max_shell=shell)
+    monkeypatch.setattr(symmetry_test, "MOST_SLICE_BYTES", 0)
+    anew = scores(*common, seed=0, max_shell=shell)
+    for a, b in zip(once, anew, strict=True):
+        assert np.all(b.foreign.std(axis=1) > 0.01)  # otherwise any orientation would do
+        np.testing.assert_allclose(a.foreign, b.foreign, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(a.own, b.own, rtol=1e-3, atol=1e-3)
 
 
 def row(name, order, p):
