@@ -8,10 +8,10 @@ from jaxrelax.assessment.accuracy import (
 )
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
-from jaxrelax.assessment.discriminability import predict_registers
 from jaxrelax.assessment.findings import consequence, headline, warnings
 from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
 from jaxrelax.assessment.partner import partner_ball
+from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
 from jaxrelax.assessment.saving import save, symmetry_summary
 from jaxrelax.judgement import Discriminability

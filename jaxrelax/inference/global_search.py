@@ -40,7 +40,7 @@ from jaxrelax.inference.modes import (
 )
 from jaxrelax.inference.orientation_grid import (
     References,
-    best_candidates,
+    best_peaks,
     grid_scores,
     references,
 )
@@ -234,7 +234,7 @@ class GlobalSearch(ModeSearch):
             scores = grid_scores(
                 chunk, target.references, target.grid, target.shifts_px, log_prior, self.quarter
             )
-            best = best_candidates(scores, target.neighbours, target.shifts_px, self.n_candidates)
+            best = best_peaks(scores, target.neighbours, target.shifts_px, self.n_candidates)
             return best.rotations(target.poses), best.shifts_px
 
         images = (centred[:, low], batch.ctf[:, low])

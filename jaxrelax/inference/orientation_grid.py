@@ -207,7 +207,7 @@ def grid_scores(
     )
 
 
-class Candidates(eqx.Module):
+class GridPeaks(eqx.Module):
     """The best grid points of every image, one for each local maximum over directions."""
 
     directions: Int[Array, "batch modes"]
@@ -216,7 +216,7 @@ class Candidates(eqx.Module):
     scores: Float[Array, "batch modes"]
 
     def rotations(self, poses: Float[Array, "directions 3 3"]) -> Float[Array, "batch modes 3 3"]:
-        """Poses A of the candidates, from those of the directions."""
+        """Poses A of the peaks, from those of the directions."""
         cosine, sine = jnp.cos(self.psi_rad), jnp.sin(self.psi_rad)
         zero, one = jnp.zeros_like(cosine), jnp.ones_like(cosine)
         # A = Rz(ψ)ᵀ A_d
@@ -225,12 +225,12 @@ class Candidates(eqx.Module):
         return turn @ poses[self.directions]
 
 
-def best_candidates(
+def best_peaks(
     scores: GridScores,
     neighbours: Int[Array, "directions neighbours"] | Int[np.ndarray, "directions neighbours"],
     shifts_px: Float[Array, "shifts 2"],
     n_modes: int,
-) -> Candidates:
+) -> GridPeaks:
     """The best directions that are better than their neighbours, each with its best ψ and shift.
 
     Neighbouring directions see nearly the same: a list of the best grid points would hold one peak
@@ -243,4 +243,4 @@ def best_candidates(
     n_angles, images, shifts, _ = around.shape
     flat = jnp.moveaxis(around, 2, 1).reshape(n_angles * shifts, images, n_modes).argmax(axis=0)
     psi = jnp.asarray(in_plane_angles(n_angles // 4))[flat // shifts]
-    return Candidates(directions, psi, shifts_px[flat % shifts], best)
+    return GridPeaks(directions, psi, shifts_px[flat % shifts], best)

@@ -23,7 +23,7 @@ from jaxrelax.imaging import (
 )
 from jaxrelax.imaging.polar import RINGS_BEYOND, angular_coefficients, polar_grid, polar_samples
 from jaxrelax.inference.orientation_grid import (
-    best_candidates,
+    best_peaks,
     grid_scores,
     in_plane_angles,
     references,
@@ -146,7 +146,7 @@ def test_candidates_are_the_local_maxima_with_their_best_angle_and_shift(blobs):
     got = grid_scores(
         blobs.batch(), blobs.references, blobs.grid, jnp.asarray(SHIFTS), FLAT, QUARTER
     )
-    found = best_candidates(got, neighbours, jnp.asarray(SHIFTS), 3)
+    found = best_peaks(got, neighbours, jnp.asarray(SHIFTS), 3)
     unfolded = np.asarray(got.unfolded())
     best = unfolded.max(axis=(0, 2))
     for image in range(IMAGES):
@@ -167,7 +167,7 @@ def test_the_best_candidate_is_near_the_true_pose():
     shifts = jnp.asarray(shifts, jnp.float32)
     neighbours = direction_neighbours(healpix_directions(2), healpix_spacing_deg(2))
     got = grid_scores(blobs.batch(), blobs.references, blobs.grid, shifts, jnp.zeros(9), QUARTER)
-    found = best_candidates(got, neighbours, shifts, 2)
+    found = best_peaks(got, neighbours, shifts, 2)
     rotations = np.asarray(found.rotations(jnp.asarray(blobs.poses)))[:, 0]
     error = np.rad2deg(rotation_angle(rotations @ blobs.rotations.mT))
     # Directions lie up to 10° and angles up to 7.5° off; a peak between grid points is flat.
