@@ -132,30 +132,11 @@ def prepare(
         particles = read_particles(particles, require_poses=needed)
     mode = Local() if mode is None else mode
     relax = Relax(relax) if isinstance(relax, str) else relax
-    if relax is not None and symmetry.upper() != "C1":
-        raise InputError(
-            f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
-        )
     noise = RadialNoise() if noise is None else noise
-    units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
-    if relax is not None and not mode.needs_poses:
-        _require_start(relax, mode)
-    if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
-        raise InputError(
-            f"inner iterations lie between searches of poses, and mode {type(mode).__name__} holds "
-            "them; leave Relax.inner_iterations at 0"
-        )
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
-    if ini_high <= 0:
-        raise InputError(f"ini_high is a resolution in Å, above 0; got {ini_high}")
-    if max_alignment_resolution is not None and max_alignment_resolution <= 0:
-        raise InputError(
-            "max_alignment_resolution is a resolution in Å, above 0; got "
-            f"{max_alignment_resolution}"
-        )
-
-    if contrast not in ("auto", "white", "black"):
-        raise InputError(f'contrast is "auto", "white" or "black", not {contrast!r}')
+    _require_consistent(mode, relax, map_prior, symmetry, contrast)
+    _require_resolutions(ini_high=ini_high, max_alignment_resolution=max_alignment_resolution)
+    units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
     if relax is not None and not keep_copies:
         rows = one_row_each(
@@ -190,12 +171,10 @@ def prepare(
         normalise=normalise, skip_bad=skip_bad_images, tested=relax is not None,
     )  # fmt: skip
     n_folds = max(relax.cross_fit, 2) if relax is not None else 5
-    _require_one_prior(relax, map_prior)
     make = partial(
         make_problem,
         noise=noise,
         prior=map_prior,
-        latents=tuple(latents),
         map_box=box,
         map_pixel_size_angstrom=pixel,
         particle_diameter_angstrom=diameter,
@@ -208,18 +187,14 @@ def prepare(
         max_alignment_resolution_angstrom=max_alignment_resolution,
         workers=workers,
     )
+    # Where a relaxation follows a symmetric stage they belong to it.
+    inferred = {"course": course, "latents": tuple(latents), "register_mask": register_mask}
     relaxation = None
     if relax is not None and mode.relaxed is not None:
-        relaxation = partial(
-            make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask,
-            course=course,
-        )  # fmt: skip
+        relaxation = partial(make, mode=mode.relaxed, relax=relax, symmetry="C1", **inferred)
         make = partial(make, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
     else:
-        make = partial(
-            make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask,
-            course=course,
-        )  # fmt: skip
+        make = partial(make, mode=mode, relax=relax, symmetry=symmetry, **inferred)
     problem = make(particles)
     values = rebox_map(values, box)
     shell = problem.shells.rung(problem.shells.at(ini_high))
@@ -283,17 +258,43 @@ def check_particles(
     return units, half_set
 
 
-def _require_one_prior(relax: Relax | None, map_prior: MapPrior | None) -> None:
-    """Refuse two map priors.
+def _require_consistent(
+    mode: Mode, relax: Relax | None, map_prior: MapPrior | None, symmetry: str, contrast: str
+) -> None:
+    """Refuse what contradicts itself before anything is read.
 
     Raises:
-        InputError: one is given as a component and another one by name.
+        InputError: says which settings.
     """
+    if contrast not in ("auto", "white", "black"):
+        raise InputError(f'contrast is "auto", "white" or "black", not {contrast!r}')
+    if relax is not None and symmetry.upper() != "C1":
+        raise InputError(
+            f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
+        )
+    if relax is not None and not mode.needs_poses:
+        _require_start(relax, mode)
+    if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
+        raise InputError(
+            f"inner iterations lie between searches of poses, and mode {type(mode).__name__} holds "
+            "them; leave Relax.inner_iterations at 0"
+        )
     if map_prior is not None and relax is not None and relax.prior != "isotypic":
         raise InputError(
             f'two map priors: Relax(prior="{relax.prior}") and {type(map_prior).__name__}; leave '
             "one of them out"
         )
+
+
+def _require_resolutions(**settings: float | None) -> None:
+    """Refuse what is no resolution.
+
+    Raises:
+        InputError: names the setting.
+    """
+    for name, value in settings.items():
+        if value is not None and value <= 0:
+            raise InputError(f"{name} is a resolution in Å, above 0; got {value}")
 
 
 def _require_start(relax: Relax, mode: Mode) -> None:

@@ -138,7 +138,8 @@ def refine(
             a relaxation starts from a symmetric map, and all is straight else. It is the course of
             the relaxation where one follows a symmetric stage.
         map_prior: how sums over images become maps; by default what ``relax`` says.
-        latents: further discrete latent variables of every image.
+        latents: further discrete latent variables of every image; of the relaxation, too, where
+            one follows a symmetric stage.
         callbacks: what watches the run.
         out: folder for checkpoints, one per iteration; None keeps none. The results are written by
             :func:`jaxrelax.assessment.save`.

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jaxrelax.cli import commands, main
-from jaxrelax.geometry import parse_group, right_cosets
+from jaxrelax.engine import Execution
+from jaxrelax.geometry import parse_group
+from jaxrelax.reconstruction import Particle
 from jaxrelax.refinement import Problem, State, StepInfo
 from jaxrelax.simulate import Simulation, simulate
 from tests.assessment.conftest import make_result
@@ -61,11 +63,10 @@ class FakeRefine:
         self.asked = {"particles": particles, "reference": reference, **options}
         problem = bare(
             Problem,
-            particles=particles,
-            own=np.ones(len(particles), bool),
-            registers=right_cosets(parse_group("C4"), parse_group("C1")),
+            execution=bare(Execution, own=np.ones(len(particles), bool)),
+            particle=bare(Particle, group=parse_group("C4"), subgroup=parse_group("C1")),
         )
-        state, info = bare(State, iteration=0), bare(StepInfo)
+        state, info = bare(State, iteration=0, history_before=()), bare(StepInfo)
         for callback in callbacks:
             callback.on_start(problem, state)
             callback.on_batch(10)
