@@ -77,6 +77,7 @@ PARAMS = {
     "register": (),
     "junk": JunkParameters(np.array(-2.0, np.float32), OBJECT_POWER),
 }
+PARTICLE = reconstruction.Particle(C4, C1, BOX, 3.0, 30.0)
 ACCUMULATOR = Accumulator(numbers(VOXELS, 4, low=0.5), RADIUS)
 CANDIDATES = Candidates(np.array([1, 3, 0], np.int32), ROTATIONS[:3], ORIGINS[:3], numbers(3) ** 2)
 OPTICS = CTFParameters(*(np.full(N, x, np.float32) for x in (1e4, 9e3, 30, 0, 10, 300, 2.7, 0.1)))
@@ -102,6 +103,11 @@ def stages(volume, rotations, wavevectors):
     blocks, functions = imaging.slice_stages(volume, rotations, wavevectors)
     (parts,) = imaging.in_stages(functions, blocks.count)
     return jax.tree.map(blocks.joined, parts)
+
+
+def parts(first, second):
+    """Of two half-maps, the symmetric ones alike."""
+    return [reconstruction.IsotypicParts(MAP, each) for each in (first, second)]
 
 
 def with_seed(function):
@@ -239,6 +245,28 @@ CASES = {
         "average_over": (r.average_over, MAP, C4),
         "coarse_copy": (r.coarse_copy, MAP),
         "completed": (r.completed, ACCUMULATOR),
+        "component_curves": (
+            lambda *x: r.component_curves(
+                PARTICLE, parts(*x[:2]),
+                r.match_halves(PARTICLE, parts(*x[:2]), x[2], max_shell=6, score_shell=5), x[2],
+            ),
+            *ASYMMETRIC, MASK,
+        ),
+        "each_seen_by_the_other": (
+            lambda *x: r.each_seen_by_the_other(PARTICLE, 1, parts(*x)), *ASYMMETRIC,
+        ),
+        "match_halves": (
+            lambda *x: r.match_halves(
+                PARTICLE, parts(*x[:2]), x[2], max_shell=6, score_shell=5
+            )._asdict(),
+            *ASYMMETRIC, MASK,
+        ),
+        "mean_agreement": (
+            bound(r.mean_agreement, n_shells=7, score_shell=5), PARTICLE, CURVE.astype(float), MASK,
+        ),
+        "onto_first": (r.onto_first, PARTICLE, 1, MAP),
+        "registers_onto_first": (r.registers_onto_first, PARTICLE, 1, numbers(N, 4)),
+        "slice_power": (r.slice_power, MAP, BOX, N_SHELLS),
         "component_fsc": (r.component_fsc, *ASYMMETRIC, C4, np.arange(N_SHELLS) % 4),
         "corrected_fsc": (with_seed(r.corrected_fsc), MAP, OTHER, MASK),
         "density_mask": (r.density_mask, MAP, MAP + 0.01 * numbers(BOX, BOX, BOX), 3.0, 20.0, C4),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging import MARGIN
@@ -88,7 +88,7 @@ def each_seen_by_the_other(
 
 
 def registers_onto_first(
-    particle: Particle, alignment: int, registers: Float[np.ndarray, "n registers"]
+    particle: Particle, alignment: int, registers: Float[AnyArray, "n registers"]
 ) -> Float[np.ndarray, "n registers"]:
     """Register posteriors of half-set 2 in the frame of half-set 1.
 
@@ -98,6 +98,7 @@ def registers_onto_first(
     elements: list[int] = [group.index_of(r) for r in cosets.representatives]
     place: Int[np.ndarray, " registers"]
     place = cosets.coset_table[group.multiplication_table[alignment][elements]]
+    registers = np.asarray(registers)
     moved = np.empty_like(registers)
     moved[:, place] = registers
     return moved
@@ -117,7 +118,7 @@ class MeanAgreement(NamedTuple):
 
 def mean_agreement(
     particle: Particle,
-    fsc_asymmetric: Float64[np.ndarray, " shells"],
+    fsc_asymmetric: Float[AnyArray, " shells"],
     mask: Float32[AnyArray, "b b b"],
     *,
     n_shells: int,
@@ -126,5 +127,6 @@ def mean_agreement(
     """How far the asymmetric parts of the half-maps agree; arguments as of :func:`match_halves`."""
     counts = particle.coefficients(mask)[:n_shells]
     weight = np.sqrt(counts) * voting_shells(particle, n_shells, score_shell)
-    mean = float(np.sum(fsc_asymmetric[:n_shells] * weight) / np.sum(weight))
+    curve = np.asarray(fsc_asymmetric, np.float64)[:n_shells]
+    mean = float(np.sum(curve * weight) / np.sum(weight))
     return MeanAgreement(mean, mean * float(np.sum(weight) / np.sqrt(np.sum(weight**2 / counts))))

@@ -22,11 +22,15 @@ def words(data, tmp_path):
     return [*("refine", str(data.particles), "--reference", str(data.reference), "--out", str(out))]
 
 
+# What only Python can give.
+COMPONENTS = {"until", "callbacks", "course", "map_prior", "latents"}
+
+
 def test_every_argument_of_refine_has_an_option():
     options = {field.name for field in dataclasses.fields(Command)}
     for group in (RefinementOptions, WorkerOptions, ParticleOptions):
         options |= {field.name for field in dataclasses.fields(group)}
-    assert set(inspect.signature(refine).parameters) - options == {"until", "callbacks"}
+    assert set(inspect.signature(refine).parameters) - options == COMPONENTS
     assert {field.name for field in dataclasses.fields(RadialNoise)} == {"from_images", "fixed"}
     # What the option allows is what the component allows.
     for choice in ("soft", "hard"):
@@ -43,7 +47,7 @@ def test_the_plain_command(fake_refine, run, words, data, tmp_path):
     assert asked["reference"] == data.reference
     assert len(asked["particles"]) == 40
     for name, parameter in inspect.signature(refine).parameters.items():
-        if name not in ("relax", "mode", "noise", "until", "callbacks", "out", "resume"):
+        if name not in {"relax", "mode", "noise", "out", "resume"} | COMPONENTS:
             default = parameter.default
             assert default is inspect.Parameter.empty or asked[name] == default
     assert (tmp_path / "out" / "result.json").is_file()
