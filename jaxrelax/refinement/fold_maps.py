@@ -109,10 +109,11 @@ class FoldMaps:
         made_of = (plan.prior, problem.particle, data.kept_share, *self._shape)
         if on_host(folds):
             return _made(*made_of)(total(folds), *self._with)
+        sums = total(folds)
         program = cached_program(
-            lambda: workers.alike(_made(*made_of)), "fold map", workers, *made_of
+            lambda: workers.alike(_made(*made_of)), "fold map", workers, sums.max_shell, *made_of
         )
-        return program(total(folds), *self._with)
+        return program(sums, *self._with)
 
 
 def _made(

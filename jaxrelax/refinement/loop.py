@@ -25,7 +25,6 @@ from jaxrelax.refinement.state import (
     PoseState,
     State,
     Strength,
-    stacked_sums,
 )
 from jaxrelax.refinement.strength import calibrated
 
@@ -96,7 +95,7 @@ def _maps(
     return MapState(
         *MapState.stacked(maps),
         sums=FoldSums(
-            stacked_sums(found.sums),
+            tuple(tuple(fold.values for fold in folds) for folds in found.sums),
             solved.weight,
             solved.learned.state,
         ),

@@ -11,7 +11,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
@@ -91,12 +90,13 @@ class FoldSums(eqx.Module):
     """Sums over images, and how they become maps; written by the M-step.
 
     Attributes:
-        values: of every half-set and fold, up to the last shell.
+        values: of every half-set and fold, up to the last shell; where they were summed, without a
+            copy.
         weight: mean weight per voxel and shell of each half-set.
         prior: what the map prior has learned.
     """
 
-    values: Float32[AnyArray, "halves folds kept 3"]
+    values: tuple[tuple[Float32[AnyArray, "kept 3"], ...], ...]
     weight: Float[AnyArray, "halves shells"]
     prior: Any
 
@@ -104,13 +104,6 @@ class FoldSums(eqx.Module):
         """Sums by half-set and fold."""
         last = self.weight.shape[1] - 1
         return [[ShellSums(values, last) for values in folds] for folds in self.values]
-
-
-def stacked_sums(sums: list[list[ShellSums]]) -> Float32[AnyArray, "halves folds kept 3"]:
-    """Sums by half-set and fold as one array, where they lie."""
-    values = [[one.values for one in folds] for folds in sums]
-    xp = np if on_host(values) else jnp
-    return xp.stack([xp.stack(folds) for folds in values])
 
 
 class MapState(eqx.Module):

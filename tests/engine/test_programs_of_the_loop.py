@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrelax.engine import program_cache
-from jaxrelax.engine.workers import Workers
+from jaxrelax.engine.workers import ALL, Workers
 from jaxrelax.refinement import Homogeneous, Local, Registers, Relax, prepare, step
 from jaxrelax.simulate import Simulation, simulate
 
@@ -39,7 +39,11 @@ class Recorded:
 
             return guarded
 
+        def alike(workers, function):
+            return program(workers, function, ALL, ALL)
+
         patch.setattr(Workers, "program", program)
+        patch.setattr(Workers, "alike", alike)
         patch.setattr(program_cache, "_PROGRAMS", {})
 
 
@@ -69,16 +73,30 @@ MODES = {
 @pytest.fixture(scope="module", params=MODES)
 def recorded(request, data):
     """Programs of some iterations in a mode, from a cold cache."""
-    mode, iterations = MODES[request.param]
     with pytest.MonkeyPatch.context() as patch:
         found = Recorded(patch)
-        setup = prepare(
-            data.particles, data.reference, mode=mode, relax=Relax("C2", cross_fit=2), ini_high=32.0
-        )
-        state = setup.state
-        for _ in range(iterations):
-            state, _ = step(setup.problem, state)
+        iterated(data, *MODES[request.param])
     return found
+
+
+def iterated(data, mode, iterations):
+    """The state after some iterations."""
+    setup = prepare(
+        data.particles, data.reference, mode=mode, relax=Relax("C2", cross_fit=2), ini_high=32.0
+    )
+    state = setup.state
+    for _ in range(iterations):
+        state, _ = step(setup.problem, state)
+    return state
+
+
+@pytest.fixture(scope="module")
+def as_an_accelerator(data):
+    """Programs and state of iterations that go the way of an accelerator, on this processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = Recorded(patch)
+        patch.setattr(jax, "default_backend", lambda: "cuda")
+        return found, iterated(data, *MODES["held"])
 
 
 def names(recorded):
@@ -107,8 +125,28 @@ def test_what_a_program_takes_from_the_host_is_noticed():
         jax.jit(lambda x: x + 1)(np.zeros(3))
 
 
+def test_the_way_of_an_accelerator_finds_the_same(data, as_an_accelerator):
+    """Maps of the folds as programs, without NumPy and FINUFFT."""
+    found, state = as_an_accelerator
+    assert "make" in names(found)
+    expected = iterated(data, *MODES["held"])
+    np.testing.assert_allclose(state.beliefs.registers, expected.beliefs.registers, atol=2e-3)
+    scale = np.abs(expected.maps.symmetric).max()
+    np.testing.assert_allclose(
+        state.maps.symmetric, expected.maps.symmetric, atol=1e-4 * scale, rtol=0.0
+    )
+
+
 def test_programs_of_the_loop_lower_for_an_accelerator(recorded, monkeypatch):
     """As they are traced where the backend is one: blocks are large there, and loops others."""
+    lower_all(recorded, monkeypatch)
+
+
+def test_maps_of_folds_lower_for_an_accelerator(as_an_accelerator, monkeypatch):
+    lower_all(as_an_accelerator[0], monkeypatch)
+
+
+def lower_all(recorded, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
     lowered = 0
     for function, called in recorded.made:

@@ -52,7 +52,9 @@ def made_up_state(history=(), **changes) -> State:
         noise_power=np.ones((1, shells)),
         maps=MapState(
             np.ones((2, box, box, box), np.float32), np.zeros((2, box, box, box), np.float32),
-            FoldSums(np.ones((2, 2, 9, 3), np.float32), np.ones((2, shells)), {"gain": curve}),
+            FoldSums(
+                ((np.ones((9, 3), np.float32),) * 2,) * 2, np.ones((2, shells)), {"gain": curve}
+            ),
             curve, curve, 0.0 * curve, np.asarray(0),
             Strength(one, np.asarray(0.1), None, np.asarray(-np.inf)),
         ),
