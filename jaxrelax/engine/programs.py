@@ -175,7 +175,7 @@ def _search_program(
     symmetrised = jnp.asarray(table.symmetrised, jnp.float32)
 
     def search_images(
-        target, pixel_weights, prior: PosePrior, params, drawn, images, poses, numbers, instead
+        target, pixel_weights, prior: PosePrior, params, drawn, use, images, poses, numbers, instead
     ):
         def one_chunk(part):
             (data, ctf, valid), some, ids, given = part
@@ -198,11 +198,9 @@ def _search_program(
                 posterior.outside,
                 posterior.log_evidence,
             )
-            if given is None:
-                kept = harden(posterior.places) if hard else posterior.places
-                kept = kept * (valid * posterior.shows_particle)[:, None]
-            else:
-                kept = given * valid[:, None]
+            kept = harden(posterior.places) if hard else posterior.places
+            kept = jnp.where(use, given, kept * posterior.shows_particle[:, None])
+            kept = kept * valid[:, None]
             if search.draws:
                 key = jax.random.fold_in(jax.random.key(drawn[0]), drawn[1])
                 where = draw_poses(found, modes, key, ids, search.draws)
@@ -221,15 +219,25 @@ def _search_program(
 
     program = workers.program(
         search_images,
-        (ALL, ALL, ALL, ALL, ALL, EACH, EACH, EACH, EACH),
+        (ALL, ALL, ALL, ALL, ALL, ALL, EACH, EACH, EACH, EACH),
         (EACH, EACH, ALL),
     )
 
     def search_batch(
-        target, batch: ImageBatch, poses: Poses, prior: PosePrior, params, drawn, numbers, instead
+        target,
+        batch: ImageBatch,
+        poses: Poses,
+        prior: PosePrior,
+        params,
+        drawn,
+        numbers,
+        instead,
+        use,
     ) -> tuple[PerImage, Placed, Stats]:
         images = (batch.data, batch.ctf, batch.valid)
-        return program(target, batch.weights, prior, params, drawn, images, poses, numbers, instead)
+        return program(
+            target, batch.weights, prior, params, drawn, use, images, poses, numbers, instead
+        )
 
     return search_batch
 

@@ -68,16 +68,20 @@ def scored_batches(
     params = everywhere(jax.device_put(plan.model.init() if params is None else params))
     # Another pass draws other poses, a resumed run the same.
     drawn = everywhere(np.array([plan.seed % 2**32, state.iterations_done], np.uint32))
+    size = execution.batch_size(geometry.n_inner)
+    # One program, whether the posterior counts or what is given instead of it.
+    use = everywhere(np.asarray(instead is not None))
+    given = split(np.zeros((size, plan.table.n_places), np.float32))
     for batch in prepared_batches(
-        execution, group, rows, geometry, state.noise_power[group], state.score_shell,
-        execution.batch_size(geometry.n_inner),
-    ):  # fmt: skip
+        execution, group, rows, geometry, state.noise_power[group], state.score_shell, size
+    ):
         chosen, m = batch.rows, len(batch.rows)
         poses = _poses(execution, state.poses, batch.padded, pixel, search)
+        if instead is not None:
+            given = split(instead[batch.padded])
         found, placed, stats = score(
             target, batch.scored, poses, prior, params, drawn,
-            split(batch.padded.astype(np.int32)),
-            None if instead is None else split(instead[batch.padded]),
+            split(batch.padded.astype(np.int32)), given, use,
         )  # fmt: skip
         found = jax.tree.map(lambda x, m=m: np.asarray(x)[:m], found)
         _require_finite(execution, chosen, found.log_evidence)
