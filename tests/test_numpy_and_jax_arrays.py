@@ -245,6 +245,7 @@ CASES = {
         "average_over": (r.average_over, MAP, C4),
         "coarse_copy": (r.coarse_copy, MAP),
         "completed": (r.completed, ACCUMULATOR),
+        "completed_sums": (r.completed_sums, ACCUMULATOR, 4),
         "component_curves": (
             lambda *x: r.component_curves(
                 PARTICLE, parts(*x[:2]),

@@ -6,6 +6,7 @@ from jaxrelax.reconstruction.accumulators import (
     ShellSums,
     accumulate,
     completed,
+    completed_sums,
     empty_accumulator,
 )
 from jaxrelax.reconstruction.axes import (
@@ -101,6 +102,7 @@ __all__ = [
     "average_over",
     "coarse_copy",
     "completed",
+    "completed_sums",
     "component_counts",
     "component_curves",
     "component_fsc",

@@ -177,6 +177,25 @@ class ShellSums(eqx.Module):
         return ShellSums(self.values - other.values, self.max_shell)
 
 
+def completed_sums(accumulator: Accumulator, max_shell: int) -> ShellSums:
+    """``ShellSums.of(completed(accumulator), max_shell)``, without a copy of the whole grid.
+
+    Args:
+        accumulator: with all insertions, of a radius that serves the shell.
+        max_shell: last shell that is kept.
+    """
+    if not on_host(accumulator):
+        return ShellSums.of(completed(accumulator), max_shell)
+    shape = half_shape(accumulator.radius)
+    values, kept = np.asarray(accumulator.values), _kept(max_shell, accumulator.radius)
+    chosen = values[kept, :3]
+    plane = np.ascontiguousarray(values.reshape(*shape, -1)[:, :, 0, :3])
+    plane = plane + plane[::-1, ::-1] * np.array([1.0, -1.0, 1.0], np.float32)
+    on_plane = kept % shape[2] == 0
+    chosen[on_plane] = plane.reshape(-1, 3)[kept[on_plane] // shape[2]]
+    return ShellSums(chosen, max_shell)
+
+
 @lru_cache(maxsize=8)
 def _kept(max_shell: int, radius: int) -> Int64[np.ndarray, " kept"]:
     """Flat indices of the voxels up to a shell on the half grid of a radius, in one fixed order."""

@@ -59,7 +59,7 @@ def lowpass(
     coarse = int(2 * round(n * pixel_size_angstrom / resolution_angstrom))
     if not 8 <= coarse < n:
         return np.asarray(map_, np.float32)
-    return np.asarray(resample_map(resample_map(map_, coarse), n))
+    return np.asarray(resample_map(np.asarray(resample_map(map_, coarse)), n))
 
 
 def soft_region(
@@ -123,7 +123,10 @@ def density_mask(
         lowpass(0.5 * (first + sign * second), pixel_size_angstrom, lowpass_angstrom)
         for sign in (1.0, -1.0)
     ]
-    averages = (lambda map_: symmetrise(map_, group) ** 2, lambda map_: symmetrise(map_**2, group))
+    averages = (
+        lambda map_: np.asarray(symmetrise(map_, group)) ** 2,
+        lambda map_: np.asarray(symmetrise(map_**2, group)),
+    )
 
     def standing_out(maps, where) -> Bool[np.ndarray, "n n n"]:
         density, noise = (map_ * sphere for map_ in maps)

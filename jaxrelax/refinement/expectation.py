@@ -27,7 +27,7 @@ from jaxrelax.imaging import ImageGeometry, volume_radius
 from jaxrelax.inference import Hypotheses, Stats
 from jaxrelax.reconstruction import (
     ShellSums,
-    completed,
+    completed_sums,
     empty_accumulator,
 )
 from jaxrelax.refinement.fold_maps import FoldMaps
@@ -205,14 +205,14 @@ class _HalfPass:
                         side.go_on()
                     if side.stopped:
                         return
+            del made  # a volume is not held while sums are completed and the next is made
             if self.keep_folds > 1 or fold == data.n_folds - 1:
-                own = ShellSums.of(completed(workers.summed(accumulator)), shell)
+                own = completed_sums(workers.summed(accumulator), shell)
                 done = ShellSums(workers.total(own.values), shell)
                 result.sums[0].append(done)
                 if self.keep_folds > 1 and self.latest:
                     self.latest[fold] = done.resized(self.latest[fold].max_shell)
                 del accumulator, own
-            del made  # not held while the next one is made
             give_back_freed()
         result.power += float(sum(map(float, powers))) / (2 * data.n_folds)
         for group, stats in self._stats.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrelax.engine import program_cache
-from jaxrelax.engine.workers import ALL, Workers
+from jaxrelax.engine.workers import Workers
 from jaxrelax.refinement import Homogeneous, Local, Registers, Relax, prepare, step
 from jaxrelax.simulate import Simulation, simulate
 
@@ -21,29 +21,32 @@ class Recorded:
 
     def __init__(self, patch):
         self.made = []
-        original = Workers.program
+        originals = Workers.program, Workers.alike
 
-        def program(workers, function, arguments, results, donate_argnums=()):
+        def program(workers, function, *rest, **options):
             counted = eqx.debug.assert_max_traces(function, max_traces=MOST_TRACES)
-            compiled = original(workers, counted, arguments, results, donate_argnums)
-            called = {}
-            self.made.append((function, called))
-
-            def guarded(*values):
-                key = jax.tree.structure(values)
-                called.setdefault(key, jax.tree.map(_shape, values))
-                # Whatever a program needs was put on its device before, by name.
-                with jax.transfer_guard("disallow"):
-                    return compiled(*values)
-
-            return guarded
+            return self.recorded(function, originals[0](workers, counted, *rest, **options))
 
         def alike(workers, function):
-            return program(workers, function, ALL, ALL)
+            counted = eqx.debug.assert_max_traces(function, max_traces=MOST_TRACES)
+            return self.recorded(function, originals[1](workers, counted))
 
         patch.setattr(Workers, "program", program)
         patch.setattr(Workers, "alike", alike)
         patch.setattr(program_cache, "_PROGRAMS", {})
+
+    def recorded(self, function, compiled):
+        """A program that remembers what it was called with, and takes nothing from the host."""
+        called = {}
+        self.made.append((function, called))
+
+        def guarded(*values):
+            called.setdefault(jax.tree.structure(values), jax.tree.map(_shape, values))
+            # Whatever a program needs was put on its device before, by name.
+            with jax.transfer_guard("disallow"):
+                return compiled(*values)
+
+        return guarded
 
 
 def _shape(value):
@@ -69,7 +72,9 @@ MODES = {
 }
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(
+    scope="module", params=["held", "local", pytest.param("global", marks=pytest.mark.slow)]
+)
 def recorded(request, data):
     """Programs of some iterations in a mode, from a cold cache."""
     with pytest.MonkeyPatch.context() as patch:
@@ -81,8 +86,9 @@ def recorded(request, data):
 def iterated(data, mode, iterations):
     """The state after some iterations."""
     setup = prepare(
-        data.particles, data.reference, mode=mode, relax=Relax("C2", cross_fit=2), ini_high=32.0
-    )
+        data.particles, data.reference, mode=mode, relax=Relax("C2", cross_fit=2), ini_high=32.0,
+        devices=1,
+    )  # fmt: skip
     state = setup.state
     for _ in range(iterations):
         state, _ = step(setup.problem, state)

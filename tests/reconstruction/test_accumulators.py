@@ -11,6 +11,7 @@ from jaxrelax.imaging import (
     extract_slices,
     fourier_volume,
     half_grid_shells,
+    half_shape,
     half_spectrum,
     image_geometry,
     rebox_map,
@@ -26,6 +27,7 @@ from jaxrelax.reconstruction import (
     accumulate,
     accumulators,
     completed,
+    completed_sums,
     empty_accumulator,
     fsc,
     inverse_tau2,
@@ -275,3 +277,15 @@ def test_a_narrower_box_accumulates_the_same_map(images, truth):
     # Noise included; a shell of another width ends the band elsewhere.
     assert np.corrcoef(wide, narrow)[0, 1] > 0.98
     assert np.polyfit(wide, narrow, 1)[0] == pytest.approx(1.0, abs=0.03)
+
+
+def test_completed_sums_are_what_is_kept_of_the_completed_grid():
+    radius = volume_radius(SHELL)
+    rng = np.random.default_rng(8)
+    values = rng.standard_normal((int(np.prod(half_shape(radius))), 4)).astype(np.float32)
+    whole = Accumulator(jnp.asarray(values), radius)
+    for shell in (SHELL, SHELL - 2):
+        expected = ShellSums.of(completed(whole), shell)
+        found = completed_sums(whole, shell)
+        np.testing.assert_array_equal(found.values, expected.values)
+        assert found.max_shell == shell
