@@ -79,7 +79,7 @@ def both(
         other.result()
 
 
-def one_by_one(execution: Execution, score_shell: int) -> bool:
+def one_by_one(execution: Execution, score_shell: int, channels: int | None = None) -> bool:
     """Whether half-sets are gone through one after another.
 
     Side by side, maps of one are made while images of the other are scored. That takes two
@@ -89,10 +89,11 @@ def one_by_one(execution: Execution, score_shell: int) -> bool:
     Args:
         execution: devices, processes and the number of channels.
         score_shell: last shell that scores.
+        channels: of the volumes of a half-set; by default those of the execution.
     """
     workers = execution.workers
     voxels = np.prod(half_shape(volume_radius(execution.shells.rung(score_shell))))
-    volume_bytes = 8 * int(voxels) * execution.channels
+    volume_bytes = 8 * int(voxels) * (execution.channels if channels is None else channels)
     together = workers.count > 1 or len(workers.devices) > 1
     return together or volume_bytes > SIDE_BY_SIDE_BYTES or (on_cpu() and _cores() == 1)
 

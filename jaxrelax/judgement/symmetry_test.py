@@ -107,16 +107,16 @@ def scores(
     """
     rung = execution.shells.rung(conditions.score_shell)
     give_back_freed()
-    volumes = [_volumes(particle, map_, rung) for map_ in maps]
     plan = list(exchanges(execution.data, permutations, seed))
     found = [_nothing_scored(rows, others) for _, _, rows, others in plan]
 
     def score(of_half: int, side: Side) -> None:
+        volumes = _volumes(particle, maps[of_half - 1], rung)
         for (half, group, rows, others), columns in zip(plan, found, strict=True):
             if half != of_half:
                 continue
             for seen, *values in _scored(
-                execution, conditions, volumes[half - 1], group, rows, others, max_shell
+                execution, conditions, volumes, group, rows, others, max_shell
             ):
                 for column, new in zip(columns, values, strict=True):
                     column[np.searchsorted(rows, seen)] = new
@@ -124,7 +124,10 @@ def scores(
                 if side.stopped:
                     return
 
-    both(partial(score, 1), partial(score, 2), alone=one_by_one(execution, conditions.score_shell))
+    # Side by side both half-sets have a volume of either part.
+    parts = 1 if maps[0].preserved is None else 2
+    alone = one_by_one(execution, conditions.score_shell, channels=2 * parts * particle.n_registers)
+    both(partial(score, 1), partial(score, 2), alone=alone)
     return [
         Scores(
             half,
