@@ -63,10 +63,12 @@ def _run(argv: list[str]) -> int:
     import tyro
 
     from jaxrelax.cli.processes import guard, leave, together
+    from jaxrelax.engine.memory import few_heaps
     from jaxrelax.io.errors import InputError
 
     name, rest = argv[0], argv[1:]
     asked = None
+    few_heaps()
     try:
         _keep_programs()
         command = importlib.import_module(f"jaxrelax.cli.{name.replace('-', '_')}").Command

@@ -1,5 +1,6 @@
 """Freed memory goes back to the system."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -31,3 +32,32 @@ def test_the_peak_is_that_of_the_process():
     filled = np.ones(2**25)  # a quarter of a GiB
     assert peak_memory_gib() >= max(before, filled.nbytes / 2**30)
     assert peak_memory_gib() < 1024.0
+
+
+HEAPS = """
+import ctypes, sys, threading
+from jaxrelax.engine.memory import few_heaps
+if sys.argv[1] == "few":
+    few_heaps()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+places, together = [], threading.Barrier(8)
+def take():
+    together.wait()
+    places.append(libc.malloc(1000) >> 26)
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(set(places)))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_threads_share_few_heaps():
+    """A heap of glibc's is 64 MiB at a multiple of 64 MiB."""
+    many, few = (
+        int(subprocess.run([sys.executable, "-c", HEAPS, how], stdout=-1, check=True).stdout)
+        for how in ("many", "few")
+    )
+    assert few <= 2 < many
