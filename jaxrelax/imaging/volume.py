@@ -153,7 +153,7 @@ def resample_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[AnyArray, 
     """
     n = map_.shape[0]
     if not on_host(map_):
-        return _resampled(map_, box)
+        return resampled(map_, box).astype(jnp.float32)
     if n == box:
         return np.asarray(map_, np.float32)
     half = min(n, box) // 2
@@ -169,9 +169,10 @@ def resample_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[AnyArray, 
 
 
 @partial(jax.jit, static_argnames="box")
-def _resampled(map_, box: int):
-    """:func:`resample_map` in JAX."""
-    n, map_ = map_.shape[0], jnp.asarray(map_, jnp.float32)
+def resampled(map_: Float[AnyArray, "n n n"], box: int) -> Float[Array, "m m m"]:
+    """:func:`resample_map` in JAX, in the map's own precision."""
+    map_ = jnp.asarray(map_)
+    n = map_.shape[0]
     if n == box:
         return map_
     half = min(n, box) // 2
@@ -179,7 +180,7 @@ def _resampled(map_, box: int):
     kept = jnp.fft.rfftn(map_)[(k % n)[:, None], (k % n)[None, :], :half]
     empty = jnp.zeros((box, box, box // 2 + 1), kept.dtype)
     spectrum = empty.at[(k % box)[:, None], (k % box)[None, :], :half].set(kept)
-    return jnp.fft.irfftn(spectrum, s=(box,) * 3) * np.float32((box / n) ** 3)
+    return jnp.fft.irfftn(spectrum, s=(box,) * 3) * (box / n) ** 3
 
 
 def rebox_map(map_: Float[AnyArray, "n n n"], box: int) -> Float32[np.ndarray, "m m m"]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation
 from jaxrelax.imaging import FourierVolume, fourier_volume, volume_radius, working_box
+from jaxrelax.imaging.volume import resampled
 from jaxrelax.inference import Hypotheses
 from jaxrelax.reconstruction.ball import permuted
 from jaxrelax.reconstruction.turning import average_over, turned_maps
@@ -55,7 +56,7 @@ def hypothesis_volume(
     for number, group in enumerate(groups):
         mine = np.flatnonzero(table.map_index == number)
         _require_operators(table.operators[mine], group)
-        whole = band_limited(maps[number], box)
+        whole = resampled(maps[number], box)
         symmetric = average_over(whole, group)
         turned = mine[~table.symmetrised[mine]]
         inverses = table.operators[turned].transpose(0, 2, 1)
@@ -76,22 +77,6 @@ def _turned(map_: Float[Array, "n n n"], rotations: Float[np.ndarray, "m 3 3"]) 
         jnp.asarray(permuted(map_, rotation)) if by_axes else next(others)
         for rotation, by_axes in zip(rotations, exact, strict=True)
     ]
-
-
-def band_limited(map_: Float[AnyArray, "n n n"], box: int) -> Float[Array, "m m m"]:
-    """:func:`jaxrelax.imaging.resample_map` in JAX: to another even box over the same extent."""
-    map_ = jnp.asarray(map_)
-    n = map_.shape[0]
-    if n == box:
-        return map_
-    half = min(n, box) // 2
-    # Symmetric about the origin: the unpaired Nyquist plane is dropped. Both centres are at N // 2,
-    # for even boxes the factor (−1)^k in either grid.
-    k = np.arange(-half + 1, half)
-    kept = jnp.fft.rfftn(map_)[k[:, None] % n, k[None, :] % n, :half]
-    spectrum = jnp.zeros((box, box, box // 2 + 1), kept.dtype)
-    spectrum = spectrum.at[k[:, None] % box, k[None, :] % box, :half].set(kept)
-    return jnp.fft.irfftn(spectrum, s=(box,) * 3) * (box / n) ** 3
 
 
 def _require_operators(operators: Float[np.ndarray, "rows 3 3"], group: PointGroup) -> None:

@@ -15,7 +15,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from jaxrelax.arrays import AnyArray, on_host
+from jaxrelax.arrays import AnyArray
 from jaxrelax.geometry import isotypic_weights
 from jaxrelax.imaging import MARGIN, working_box
 from jaxrelax.reconstruction.accumulators import ShellSums
@@ -30,6 +30,7 @@ from jaxrelax.reconstruction.isotypic import HalfAlignment, IsotypicParts, apply
 from jaxrelax.reconstruction.masks import independent_fraction
 from jaxrelax.reconstruction.matching import match_halves, onto_first
 from jaxrelax.reconstruction.particle import Particle
+from jaxrelax.reconstruction.scoring_maps import regularised_parts
 from jaxrelax.reconstruction.wiener import inverse_tau2, wiener_map
 
 LARGEST_GAIN = 0.999
@@ -210,20 +211,20 @@ class _Wiener(MapPrior):
 
     def solve(self, state: Gains, portion: Portion, particle: Particle) -> IsotypicParts:
         """Wiener filter, isotypic parts, gains, masks."""
-        max_shell = portion.sums.max_shell
-        box = working_box(max_shell)
         tau = inverse_tau2(portion.weight, state.fsc_symmetric) * portion.share
-        solved = wiener_map(
-            portion.sums.accumulator(), tau.astype(np.float32), box=box,
-            image_box=particle.box, margin=MARGIN,
-        )  # fmt: skip
-        if on_host(solved):
-            solved = np.asarray(solved)
-        split = particle.split(solved * particle.sphere(box))
-        asymmetric = particle.region(
-            apply_component_gains(split.asymmetric, state.gain, particle.group)
+        return regularised_parts(
+            portion.sums,
+            tau.astype(np.float32),
+            # Without relaxation there is no asymmetric part, whose gains are zero.
+            state.gain,
+            particle.group,
+            particle.subgroup,
+            sphere=particle.sphere(working_box(portion.sums.max_shell)),
+            symmetric_mask=state.density,
+            asymmetric_mask=particle.region(state.density),
+            image_box=particle.box,
+            margin=MARGIN,
         )
-        return IsotypicParts(split.symmetric * state.density, asymmetric * state.density)
 
     def join(
         self,
