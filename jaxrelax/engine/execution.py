@@ -14,6 +14,7 @@ from jaxrelax.engine.image_source import ImageSource
 from jaxrelax.engine.workers import Workers, alone
 from jaxrelax.imaging import CTFParameters, ImageGeometry, Shells, half_spectrum, image_geometry
 from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
+from jaxrelax.io import OpticsGroup
 
 BATCH_STEP, MOST_IMAGES = 32, 512
 
@@ -60,7 +61,7 @@ class Execution:
         self._geometries: dict[tuple[int, int, int], ImageGeometry] = {}
 
     @property
-    def optics(self):
+    def optics(self) -> Sequence[OpticsGroup]:
         """Optics groups of the table."""
         return self.data.particles.optics
 

@@ -22,10 +22,9 @@ def give_back_freed() -> None:
 
     glibc keeps what is freed in blocks of up to 32 MiB, in a heap for every few threads, for the
     next of that size. Sums, maps and temporaries of a growing band are of another size in every
-    iteration and every thread, so that a run would come to hold more than twice what it uses.
-    Having every large block mapped by itself (``M_MMAP_THRESHOLD``) costs a tenth of the time:
-    temporaries of every call are then fetched anew, page by page. This is called where a fold or
-    a test ends.
+    iteration and every thread, so that a run would come to hold far more than it uses. Having every
+    large block mapped by itself (``M_MMAP_THRESHOLD``) costs time: temporaries of every call are
+    then fetched anew, page by page. This is called where a fold or a test ends.
     """
     trim = _trim()
     if trim is not None:
@@ -36,7 +35,7 @@ def few_heaps() -> None:
     """Let all threads of this process share two heaps; does nothing where glibc is not used.
 
     By default every thread gets one of its own, up to eight for each core, and each keeps what was
-    freed in it. Runtime, readers and half-sets have some twenty threads between them. For a
+    freed in it; runtime, readers and half-sets have many threads between them. For a
     program's beginning, before there are threads: a library leaves the allocator alone.
     """
     if sys.platform.startswith("linux"):

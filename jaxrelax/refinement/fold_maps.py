@@ -86,9 +86,7 @@ class FoldMaps:
         self._with = (maps.sums.prior, weight, held, None)
         if not on_host(maps.sums.prior):
             regions = problem.particle.regions(working_box(len(weight) - 1))
-            single = jax.tree.map(
-                lambda x: np.asarray(x, np.float32), (maps.sums.prior, weight, held)
-            )
+            single = jax.tree.map(_single, (maps.sums.prior, weight, held))
             self._with = problem.execution.workers.everywhere((*single, regions))
 
     def without(self, folds: list[ShellSums], fold: int) -> FoldMap:
@@ -116,6 +114,12 @@ class FoldMaps:
         return program(sums, *self._with)
 
 
+def _single(value) -> np.ndarray:
+    """An array with numbers of single precision, if they are not whole."""
+    array = np.asarray(value)
+    return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+
+
 def _made(
     prior: MapPrior,
     particle: Particle,
@@ -128,7 +132,8 @@ def _made(
     def make(
         sums: ShellSums, state: Any, weight, held: Held, regions: MaskedRegions | None
     ) -> FoldMap:
-        parts = prior.solve(state, Portion(sums, weight, share), replace(particle, given=regions))
+        seen = particle if regions is None else replace(particle, given=regions)
+        parts = prior.solve(state, Portion(sums, weight, share), seen)
         spectrum = slice_power(parts.asymmetric, box, weight.shape[0])
         xp = np if on_host(parts) else jnp
         power = xp.sum(spectrum * weight)
