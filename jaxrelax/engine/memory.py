@@ -7,6 +7,8 @@ import sys
 from functools import cache
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
+# With two, threads wait for each other; with one each, all keep what they freed.
+HEAPS = 4
 
 
 def peak_memory_gib() -> float:
@@ -32,7 +34,7 @@ def give_back_freed() -> None:
 
 
 def few_heaps() -> None:
-    """Let all threads of this process share two heaps; does nothing where glibc is not used.
+    """Let all threads of this process share a few heaps; does nothing where glibc is not used.
 
     By default every thread gets one of its own, up to eight for each core, and each keeps what was
     freed in it; runtime, readers and half-sets have many threads between them. For a
@@ -41,7 +43,7 @@ def few_heaps() -> None:
     if sys.platform.startswith("linux"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(M_ARENA_MAX, 2)
+            mallopt(M_ARENA_MAX, HEAPS)
 
 
 @cache

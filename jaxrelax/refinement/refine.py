@@ -18,6 +18,7 @@ from jaxrelax.refinement.callbacks import Callback
 from jaxrelax.refinement.checkpoint import load_checkpoint, save_checkpoint
 from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import Criterion
+from jaxrelax.refinement.described import described
 from jaxrelax.refinement.finish import finish
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.image_statistics import made_of_images
@@ -220,7 +221,15 @@ def refine(
                 setup = relaxed(setup, state)
             for callback in callbacks:
                 callback.on_finish(reason)
-            settings = {"until": repr(setup.until), "devices": str(setup.problem.execution.workers)}
+            plan = setup.problem.plan
+            settings = {
+                "until": repr(setup.until),
+                "devices": str(setup.problem.execution.workers),
+                # What was chosen where nothing was asked for.
+                "course": described(plan.course),
+                "map_prior": described(plan.prior),
+                "latents": [described(latent) for latent in plan.model.latents],
+            }
             settings |= made_of_images(setup.problem.execution)
             result = finish(
                 setup.problem, state, reason=reason, seconds=0.0,
