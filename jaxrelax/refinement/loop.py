@@ -43,7 +43,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     workers = problem.execution.workers
     band, orders = state.course.band, plan.course.orders(state.course)
     shell = problem.shells.accumulated(state.score_shell, grow=bool(band.growing))
-    weights = starting_weights(problem) if state.iteration == 0 else None
+    weights = starting_weights(problem, state) if state.iteration == 0 else None
     found = expectation(problem, state, shell, weights_override=weights, on_batch=on_batch)
     solved = maximisation(problem, found.sums, orders.belief, score_shell=state.score_shell)
     maps = half_maps(problem, solved)
@@ -73,7 +73,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
 
 def _shared(solved: Maximisation) -> Maximisation:
     """What of an M-step processes have to agree on."""
-    return solved._replace(halves=[], maps=solved.maps._replace(raw=[], parts=[]))
+    return solved._replace(halves=[], maps=[one._replace(raw=[], parts=[]) for one in solved.maps])
 
 
 def _beliefs(state: State, found: Expectation, orders: Orders) -> Beliefs:
@@ -94,11 +94,7 @@ def _maps(
     held = orders.held_nats if problem.plan.calibrated else None
     return MapState(
         *MapState.stacked(maps),
-        sums=FoldSums(
-            tuple(tuple(fold.values for fold in folds) for folds in found.sums),
-            solved.weight,
-            solved.learned.state,
-        ),
+        sums=FoldSums.of(found.sums, solved.weight, solved.learned.state),
         fsc=solved.fsc,
         fsc_symmetric=solved.learned.fsc_symmetric,
         fsc_asymmetric=solved.learned.fsc_asymmetric,
