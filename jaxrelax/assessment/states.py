@@ -124,7 +124,7 @@ def state_accuracy(
     states, true = np.asarray(states), np.asarray(true)
     _require_same_length(states, true, probability, posterior, junk_probability)
     if n_states is None:
-        n_states = int(states.max(initial=0)) + 1 if posterior is None else posterior.shape[1]
+        n_states = int(states.max(initial=0)) + 1 if posterior is None else len(posterior.T)
     shown = true != JUNK
     if not shown.any():
         raise ValueError("no image shows a particle: all of the true states are junk")
