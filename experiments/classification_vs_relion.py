@@ -47,7 +47,7 @@ MASK_LOWPASS_ANGSTROM, MASK_THRESHOLD = 15.0, 0.15  # of the largest density
 MASK_EXTEND_ANGSTROM, MASK_EDGE_ANGSTROM = 3.4, 17.0
 INITIAL_LOWPASS_ANGSTROM = 30.0
 DIAMETER_ANGSTROM = 300.0
-SECONDS = "seconds.json"
+TIMES = "times.json"
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,12 @@ def main() -> None:
     if arguments.run:
         ours = run_ours(arguments.data, arguments.folder / "ours")
     runs = []
-    if (workaround / SECONDS).exists():
+    if (workaround / TIMES).exists():
         runs.append(patterns_of_relion(workaround, arguments.data, truth))
     if ours is not None:
         runs.append(patterns_of_ours(ours, truth))
     if not runs:
         options.error("nothing to judge: --relion, --run or --ours DIR")
-    print(f"{len(os.sched_getaffinity(0))} cores")
     print_table(runs, truth)
 
 
@@ -139,9 +138,11 @@ def run_relion(arguments: argparse.Namespace, folder: Path) -> None:
         "--dont_combine_weights_via_disc",
     )  # fmt: skip
     done = time.perf_counter()
-    seconds = {"expand": expanded - begun, "refine": done - expanded, "threads": arguments.threads}
-    seconds["iterations"] = arguments.iterations
-    (folder / SECONDS).write_text(json.dumps(seconds))
+    took = {
+        "expand": expanded - begun, "refine": done - expanded, "iterations": arguments.iterations,
+        "threads": arguments.threads, "cores": len(os.sched_getaffinity(0)),
+    }  # fmt: skip
+    (folder / TIMES).write_text(json.dumps(took))
 
 
 def true_focus_mask(data: Path) -> np.ndarray:
@@ -170,8 +171,8 @@ def command(folder: Path, *words: str) -> None:
 
 def patterns_of_relion(folder: Path, data: Path, truth: Particles) -> Patterns:
     """How many copies of every image are in the class that shows the partner."""
-    seconds = json.loads((folder / SECONDS).read_text())
-    last = folder / "run" / f"run_it{seconds['iterations']:03d}"
+    took = json.loads((folder / TIMES).read_text())
+    last = folder / "run" / f"run_it{took['iterations']:03d}"
     copies = read_particles(f"{last}_data.star")
     focus = true_focus_mask(data)
     shown = [
@@ -183,10 +184,10 @@ def patterns_of_relion(folder: Path, data: Path, truth: Particles) -> Patterns:
     poses = np.zeros((len(truth), 3, 3))
     poses[rows[with_partner]] = copies.rotations[with_partner]  # one copy where it counts
     return Patterns(
-        f"RELION 3.1, expanded, K=2, -j {seconds['threads']}",
+        f"RELION 3.1, expanded, K=2 ({took['threads']} threads, {took['cores']} cores)",
         PATTERN_OF_COPIES[count],
         poses,
-        seconds["expand"] + seconds["refine"],
+        took["expand"] + took["refine"],
         f"copies in the partner's class: {np.bincount(count, minlength=5).tolist()} images with "
         f"0 … 4; mean density of the two classes under the mask {shown[0]:.4g}, {shown[1]:.4g}",
     )
@@ -227,7 +228,7 @@ def patterns_of_ours(folder: Path, truth: Particles) -> Patterns:
     poses = np.zeros((len(truth), 3, 3))
     poses[rows] = particles.rotations
     seconds = json.loads((folder / "result.json").read_text())["seconds"]
-    return Patterns("jaxrelax", pattern, poses, seconds, judged.summary().replace("\n", "; "))
+    return Patterns("jaxrelax", pattern, poses, seconds, judged.summary())
 
 
 def true_patterns(truth: Particles) -> np.ndarray:
@@ -254,7 +255,7 @@ def print_table(runs: list[Patterns], truth: Particles) -> None:
             f"{np.sum(lost & shown)} of {shown.sum()} | {registers} | {run.seconds:.0f} |"
         )
     for run in runs:
-        print(f"\n{run.who}: {run.more}")
+        print(f"\n{run.who}\n{run.more}")
         print(
             "| true | " + " | ".join(("one", "four", "none", "lost")) + " |\n|---|---|---|---|---|"
         )
