@@ -80,6 +80,7 @@ def main() -> None:
     options.add_argument("--ours", type=Path, help="a finished output folder of ours")
     options.add_argument("--run", action="store_true", help="run ours")
     options.add_argument("--resolution", type=float, default=10.0, help="of RELION's E-step (Å)")
+    options.add_argument("--tau2-fudge", type=float, default=4.0, help="of RELION")
     options.add_argument("--iterations", type=int, default=25)
     options.add_argument("--threads", type=int, default=2, help="of RELION")
     options.add_argument("--seed", type=int, default=1)
@@ -130,7 +131,7 @@ def run_relion(arguments: argparse.Namespace, folder: Path) -> None:
         folder, "relion_refine",
         "--i", "expanded.star", "--o", "run/run", "--ref", "initial.mrc",
         "--ini_high", f"{INITIAL_LOWPASS_ANGSTROM:g}", "--K", "2", "--skip_align",
-        "--iter", str(arguments.iterations), "--tau2_fudge", "4",
+        "--iter", str(arguments.iterations), "--tau2_fudge", f"{arguments.tau2_fudge:g}",
         "--particle_diameter", f"{DIAMETER_ANGSTROM:g}", "--solvent_mask", "focus.mrc",
         "--flatten_solvent", "--zero_mask", "--ctf", "--norm", "--scale",
         "--strict_highres_exp", f"{arguments.resolution:g}",
