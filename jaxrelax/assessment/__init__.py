@@ -14,6 +14,15 @@ from jaxrelax.assessment.partner import partner_ball
 from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
 from jaxrelax.assessment.saving import save, symmetry_summary
+from jaxrelax.assessment.states import (
+    StateAccuracy,
+    adjusted_rand,
+    area_under_roc,
+    confusion_matrix,
+    match_states,
+    registers_within,
+    state_accuracy,
+)
 from jaxrelax.judgement import Discriminability
 
 __all__ = [
@@ -21,20 +30,27 @@ __all__ = [
     "Discriminability",
     "OracleAccuracy",
     "RegisterAccuracy",
+    "StateAccuracy",
+    "adjusted_rand",
+    "area_under_roc",
     "brier_score",
     "calibration",
     "chimerax_script",
+    "confusion_matrix",
     "consensus_error",
     "consequence",
     "contour_levels",
     "headline",
+    "match_states",
     "matching_rows",
     "oracle_registers",
     "partner_ball",
     "predict_registers",
     "register_accuracy",
+    "registers_within",
     "report_html",
     "save",
+    "state_accuracy",
     "symmetry_summary",
     "warnings",
     "write_report",
