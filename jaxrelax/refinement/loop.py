@@ -6,9 +6,11 @@ import dataclasses
 import time
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
+from jaxrelax.inference import entropy
 from jaxrelax.reconstruction import IsotypicParts, resolution_shell
 from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
@@ -163,4 +165,35 @@ def _report(
         held_poses=search.holds_poses,
         relaxed=plan.relax is not None,
         searched_globally=search.is_global,
+        state_change=state_change(problem, state.beliefs.registers, found),
+        fractions=state_fractions(problem, found),
     )
+
+
+def of_states(
+    problem: Problem, places: Float[np.ndarray, "n places"]
+) -> Float[np.ndarray, "n states"]:
+    """Posterior of every map, from that of the places where images go."""
+    maps = problem.plan.table.place_maps
+    return np.stack([places[:, maps == k].sum(axis=1) for k in range(len(problem.of_maps))], axis=1)
+
+
+def state_change(
+    problem: Problem, before: Float[np.ndarray, "n places"], found: Expectation
+) -> float:
+    """See ``StepInfo.state_change``."""
+    count = len(problem.of_maps)
+    if count == 1:
+        return 0.0
+    then, now = of_states(problem, before), of_states(problem, found.registers)
+    certain = (1.0 - entropy(now) / np.log(count)) * (1.0 - found.junk)
+    changed = then.argmax(axis=1) != now.argmax(axis=1)
+    return float(np.sum(certain * changed) / max(float(np.sum(certain)), 1e-30))
+
+
+def state_fractions(problem: Problem, found: Expectation) -> tuple[float, ...]:
+    """Of the images that show the particle, what is in every state; nothing with one map."""
+    if len(problem.of_maps) == 1:
+        return ()
+    counted = (1.0 - found.junk) @ of_states(problem, found.registers)
+    return tuple(float(one) for one in counted / counted.sum())

@@ -37,6 +37,7 @@ from jaxrelax.refinement.criteria import (
     MaxIterations,
     RegistersSettled,
     ResolutionStalled,
+    StatesSettled,
 )
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.modes import Local, Mode
@@ -61,6 +62,9 @@ from jaxrelax.refinement.usable import WIDEST, usable_particles
 LOG = logging.getLogger("jaxrelax")
 
 DEFAULT_UNTIL: Criterion = (ResolutionStalled() & RegistersSettled()) | MaxIterations(50)
+UNTIL_STATES_SETTLED: Criterion = (
+    ResolutionStalled() & RegistersSettled() & StatesSettled()
+) | MaxIterations(50)
 
 
 class Map(eqx.Module):
@@ -246,7 +250,8 @@ def prepare(
     match = matched_scale if mode.needs_poses else matched_power
     values = match(problem.execution, low, values, shell, seed=seed, name=name)
     state = init(problem, values, ini_high_angstrom=ini_high)
-    until = DEFAULT_UNTIL if until is None else until
+    if until is None:
+        until = DEFAULT_UNTIL if classification is None else UNTIL_STATES_SETTLED
     identity = {
         "mode": described(mode if classification is None else classification),
         "relax": described(relax),
