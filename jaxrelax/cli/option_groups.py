@@ -280,7 +280,7 @@ class RefinementOptions:
     """Memory for images between iterations (GiB), where reading them in every pass is slow; used
     for the images of an optics group if all of them fit."""
 
-    def arguments(self, mode: Mode) -> dict[str, Any]:
+    def arguments(self, mode: Mode | None = None) -> dict[str, Any]:
         """These options as arguments of `jaxrelax.refine`, which is to stop as its mode needs.
 
         Raises:

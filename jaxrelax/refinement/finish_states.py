@@ -28,6 +28,7 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
+from jaxrelax.refinement.loop import exchange_states
 from jaxrelax.refinement.maximisation import (
     Maximisation,
     half_maps,
@@ -67,6 +68,7 @@ def finish_states(
     banded = expectation(problem, state, accumulated, on_batch=on_batch)
     belief = problem.plan.course.orders(state.course).belief
     solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
+    exchange_states(problem, banded, solved.order)
     exponent = _honest(problem, state, banded, solved, accumulated, on_batch)
     joined = joined_maps(problem, banded.sums, solved, 1.0)
     del banded, solved
