@@ -28,6 +28,14 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
+from jaxrelax.refinement.held_out_states import (
+    StateSupport,
+    alike,
+    given,
+    of_one_symmetry,
+    support,
+    under_the_other_half,
+)
 from jaxrelax.refinement.loop import exchange_states
 from jaxrelax.refinement.maximisation import (
     Maximisation,
@@ -38,8 +46,10 @@ from jaxrelax.refinement.maximisation import (
 )
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result, StateMap
-from jaxrelax.refinement.state import MapState, State, Strength, replaced
+from jaxrelax.refinement.state import State
 from jaxrelax.refinement.strength import honest_exponent, tempered
+
+LIKELY_JUNK = 0.5
 
 
 def finish_states(
@@ -69,11 +79,11 @@ def finish_states(
     belief = problem.plan.course.orders(state.course).belief
     solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
     exchange_states(problem, banded, solved.order)
-    exponent = _honest(problem, state, banded, solved, accumulated, on_batch)
+    exponent, supported = _honest(problem, state, banded, solved, accumulated, on_batch)
     joined = joined_maps(problem, banded.sums, solved, 1.0)
     del banded, solved
     give_back_freed()
-    found = expectation(problem, _given(state, joined), shells.last, n_folds=1, on_batch=on_batch)
+    found = expectation(problem, given(state, joined), shells.last, n_folds=1, on_batch=on_batch)
     del joined
     found.registers = tempered(found.registers, exponent)
     halves = [total(folds) for folds in found.sums]
@@ -91,7 +101,7 @@ def finish_states(
         aligned = match_halves(particle, parts, sphere, max_shell=shells.last, score_shell=rung)
         kept.append(raw)
         matched.append(HalfMaps(raw, parts, aligned, shells.last, rung))
-    shown = found.junk < 0.5
+    shown = found.junk < LIKELY_JUNK
     registers, particles, of_states = _in_one_frame(problem, found, matched)
     weight = (1.0 - found.junk)[:, None] * of_states
     fractions = weight.sum(axis=0, dtype=np.float64) / weight.sum(dtype=np.float64)
@@ -120,18 +130,8 @@ def finish_states(
         seconds=seconds,
         peak_memory_gib=peak_memory_gib(),
         states=states,
+        support=supported,
     )
-
-
-def _given(state: State, maps: list[IsotypicParts]) -> State:
-    """The state with maps that score as they are."""
-    symmetric, asymmetric = MapState.stacked(maps)
-    return state.replace(
-        maps=replaced(
-            state.maps, symmetric=symmetric, asymmetric=asymmetric, sums=None,
-            strength=Strength.untouched(),
-        )
-    )  # fmt: skip
 
 
 def _honest(
@@ -141,13 +141,24 @@ def _honest(
     solved: Maximisation,
     max_shell: int,
     on_batch,
-) -> float:
-    """How far posteriors under a half-set's own maps can be believed, see `honest_exponent`."""
-    maps, n = half_maps(problem, solved), len(problem.of_maps)
-    swapped = _given(state, maps[n:] + maps[:n])
-    other = expectation(problem, swapped, max_shell, n_folds=1, on_batch=on_batch)
-    shows = banded.junk < 0.5
-    return honest_exponent(banded.registers[shows], other.registers[shows])
+) -> tuple[float, StateSupport | None]:
+    """How far posteriors can be believed, and whether states of one symmetry differ.
+
+    See `honest_exponent` for the first; the second is None where no two have the same.
+    """
+    maps = half_maps(problem, solved)
+    other = under_the_other_half(problem, state, maps, max_shell, on_batch)
+    shows = banded.junk < LIKELY_JUNK
+    exponent = honest_exponent(banded.registers[shows], other.registers[shows])
+    if len(of_one_symmetry(problem.of_maps)) == len(problem.of_maps):
+        return exponent, None
+    one = alike(
+        problem, maps, solved.shares,
+        max_shell=banded.sums[0][0].max_shell, score_shell=state.score_shell,
+    )  # fmt: skip
+    fewer = under_the_other_half(problem, state, one, max_shell, on_batch)
+    found = support(problem, other.log_marginal, fewer.log_marginal, banded.junk)
+    return exponent, found
 
 
 def _in_one_frame(
