@@ -28,18 +28,9 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
-from jaxrelax.refinement.held_out_states import (
-    StateSupport,
-    alike,
-    given,
-    of_one_symmetry,
-    support,
-    under_the_other_half,
-)
+from jaxrelax.refinement.held_out_states import given, state_support
 from jaxrelax.refinement.loop import exchange_states
 from jaxrelax.refinement.maximisation import (
-    Maximisation,
-    half_maps,
     joined_maps,
     maximisation,
     total,
@@ -79,9 +70,11 @@ def finish_states(
     belief = problem.plan.course.orders(state.course).belief
     solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
     exchange_states(problem, banded, solved.order)
-    exponent, supported = _honest(problem, state, banded, solved, accumulated, on_batch)
+    other, supported = state_support(problem, state, solved, banded.junk, accumulated, on_batch)
+    shows = banded.junk < LIKELY_JUNK
+    exponent = honest_exponent(banded.registers[shows], other.registers[shows])
     joined = joined_maps(problem, banded.sums, solved, 1.0)
-    del banded, solved
+    del banded, solved, other
     give_back_freed()
     found = expectation(problem, given(state, joined), shells.last, n_folds=1, on_batch=on_batch)
     del joined
@@ -132,33 +125,6 @@ def finish_states(
         states=states,
         support=supported,
     )
-
-
-def _honest(
-    problem: Problem,
-    state: State,
-    banded: Expectation,
-    solved: Maximisation,
-    max_shell: int,
-    on_batch,
-) -> tuple[float, StateSupport | None]:
-    """How far posteriors can be believed, and whether states of one symmetry differ.
-
-    See `honest_exponent` for the first; the second is None where no two have the same.
-    """
-    maps = half_maps(problem, solved)
-    other = under_the_other_half(problem, state, maps, max_shell, on_batch)
-    shows = banded.junk < LIKELY_JUNK
-    exponent = honest_exponent(banded.registers[shows], other.registers[shows])
-    if len(of_one_symmetry(problem.of_maps)) == len(problem.of_maps):
-        return exponent, None
-    one = alike(
-        problem, maps, solved.shares,
-        max_shell=banded.sums[0][0].max_shell, score_shell=state.score_shell,
-    )  # fmt: skip
-    fewer = under_the_other_half(problem, state, one, max_shell, on_batch)
-    found = support(problem, other.log_marginal, fewer.log_marginal, banded.junk)
-    return exponent, found
 
 
 def _in_one_frame(

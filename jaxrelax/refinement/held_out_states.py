@@ -9,13 +9,16 @@ its mean over independent images, in standard errors, is a one-sided test (Vuong
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from jaxrelax.reconstruction import IsotypicParts, Particle, match_halves, rotate_map
 from jaxrelax.refinement.expectation import Expectation, expectation
+from jaxrelax.refinement.maximisation import Maximisation, half_maps
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import MapState, State, Strength, replaced
 
@@ -27,10 +30,12 @@ class StateSupport(NamedTuple):
     """What held-out images say of further states.
 
     Attributes:
+        classes: the two that are most alike, from 1: it is asked whether they differ.
         nats: mean log-likelihood ratio per image that shows the particle.
         z_score: the same in standard errors.
     """
 
+    classes: tuple[int, int]
     nats: float
     z_score: float
 
@@ -43,8 +48,9 @@ class StateSupport(NamedTuple):
         """In words."""
         found = "support" if self.supported else "do not support"
         return (
-            f"Held-out images {found} the difference between the states "
-            f"({self.nats:+.3g} nats per image, {self.z_score:+.1f} standard errors)."
+            f"Held-out images {found} the difference between classes {self.classes[0]} and "
+            f"{self.classes[1]}, the most alike of one symmetry ({self.nats:+.3g} nats per image, "
+            f"{self.z_score:+.1f} standard errors)."
         )
 
 
@@ -78,43 +84,75 @@ def alike(
     problem: Problem,
     maps: list[IsotypicParts],
     shares: Float[np.ndarray, " maps"],
+    members: Sequence[int],
     *,
     max_shell: int,
     score_shell: int,
 ) -> list[IsotypicParts]:
-    """Maps of states of one symmetry replaced by their mean: as if they were one state.
+    """Maps of some states, all of one symmetry, replaced by their mean: as if they were one state.
 
     Args:
         problem: what every map is of.
         maps: of half-set 1, then of half-set 2, on a working box.
         shares: of every state.
+        members: the states.
         max_shell, score_shell: of the maps, and of what scores.
     """
-    particles, n = problem.of_maps, len(problem.of_maps)
+    n, particle = len(problem.of_maps), problem.of_maps[members[0]]
+    weight = np.asarray(shares, np.float64)[list(members)]
+    weight = (weight / weight.sum()).astype(np.float32)
     made = list(maps)
     for half in (0, 1):
-        for members in of_one_symmetry(particles):
-            own = [maps[half * n + k] for k in members]
-            weight = np.asarray(shares, np.float64)[members]
-            weight = (weight / weight.sum()).astype(np.float32)
-            particle = particles[members[0]]
-            asymmetric = []
-            for one in own:
-                turn = particle.group.operators[0]
-                if particle.relaxed and one is not own[0]:
-                    mask = particle.sphere(len(one.symmetric))
-                    index = match_halves(
-                        particle, (own[0], one), mask, max_shell=max_shell, score_shell=score_shell
-                    ).index
-                    turn = particle.group.operators[index]
-                asymmetric.append(rotate_map(one.asymmetric, turn))
-            mean = IsotypicParts(
-                np.einsum("k,kzyx->zyx", weight, np.stack([one.symmetric for one in own])),
-                np.einsum("k,kzyx->zyx", weight, np.stack(asymmetric)),
-            )
-            for k in members:
-                made[half * n + k] = mean
+        own = [maps[half * n + k] for k in members]
+        turned = [
+            own[0].asymmetric,
+            *(
+                _onto(particle, own[0], one, max_shell=max_shell, score_shell=score_shell)
+                for one in own[1:]
+            ),
+        ]
+        mean = IsotypicParts(
+            np.einsum("k,kzyx->zyx", weight, np.stack([one.symmetric for one in own])),
+            np.einsum("k,kzyx->zyx", weight, np.stack(turned)),
+        )
+        for k in members:
+            made[half * n + k] = mean
     return made
+
+
+def most_alike(
+    problem: Problem, maps: list[IsotypicParts], *, max_shell: int, score_shell: int
+) -> tuple[int, int] | None:
+    """The two states of one symmetry that differ least; None where no two have the same.
+
+    Args:
+        problem: what every map is of.
+        maps: of half-set 1, then of half-set 2.
+        max_shell, score_shell: of the maps, and of what scores.
+    """
+    nearest, pair = np.inf, None
+    for members in of_one_symmetry(problem.of_maps):
+        for first, second in itertools.combinations(members, 2):
+            one, other = maps[first], maps[second]
+            turned = _onto(
+                problem.of_maps[first], one, other, max_shell=max_shell, score_shell=score_shell
+            )
+            distance = float(np.sum((one.symmetric - other.symmetric) ** 2))
+            distance += float(np.sum((one.asymmetric - turned) ** 2))
+            if distance < nearest:
+                nearest, pair = distance, (first, second)
+    return pair
+
+
+def _onto(
+    particle: Particle, first: IsotypicParts, other: IsotypicParts, **shells: int
+) -> Float32[np.ndarray, "b b b"]:
+    """The asymmetric part of another map in the register of the first."""
+    if not particle.relaxed:
+        return np.asarray(other.asymmetric)
+    mask = particle.sphere(len(first.symmetric))
+    index = match_halves(particle, (first, other), mask, **shells).index
+    return np.asarray(rotate_map(other.asymmetric, particle.group.operators[index]))
 
 
 def of_one_symmetry(particles: tuple[Particle, ...]) -> list[list[int]]:
@@ -125,23 +163,43 @@ def of_one_symmetry(particles: tuple[Particle, ...]) -> list[list[int]]:
     return list(kinds.values())
 
 
-def support(
+def state_support(
     problem: Problem,
-    several: Float[np.ndarray, " n"],
-    fewer: Float[np.ndarray, " n"],
+    state: State,
+    solved: Maximisation,
     junk: Float[np.ndarray, " n"],
-) -> StateSupport:
-    """Compare held-out log-likelihoods of two models, image by image.
+    max_shell: int,
+    on_batch=None,
+) -> tuple[Expectation, StateSupport | None]:
+    """Whether the two most similar states of one symmetry are told apart by held-out images.
 
     Args:
-        problem: which images share noise.
-        several, fewer: of the model with more states, and of that with fewer.
+        problem, state: inputs, poses, noise, band.
+        solved: the M-step of a pass.
         junk: probability that an image shows no particle.
+        max_shell: last shell of that pass.
+        on_batch: called with the number of images done.
+
+    Returns:
+        what the other half-set's maps say of every image, and the answer; None where no two states
+        have the same symmetry.
     """
-    unit = problem.data.units.unit
+    shells = {"max_shell": solved.halves[0].max_shell, "score_shell": state.score_shell}
+    maps = half_maps(problem, solved)
+    several = under_the_other_half(problem, state, maps, max_shell, on_batch)
+    pair = most_alike(problem, maps, **shells)
+    if pair is None:
+        return several, None
+    one = alike(problem, maps, solved.shares, pair, **shells)
+    fewer = under_the_other_half(problem, state, one, max_shell, on_batch)
+    ratio = several.log_marginal - fewer.log_marginal
+    return several, _in_standard_errors(problem, ratio, junk, pair)
+
+
+def _in_standard_errors(problem: Problem, ratio, junk, pair: tuple[int, int]) -> StateSupport:
+    """Of log-likelihood ratios of images, their mean over units of what shares noise."""
     shown = (1.0 - np.asarray(junk, np.float64)) * problem.data.units.weight
-    ratio = shown * (np.asarray(several, np.float64) - np.asarray(fewer, np.float64))
-    by_unit = np.bincount(unit, ratio)
-    mean = ratio.sum() / max(float(shown.sum()), 1e-30)
+    by_unit = np.bincount(problem.data.units.unit, shown * ratio)
     error = float(np.sqrt(np.sum((by_unit - by_unit.mean()) ** 2)))
-    return StateSupport(float(mean), float(by_unit.sum()) / max(error, 1e-30))
+    mean = float(by_unit.sum()) / max(float(shown.sum()), 1e-30)
+    return StateSupport((pair[0] + 1, pair[1] + 1), mean, float(by_unit.sum()) / max(error, 1e-30))
