@@ -91,7 +91,7 @@ def iterate(
 ) -> Iterator[tuple[State, StepInfo]]:
     """The refinement one step at a time: yields ``(state, info)`` until the criterion stops it.
 
-    Where the number of states is found, of these only the last state. Takes the arguments of :func:`prepare`.
+    Where the number of states is found, of these only the last. Takes what :func:`prepare` takes.
     """
     setup = prepare(particles, reference, **options)
     while True:
