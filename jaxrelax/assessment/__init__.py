@@ -9,6 +9,12 @@ from jaxrelax.assessment.accuracy import (
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
 from jaxrelax.assessment.findings import consequence, headline, warnings
+from jaxrelax.assessment.independence import (
+    IndependenceTest,
+    likelihood_ratio_test,
+    wald_test,
+)
+from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
 from jaxrelax.assessment.partner import partner_ball
 from jaxrelax.assessment.register_prediction import predict_registers
@@ -19,7 +25,9 @@ from jaxrelax.judgement import Discriminability
 __all__ = [
     "Calibration",
     "Discriminability",
+    "IndependenceTest",
     "OracleAccuracy",
+    "Populations",
     "RegisterAccuracy",
     "brier_score",
     "calibration",
@@ -28,14 +36,17 @@ __all__ = [
     "consequence",
     "contour_levels",
     "headline",
+    "likelihood_ratio_test",
     "matching_rows",
     "oracle_registers",
     "partner_ball",
+    "populations",
     "predict_registers",
     "register_accuracy",
     "report_html",
     "save",
     "symmetry_summary",
+    "wald_test",
     "warnings",
     "write_report",
 ]
