@@ -17,6 +17,7 @@ from jaxrelax.assessment.independence import (
 from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
 from jaxrelax.assessment.partner import partner_ball
+from jaxrelax.assessment.pattern_oracle import PatternAccuracy, oracle_patterns
 from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
 from jaxrelax.assessment.saving import save, symmetry_summary
@@ -27,6 +28,7 @@ __all__ = [
     "Discriminability",
     "IndependenceTest",
     "OracleAccuracy",
+    "PatternAccuracy",
     "Populations",
     "RegisterAccuracy",
     "brier_score",
@@ -38,6 +40,7 @@ __all__ = [
     "headline",
     "likelihood_ratio_test",
     "matching_rows",
+    "oracle_patterns",
     "oracle_registers",
     "partner_ball",
     "populations",
