@@ -53,11 +53,8 @@ class PatternTruth:
             for k, g in enumerate(self.site_operators)
         }
         for pattern in self.patterns.patterns:
-            yield np.sum(
-                [body, *(partners[int(g)] for g in np.flatnonzero(pattern.sites))],
-                axis=0,
-                dtype=np.float32,
-            )
+            there = [partners[int(g)] for g in np.flatnonzero(pattern.sites)]
+            yield np.stack([body, *there]).sum(axis=0, dtype=np.float32)
 
 
 def pattern_truth(specimen: Specimen, truth: Truth) -> PatternTruth | None:
