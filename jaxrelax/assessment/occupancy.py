@@ -23,6 +23,7 @@ MOST_PASSES = 20_000  # of EM; each costs one product with the table of posterio
 CONVERGED = 1e-9  # largest change of a fraction in a pass
 # Of the images: a fraction below is zero as far as anybody can tell, and has no standard error.
 NOTHING = 1e-3
+SMALLEST_TOLD_P = 1e-100
 ROUNDING = 1e-3  # of posteriors in single precision
 
 
@@ -69,9 +70,11 @@ class Populations:
             lines.append(f"{name:{width}}  {population:10.4f}  {error:6.4f}  {independent:12.4f}")
         lines.append(f"occupancy of a site {self.occupancy:.4f} ± {self.occupancy_error:.4f}")
         if self.test.degrees:
+            p = self.test.p_value
+            told = f"p = {p:.3g}" if p > SMALLEST_TOLD_P else f"p < {SMALLEST_TOLD_P:g}"
             lines.append(
                 f"independent sites: χ² {self.test.statistic:.1f} with {self.test.degrees} degrees "
-                f"of freedom, p = {self.test.p_value:.3g}"
+                f"of freedom, {told}"
             )
         else:
             lines.append("independent sites: nothing to test")

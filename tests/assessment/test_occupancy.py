@@ -146,6 +146,7 @@ def test_what_is_not_there():
     assert told["patterns"][3]["sites"] == "1010"
     assert told["independence"]["degrees_of_freedom"] == 4
     assert "two opposite" in found.summary()
+    assert "p < 1e-100" in found.summary()
 
 
 def test_nothing_to_test():
