@@ -13,6 +13,7 @@ from jaxrelax.inference import FixedPoses, GaussNewton, PoseGrid, log_marginal
 from jaxrelax.io import InputError, OutputFolder, Particles, read_map, read_particles, write_map
 from jaxrelax.refinement import (
     Callback,
+    Classification,
     Criterion,
     Homogeneous,
     Local,
@@ -24,6 +25,7 @@ from jaxrelax.refinement import (
     ResolutionStalled,
     Result,
     State,
+    StatesSettled,
     StepInfo,
     finish,
     init,
@@ -37,6 +39,7 @@ __version__ = _version("jaxrelax")
 
 __all__ = [
     "Callback",
+    "Classification",
     "Criterion",
     "FixedPoses",
     "GaussNewton",
@@ -57,6 +60,7 @@ __all__ = [
     "Result",
     "SmoothNoise",
     "State",
+    "StatesSettled",
     "StepInfo",
     "finish",
     "init",

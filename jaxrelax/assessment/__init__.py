@@ -21,6 +21,15 @@ from jaxrelax.assessment.pattern_oracle import PatternAccuracy, oracle_patterns
 from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
 from jaxrelax.assessment.saving import save, symmetry_summary
+from jaxrelax.assessment.states import (
+    StateAccuracy,
+    adjusted_rand,
+    area_under_roc,
+    confusion_matrix,
+    match_states,
+    registers_within,
+    state_accuracy,
+)
 from jaxrelax.judgement import Discriminability
 
 __all__ = [
@@ -31,14 +40,19 @@ __all__ = [
     "PatternAccuracy",
     "Populations",
     "RegisterAccuracy",
+    "StateAccuracy",
+    "adjusted_rand",
+    "area_under_roc",
     "brier_score",
     "calibration",
     "chimerax_script",
+    "confusion_matrix",
     "consensus_error",
     "consequence",
     "contour_levels",
     "headline",
     "likelihood_ratio_test",
+    "match_states",
     "matching_rows",
     "oracle_patterns",
     "oracle_registers",
@@ -46,8 +60,10 @@ __all__ = [
     "populations",
     "predict_registers",
     "register_accuracy",
+    "registers_within",
     "report_html",
     "save",
+    "state_accuracy",
     "symmetry_summary",
     "wald_test",
     "warnings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write
 from jaxrelax.judgement import AsymmetryEvidence
 from jaxrelax.refinement.result import Result
 
+# From this probability on an image is left out of the particles of a state.
+LIKELY_JUNK = 0.5
 # RELION's names in postprocess.star, for the curves that it has too.
 RELION_CURVES = {
     "corrected": "rlnFourierShellCorrelationCorrected",
@@ -33,8 +36,10 @@ def save(result: Result, folder: OutputFolder) -> None:
     ``particles.star`` (and ``particles.cs`` when the input was one), ``map.mrc``, ``half1.mrc``,
     ``half2.mrc``, ``mask.mrc``, ``fsc.star``, ``history.csv``, ``view.cxc``, ``report.html`` and
     ``result.json``; with relaxation also ``registers.npz``, ``map_symmetrised.mrc`` and
-    ``difference.mrc``. Every file appears whole; ``result.json`` is the last one, so a folder
-    with it is complete.
+    ``difference.mrc``. With states the maps are of their mean, and every state has
+    ``particles_classNN.star`` (images that show it most probably, less junk), ``map_classNN.mrc``,
+    ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc`` and ``fsc_classNN.star``.
+    Every file appears whole; ``result.json`` is the last one, so a folder with it is complete.
 
     Raises:
         InputError: the disk is full or the folder cannot be written to.
@@ -55,11 +60,31 @@ def save(result: Result, folder: OutputFolder) -> None:
         folder.write_npz("registers.npz", register_arrays(result))
     for name, array in maps.items():
         write_map(folder / f"{name}.mrc", array, result.pixel_size_angstrom)
-    write_fsc_star(folder / "fsc.star", fsc_table(result))
+    write_fsc_star(folder / "fsc.star", fsc_table(result.fsc, result.shell_edge_angstrom))
+    save_states(result, folder)
     folder.write_text("history.csv", history_csv(result))
     folder.write_text("view.cxc", chimerax_script(result))
     folder.write_text("report.html", report_html(result))
     folder.write_json("result.json", summary(result))
+
+
+def save_states(result: Result, folder: OutputFolder) -> None:
+    """Files of every state, if there are states."""
+    columns = result.particles.extra_columns
+    for number, one in enumerate(result.states, start=1):
+        shown = columns["rlnClassNumber"] == number
+        shown &= np.asarray(columns["jrxJunkProbability"]) < LIKELY_JUNK
+        if shown.any():
+            chosen = result.particles.select(np.flatnonzero(shown))
+            write_star(chosen, folder / f"particles_class{number:02d}.star")
+        maps = {
+            "map": one.map, "half1": one.half_maps[0], "half2": one.half_maps[1], "mask": one.mask
+        }  # fmt: skip
+        for name, array in maps.items():
+            path = folder / f"{name}_class{number:02d}.mrc"
+            write_map(path, array, result.pixel_size_angstrom)
+        table = fsc_table(one.fsc, result.shell_edge_angstrom)
+        write_fsc_star(folder / f"fsc_class{number:02d}.star", table)
 
 
 def register_arrays(result: Result) -> dict[str, np.ndarray]:
@@ -68,7 +93,8 @@ def register_arrays(result: Result) -> dict[str, np.ndarray]:
     ``posterior`` (particles, registers); ``operators`` (registers, 3, 3), the r_j such that
     register j of pose A is ``A r_jᵀ`` (the poses of ``particles.star`` are in the most probable
     one); and ``log_gain``, held-out log likelihood ratio of asymmetric over symmetrised map, less
-    its mean at foreign orientations, in nats, where it was computed.
+    its mean at foreign orientations, in nats, where it was computed. With states the posterior is
+    over the registers of all, and ``state`` (registers,) says to which class each belongs, from 1.
     """
     arrays = {
         "posterior": np.asarray(result.registers, np.float32),
@@ -76,29 +102,36 @@ def register_arrays(result: Result) -> dict[str, np.ndarray]:
     }
     if result.evidence is not None:
         arrays["log_gain"] = result.evidence.log_gain
+    if result.states:
+        counts = [one.registers for one in result.states]
+        arrays["state"] = np.repeat(np.arange(1, len(counts) + 1), counts)
     return arrays
 
 
-def fsc_table(result: Result) -> dict[str, np.ndarray]:
+def fsc_table(fsc: Mapping[str, np.ndarray], shell_edge_angstrom: float) -> dict[str, np.ndarray]:
     """Columns of ``fsc.star``: RELION's labels where RELION has the curve.
+
+    Args:
+        fsc: curves by name.
+        shell_edge_angstrom: shell s is at so much over s.
 
     Raises:
         ValueError: the curves differ in length.
     """
-    lengths = {name: len(curve) for name, curve in result.fsc.items()}
+    lengths = {name: len(curve) for name, curve in fsc.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"FSC curves of different lengths: {lengths}")
     shells = np.arange(next(iter(lengths.values()), 0))
-    frequency = shells / result.shell_edge_angstrom
+    frequency = shells / shell_edge_angstrom
     with np.errstate(divide="ignore"):
         table = {
             "rlnSpectralIndex": shells,
             "rlnResolution": frequency,
             "rlnAngstromResolution": 1.0 / frequency,
         }
-    order = [*(n for n in RELION_CURVES if n in result.fsc)]
-    order += [name for name in result.fsc if name not in RELION_CURVES]
-    return table | {fsc_label(name): np.asarray(result.fsc[name], float) for name in order}
+    order = [*(n for n in RELION_CURVES if n in fsc)]
+    order += [name for name in fsc if name not in RELION_CURVES]
+    return table | {fsc_label(name): np.asarray(fsc[name], float) for name in order}
 
 
 def fsc_label(curve: str) -> str:
@@ -160,12 +193,37 @@ def symmetry_summary(result: Result) -> dict[str, Any]:
     }
 
 
-def states(result: Result) -> dict[str, Any]:
+def state_table(result: Result) -> list[dict[str, Any]]:
+    """One entry per state, as ``result.json`` has them; empty without states."""
+    posterior = result.state_posterior if result.states else None
+    junk = result.particles.extra_columns.get("jrxJunkProbability")
+    table = []
+    for number, one in enumerate(result.states):
+        assert posterior is not None
+        mine = (posterior.argmax(axis=1) == number) & (np.asarray(junk) < LIKELY_JUNK)
+        table.append(
+            {
+                "class": number + 1,
+                "name": one.name,
+                "symmetry": one.group,
+                "kept": one.kept,
+                "registers": one.registers,
+                "fraction": one.fraction,
+                "particles": int(np.count_nonzero(mine)),
+                "mean_probability": float(posterior[mine, number].mean()) if mine.any() else None,
+                "resolution_angstrom": one.resolution_angstrom,
+            }
+        )
+    return table
+
+
+def mixture(result: Result) -> dict[str, Any]:
     """What the images show besides registers, and how well these can be told apart at all."""
     columns = result.particles.extra_columns
     content: dict[str, Any] = {}
     if "jrxJunkProbability" in columns:
         content["junk_fraction"] = float(np.mean(columns["jrxJunkProbability"]))
+    if "jrxSymmetricProbability" in columns:
         content["symmetric_fraction"] = float(np.mean(columns["jrxSymmetricProbability"]))
     predicted = result.discriminability
     if predicted is not None:
@@ -176,6 +234,12 @@ def states(result: Result) -> dict[str, Any]:
             "blind_fraction": float(predicted.blind.mean()),
         }
     return content
+
+
+def _expected_accuracy(result: Result) -> float:
+    """Of the most probable state, over images that show the particle."""
+    shown = 1.0 - np.asarray(result.particles.extra_columns["jrxJunkProbability"])
+    return float(np.average(result.state_posterior.max(axis=1), weights=np.maximum(shown, 1e-9)))
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -206,8 +270,20 @@ def summary(result: Result) -> dict[str, Any]:
             "half_set_agreement": evidence.half_set_agreement,
             "chance": 1.0 / len(result.operators),
         }
-        content |= states(result)
+        content |= mixture(result)
         content["register_occupancy"] = result.registers.mean(axis=0, dtype=np.float64)
+    if result.states:
+        content |= mixture(result)
+        content["expected_state_accuracy"] = _expected_accuracy(result)
+        content["states"] = state_table(result)
+        content["states_supported"] = None
+        if result.support is not None:
+            content["states_supported"] = {
+                "supported": result.support.supported,
+                "sentence": result.support.sentence(),
+                "nats_per_particle": result.support.nats,
+                "z_score": result.support.z_score,
+            }
     content |= {
         "seconds": result.seconds,
         "peak_memory_gib": result.peak_memory_gib,

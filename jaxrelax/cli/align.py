@@ -12,6 +12,7 @@ import tyro
 from jaxrelax.cli.console import LOGGER, RunConsole
 from jaxrelax.cli.option_groups import MapOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
+from jaxrelax.cli.table_output import write_table
 from jaxrelax.geometry import PointGroup, parse_group
 from jaxrelax.imaging import resample_map
 from jaxrelax.io import (
@@ -20,9 +21,7 @@ from jaxrelax.io import (
     read_particles,
     read_reference,
     require_writable,
-    write_cs,
     write_map,
-    write_star,
 )
 from jaxrelax.io.reading import load_particles
 from jaxrelax.reconstruction import (
@@ -102,8 +101,7 @@ class Command:
             )
             if particles is not None and self.out_particles is not None:
                 particles = aligned_particles(particles, found, pixel)
-                write = write_cs if self.out_particles.suffix == ".cs" else write_star
-                write(particles, self.out_particles)
+                write_table(particles, self.out_particles)
                 console.say(f"{self.out_particles}: {len(particles)} particles in its frame")
         return found
 

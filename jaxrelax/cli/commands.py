@@ -25,6 +25,8 @@ COMMANDS = {
     "reconstruct": "reconstruct a map at given poses",
     "align": "put the symmetry axes of a map where they belong, and the poses with them",
     "predict": "say how well registers could be told apart, image by image",
+    "select": "write the particles of a run that are in a state or a register",
+    "expand": "write particles at all of their symmetry-related poses, for other programs",
     "inspect": "say what a file holds, and whether a refinement would take it",
     "demo": "simulate, relax and compare with the truth, to see that everything works",
 }

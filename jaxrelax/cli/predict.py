@@ -14,8 +14,9 @@ from jaxrelax.assessment import partner_ball, predict_registers
 from jaxrelax.cli.console import RunConsole
 from jaxrelax.cli.option_groups import MapOptions, PoseErrorOptions, RegisterOptions, TableOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
+from jaxrelax.cli.table_output import check_table_output, write_table
 from jaxrelax.geometry import parse_group
-from jaxrelax.io import InputError, Particles, require_writable, write_cs, write_star
+from jaxrelax.io import InputError
 from jaxrelax.judgement import Discriminability
 from jaxrelax.reconstruction import symmetrise
 from jaxrelax.refinement import Map
@@ -98,7 +99,7 @@ class Command:
             )
             console.say(found.summary())
             if self.out is not None:
-                self._write(particles.with_updates(extra_columns=found.columns()))
+                write_table(particles.with_updates(extra_columns=found.columns()), self.out)
                 console.say(f"{self.out}: {len(particles)} particles")
         return found
 
@@ -119,11 +120,6 @@ class Command:
         # What the reference has of asymmetry is noise here.
         return Map(np.asarray(symmetrise(values, group)) + ball, pixel, reference.name)
 
-    def _write(self, particles: Particles) -> None:
-        assert self.out is not None
-        write = write_cs if self.out.suffix == ".cs" else write_star
-        write(particles, self.out)
-
     def _check(self) -> None:
         """Refuse options before anything is read."""
         if (self.map is None) == (self.reference is None):
@@ -140,19 +136,4 @@ class Command:
         if self.out is None:
             refuse_idle(self, ["overwrite"], "can act only with --out")
         else:
-            self._check_out(self.out)
-
-    def _check_out(self, out: Path) -> None:
-        suffixes = list(dict.fromkeys([".star", self.particles.suffix]))
-        if out.suffix not in suffixes:
-            raise InputError(
-                f"{out}: particles of {self.particles} are written as {' or '.join(suffixes)}. "
-                "Name the file so."
-            )
-        if out.exists() and self.particles.exists() and out.samefile(self.particles):
-            raise InputError(f"{out}: is the input. Name another file.")
-        if out.exists() and not self.overwrite:
-            raise InputError(f"{out}: is there already. Name another file, or --overwrite it.")
-        if not out.parent.is_dir():
-            raise InputError(f"{out.parent}: no such folder. Make it, or name another.")
-        require_writable(out.parent)
+            check_table_output(self.out, self.particles, overwrite=self.overwrite)

@@ -33,6 +33,9 @@ class Execution:
             optics groups, or each.
         cache_bytes: packed bands up to this size are kept between passes.
         workers: devices and processes; by default one device of this process.
+        origin_counts: whether the mean of an image says something. States of other mass differ in
+            nothing as much as in the origin of Fourier space; but what an image has there is what
+            the normalisation of its background has set.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Execution:
         normalise: bool | Sequence[bool] = False,
         cache_bytes: int = 0,
         workers: Workers | None = None,
+        origin_counts: bool = True,
     ):
         self.data = data
+        self.origin_counts = origin_counts
         self.shells = shells
         self.channels = channels
         self.workers = alone() if workers is None else workers

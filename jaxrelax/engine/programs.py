@@ -41,7 +41,7 @@ from jaxrelax.inference import (
     log_likelihood,
 )
 from jaxrelax.io import OpticsGroup
-from jaxrelax.reconstruction import Accumulator, deposit
+from jaxrelax.reconstruction import Accumulator, deposit_in_maps
 
 
 def preparation(execution: Execution, group: int, geometry: ImageGeometry, packed: bool):
@@ -50,12 +50,14 @@ def preparation(execution: Execution, group: int, geometry: ImageGeometry, packe
     optics = execution.optics[group]
     made = (source.normalise[group], source.particle_radius_px[group])
     corrections = (optics.phase_flipped, optics.ctf_premultiplied)
+    origin_counts = execution.origin_counts
     return cached_program(
         lambda: _preparation_program(
-            geometry, workers, None if packed else source.packing(group, geometry.packing), optics
+            geometry, workers, None if packed else source.packing(group, geometry.packing), optics,
+            origin_counts,
         ),
-        *("prepare", geometry, workers, packed, made, corrections),
-    )
+        *("prepare", geometry, workers, packed, made, corrections, origin_counts),
+    )  # fmt: skip
 
 
 def search_program(
@@ -79,11 +81,14 @@ def search_program(
 
 
 def deposit_program(execution: Execution, geometry: ImageGeometry, table: Hypotheses):
-    """Compiled accumulation of a batch under its posterior, poses and weights on the devices."""
-    workers, operators = execution.workers, table.place_operators
+    """Compiled accumulation of a batch under its posterior, poses and weights on the devices.
+
+    Every map of the table has its own accumulator.
+    """
+    workers, places = execution.workers, (table.place_operators, table.place_maps)
     return cached_program(
-        lambda: _deposit_program(geometry, operators, workers),
-        *("deposit", geometry, operators, workers),
+        lambda: _deposit_program(geometry, *places, workers),
+        *("deposit", geometry, places, workers),
     )
 
 
@@ -111,17 +116,21 @@ def _misfit_program(geometry: ImageGeometry):
     return misfits
 
 
-def _deposit_program(geometry: ImageGeometry, operators: np.ndarray, workers: Workers):
-    def deposit_images(accumulator, weights, data, ctf, valid, placed: Placed):
+def _deposit_program(
+    geometry: ImageGeometry, operators: np.ndarray, maps: np.ndarray, workers: Workers
+):
+    def deposit_images(accumulators, weights, data, ctf, valid, placed: Placed):
         batch = ImageBatch(data, ctf, weights, valid)
-        return deposit(accumulator, batch, geometry, *placed, operators)
+        return deposit_in_maps(accumulators, batch, geometry, *placed, operators, maps)
 
     program = workers.program(
         deposit_images, (EACH, ALL, EACH, EACH, EACH, EACH), EACH, donate_argnums=(0,)
     )
 
-    def insert(accumulator: Accumulator, batch: ImageBatch, placed: Placed) -> Accumulator:
-        return program(accumulator, batch.weights, batch.data, batch.ctf, batch.valid, placed)
+    def insert(
+        accumulators: tuple[Accumulator, ...], batch: ImageBatch, placed: Placed
+    ) -> tuple[Accumulator, ...]:
+        return program(accumulators, batch.weights, batch.data, batch.ctf, batch.valid, placed)
 
     return insert
 
@@ -136,6 +145,7 @@ class PerImage(NamedTuple):
         symmetric: of the rows of symmetrised maps together.
         outside: of what stands outside the table, by the latent's name.
         log_evidence: of every row.
+        log_marginal: of everything together, priors included.
     """
 
     rotations: Float[AnyArray, "batch 3 3"]
@@ -146,6 +156,7 @@ class PerImage(NamedTuple):
     symmetric: Float[AnyArray, " batch"]
     outside: Mapping[str, Float[AnyArray, " batch"]]
     log_evidence: Float[AnyArray, "batch rows"]
+    log_marginal: Float[AnyArray, " batch"]
 
 
 class Placed(NamedTuple):
@@ -197,6 +208,7 @@ def _search_program(
                 posterior.rows @ symmetrised,
                 posterior.outside,
                 posterior.log_evidence,
+                posterior.log_marginal,
             )
             kept = harden(posterior.places) if hard else posterior.places
             kept = jnp.where(use, given, kept * posterior.shows_particle[:, None])
@@ -243,8 +255,14 @@ def _search_program(
 
 
 def _preparation_program(
-    geometry: ImageGeometry, workers: Workers, pack: Callable | None, optics: OpticsGroup
+    geometry: ImageGeometry,
+    workers: Workers,
+    pack: Callable | None,
+    optics: OpticsGroup,
+    origin_counts: bool,
 ):
+    origin = ~np.any(geometry.slice_wavevectors, axis=1)
+
     def prepare_images(data, parameters, power, score_shell):
         if pack is not None:
             data = pack(data)
@@ -253,6 +271,8 @@ def _preparation_program(
         if optics.ctf_premultiplied:
             data, ctf = undo_premultiplication(data, ctf)
         score = pixel_weights(power, geometry.packing, geometry.slice_shell, score_shell)
+        if not origin_counts:
+            score = jnp.where(origin, 0.0, score)
         everything = pixel_weights(
             power, geometry.packing, geometry.slice_shell, power.shape[0] - 1
         )

@@ -58,6 +58,16 @@ class Hypotheses(eqx.Module):
         return len(self.map_index)
 
     @property
+    def n_maps(self) -> int:
+        """Maps that rows are of."""
+        return int(self.map_index.max()) + 1
+
+    @property
+    def place_maps(self) -> Int32[np.ndarray, " places"]:
+        """Map of every place."""
+        return self.map_index[self.place_rows]
+
+    @property
     def n_places(self) -> int:
         """Poses at which an image may go into a map."""
         return len(self.place_rows)

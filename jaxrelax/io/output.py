@@ -28,6 +28,7 @@ MANIFEST: tuple[str, ...] = (
     *(f"{name}.mrc" for name in _MAPS),
     *(f"{name}_class[0-9][0-9].mrc" for name in _MAPS),
     "fsc_class[0-9][0-9].star",
+    "particles_class[0-9][0-9].star",
     *("checkpoint/*.json", "checkpoint/*.npz"),
     *(f".*{TEMPORARY_SUFFIX}", f"checkpoint/.*{TEMPORARY_SUFFIX}"),
 )

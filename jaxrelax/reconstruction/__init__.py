@@ -3,6 +3,7 @@
 from jaxrelax.reconstruction.accumulators import (
     Accumulator,
     Candidates,
+    MapSums,
     ShellSums,
     accumulate,
     completed,
@@ -23,7 +24,7 @@ from jaxrelax.reconstruction.components import (
     component_shares,
     share_of_components,
 )
-from jaxrelax.reconstruction.deposits import deposit
+from jaxrelax.reconstruction.deposits import deposit, deposit_in_maps
 from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
 from jaxrelax.reconstruction.group_fit import Fit, GroupFits, Verdict, fits_beside
 from jaxrelax.reconstruction.hypothesis_volume import hypothesis_volume
@@ -45,6 +46,7 @@ from jaxrelax.reconstruction.map_priors import (
     Plain,
     Portion,
     component_curves,
+    isotypic_gains,
     unregularised_map,
 )
 from jaxrelax.reconstruction.masks import (
@@ -58,6 +60,7 @@ from jaxrelax.reconstruction.matching import (
     MeanAgreement,
     each_seen_by_the_other,
     match_halves,
+    match_states,
     mean_agreement,
     onto_first,
     registers_onto_first,
@@ -68,6 +71,7 @@ from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.scoring_maps import regularised_parts, scoring_volume
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
 from jaxrelax.reconstruction.slice_power import slice_power
+from jaxrelax.reconstruction.state_priors import EachAlone, OwnGains, SharedAndOwn, StatesPrior
 from jaxrelax.reconstruction.turning import average_over, turn_map, turned_maps
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
@@ -76,6 +80,7 @@ __all__ = [
     "AxisAlignment",
     "Belief",
     "Candidates",
+    "EachAlone",
     "Fit",
     "Gains",
     "GroupFits",
@@ -85,13 +90,17 @@ __all__ = [
     "IsotypicParts",
     "Learned",
     "MapPrior",
+    "MapSums",
     "MaskedRegions",
     "MeanAgreement",
+    "OwnGains",
     "Particle",
     "Plain",
     "Portion",
     "SelfRotation",
+    "SharedAndOwn",
     "ShellSums",
+    "StatesPrior",
     "Verdict",
     "accumulate",
     "align_axes",
@@ -110,6 +119,7 @@ __all__ = [
     "corrected_fsc",
     "density_mask",
     "deposit",
+    "deposit_in_maps",
     "each_seen_by_the_other",
     "empty_accumulator",
     "first_below",
@@ -118,8 +128,10 @@ __all__ = [
     "hypothesis_volume",
     "independent_fraction",
     "inverse_tau2",
+    "isotypic_gains",
     "isotypic_parts",
     "match_halves",
+    "match_states",
     "mean_agreement",
     "mean_weight",
     "misaligned_axes",

@@ -177,6 +177,27 @@ class ShellSums(eqx.Module):
         return ShellSums(self.values - other.values, self.max_shell)
 
 
+class MapSums(eqx.Module):
+    """Sums of every map that images may show, over the same images and up to the same shell."""
+
+    maps: tuple[ShellSums, ...]
+
+    @property
+    def max_shell(self) -> int:
+        """Last shell of all."""
+        return self.maps[0].max_shell
+
+    def resized(self, max_shell: int) -> MapSums:
+        """All up to another shell."""
+        return MapSums(tuple(one.resized(max_shell) for one in self.maps))
+
+    def __add__(self, other: MapSums) -> MapSums:
+        return MapSums(tuple(a + b for a, b in zip(self.maps, other.maps, strict=True)))
+
+    def __sub__(self, other: MapSums) -> MapSums:
+        return MapSums(tuple(a - b for a, b in zip(self.maps, other.maps, strict=True)))
+
+
 def completed_sums(accumulator: Accumulator, max_shell: int) -> ShellSums:
     """``ShellSums.of(completed(accumulator), max_shell)``, without a copy of the whole grid.
 

@@ -6,11 +6,13 @@ they are packed into a list of fixed length, of which a loop goes through as muc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32
 
 from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.imaging import ImageBatch, ImageGeometry
@@ -66,10 +68,65 @@ def deposit(
     accumulator, batch, rotations, origins_px = on_device(
         (accumulator, batch, rotations, origins_px)
     )
-    n, _, places = weights.shape
-    kept = significant_first(weights, mass)
+    at = (rotations, origins_px, operators)
+    return _inserted(accumulator, batch, geometry, significant_first(weights, mass), at)
+
+
+def deposit_in_maps(
+    accumulators: Sequence[Accumulator],
+    batch: ImageBatch,
+    geometry: ImageGeometry,
+    rotations: Float[AnyArray, "batch placed places 3 3"],
+    origins_px: Float[AnyArray, "batch placed places 2"],
+    weights: Float[AnyArray, "batch placed places"],
+    operators: Float[AnyArray, "places 3 3"],
+    maps: Int[np.ndarray, " places"],
+    mass: float = 0.999,
+) -> tuple[Accumulator, ...]:
+    """:func:`deposit` where places belong to several maps, of which each has sums of its own.
+
+    What is significant is decided for all maps together: an image that surely shows one of them is
+    not inserted into the others.
+
+    Args:
+        accumulators: of every map.
+        batch, geometry, rotations, origins_px, weights, operators, mass: see :func:`deposit`.
+        maps: which map each place is in.
+    """
+    if len(accumulators) == 1:
+        done = deposit(
+            accumulators[0], batch, geometry, rotations, origins_px, weights, operators, mass
+        )
+        return (done,)
+    accumulators, batch, rotations, origins_px = on_device(
+        (tuple(accumulators), batch, rotations, origins_px)
+    )
+    kept, at = significant_first(weights, mass), (rotations, origins_px, operators)
+    of_kept = jnp.asarray(maps)[kept.index % len(maps)]
+    return tuple(
+        _inserted(one, batch, geometry, _of_map(kept, of_kept == number), at)
+        for number, one in enumerate(accumulators)
+    )
+
+
+def _of_map(kept: Significant, belongs) -> Significant:
+    """Those that belong to a map, in the same order."""
+    numbers = jnp.arange(len(kept.index), dtype=jnp.int32)
+    belongs &= numbers < kept.count
+    count = belongs.sum(dtype=jnp.int32)
+    first = jnp.flatnonzero(belongs, size=len(numbers), fill_value=0)
+    weight = jnp.where(numbers < count, kept.weight[first], 0.0)
+    return Significant(kept.index[first], weight, count)
+
+
+def _inserted(
+    accumulator: Accumulator, batch: ImageBatch, geometry: ImageGeometry, kept: Significant, at
+) -> Accumulator:
+    """A batch added at what is kept of the hypotheses: poses and operators of places."""
+    rotations, origins_px, operators = at
+    n, placed, places = rotations.shape[:3]
     mates = jnp.swapaxes(jnp.asarray(operators, rotations.dtype), 1, 2)
-    hypotheses = weights.shape[1] * places
+    hypotheses = placed * places
     rotations, origins_px = rotations.reshape(-1, 3, 3), origins_px.reshape(-1, 2)
     size = equal_part(n, at_once(geometry))
 

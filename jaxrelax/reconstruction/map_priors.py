@@ -247,7 +247,7 @@ class _Wiener(MapPrior):
         ]
         counts = (particle.symmetric_coefficients(density), particle.coefficients(density))
         low = [
-            np.stack([_agreeing(row, count) for row in rows])
+            np.stack([agreeing(row, count) for row in rows])
             for rows, count in zip(gains, counts, strict=True)
         ]
         joined_gain = [2.0 * c / (1.0 + c) * m for c, m in zip(gains, low, strict=True)]
@@ -280,15 +280,7 @@ class Isotypic(_Wiener):
         return halves.parts[0].symmetric, halves.parts[1].symmetric
 
     def _gain(self, inside, inner, belief, particle, density, shape):
-        # Amplified, all components count in full: what they come to is not known before.
-        if belief.full:
-            return np.ones(shape)
-        counts = particle.coefficients(density)[: shape[1]]
-        # While seeking all components are alike: what is known of them is noise.
-        curves = np.broadcast_to(inner.fsc[: shape[1]], shape)
-        if belief.by_component:
-            curves = component_curves(particle, inside, inner, density)[:, : shape[1]]
-        return np.clip(curves + belief.optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
+        return isotypic_gains(particle, inside, inner, belief, density, shape)
 
 
 class Plain(_Wiener):
@@ -304,6 +296,35 @@ class Plain(_Wiener):
 
     def _gain(self, inside, inner, belief, particle, density, shape):
         return np.ones(shape)
+
+
+def isotypic_gains(
+    particle: Particle,
+    inside: Sequence[IsotypicParts],
+    inner: HalfAlignment,
+    belief: Belief,
+    density: Float32[AnyArray, "b b b"],
+    shape: tuple[int, int],
+) -> Float64[np.ndarray, "components shells"]:
+    """Gain of every isotypic component of an asymmetric part, from its FSC between half-maps.
+
+    Args:
+        particle: groups and register mask.
+        inside: parts of the half-maps, each in its own frame, multiplied by ``density``.
+        inner: how these match.
+        belief: how much of what may be noise is kept.
+        density: mask on the same box.
+        shape: components and shells of the result.
+    """
+    # Amplified, all components count in full: what they come to is not known before.
+    if belief.full:
+        return np.ones(shape)
+    counts = particle.coefficients(density)[: shape[1]]
+    # While seeking all components are alike: what is known of them is noise.
+    curves = np.broadcast_to(inner.fsc[: shape[1]], shape)
+    if belief.by_component:
+        curves = component_curves(particle, inside, inner, density)[:, : shape[1]]
+    return np.clip(curves + belief.optimism / np.sqrt(counts), 0.0, LARGEST_GAIN)
 
 
 def component_curves(
@@ -341,7 +362,7 @@ def unregularised_map(sums: ShellSums, particle: Particle) -> Float32[np.ndarray
     )  # fmt: skip
 
 
-def _agreeing(
+def agreeing(
     curve: Float[np.ndarray, " shells"], counts: Float[np.ndarray, " counted"]
 ) -> Float64[np.ndarray, " shells"]:
     """1 up to the first shell where the half-sets do not agree well enough to be joined."""

@@ -3,6 +3,7 @@
 from jaxrelax.engine import WorkerLost, Workers, available_workers
 from jaxrelax.judgement import AsymmetryEvidence, SubgroupTest
 from jaxrelax.refinement.callbacks import Callback
+from jaxrelax.refinement.classification import Classification
 from jaxrelax.refinement.course import (
     Course,
     Orders,
@@ -17,6 +18,7 @@ from jaxrelax.refinement.criteria import (
     MaxIterations,
     RegistersSettled,
     ResolutionStalled,
+    StatesSettled,
 )
 from jaxrelax.refinement.finish import finish
 from jaxrelax.refinement.history import History, StepInfo
@@ -26,7 +28,7 @@ from jaxrelax.refinement.preparation import Map, Setup, prepare
 from jaxrelax.refinement.problem import Plan, Problem
 from jaxrelax.refinement.refine import done, iterate, refine
 from jaxrelax.refinement.relax import Relax
-from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.result import Result, StateMap
 from jaxrelax.refinement.start import init
 from jaxrelax.refinement.state import Band, State
 
@@ -34,6 +36,7 @@ __all__ = [
     "AsymmetryEvidence",
     "Band",
     "Callback",
+    "Classification",
     "Course",
     "Criterion",
     "History",
@@ -54,6 +57,8 @@ __all__ = [
     "Seen",
     "Setup",
     "State",
+    "StateMap",
+    "StatesSettled",
     "StepInfo",
     "Straight",
     "StraightState",

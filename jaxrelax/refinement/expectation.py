@@ -26,6 +26,7 @@ from jaxrelax.geometry import project_to_so3
 from jaxrelax.imaging import ImageGeometry, volume_radius
 from jaxrelax.inference import Hypotheses, Stats
 from jaxrelax.reconstruction import (
+    MapSums,
     ShellSums,
     completed_sums,
     empty_accumulator,
@@ -47,7 +48,7 @@ SUMMED = (
 )  # fmt: skip
 PER_IMAGE = (
     "rotations", "origins_angstrom", "mode_rotations", "mode_origins_angstrom", "registers",
-    "symmetric", "junk", "log_gain",
+    "symmetric", "junk", "log_gain", "log_marginal",
 )  # fmt: skip
 
 
@@ -55,15 +56,16 @@ PER_IMAGE = (
 class Expectation:
     """Results of one pass over all images."""
 
-    sums: list[list[ShellSums]]  # [half][fold]
+    sums: list[list[MapSums]]  # [half][fold]
     rotations: Float64[np.ndarray, "n 3 3"]  # of the best register, without its operator
     origins_angstrom: Float64[np.ndarray, "n 2"]
     mode_rotations: Float32[np.ndarray, "n modes 3 3"]  # the same of all modes
     mode_origins_angstrom: Float32[np.ndarray, "n modes 2"]
-    registers: Float32[np.ndarray, "n registers"]
+    registers: Float32[np.ndarray, "n places"]  # of every map
     symmetric: Float32[np.ndarray, " n"]
     junk: Float32[np.ndarray, " n"]
     log_gain: Float32[np.ndarray, " n"]
+    log_marginal: Float64[np.ndarray, " n"]  # log-evidence of everything, up to the images' own
     residual: Float64[np.ndarray, "groups shells"]
     count: Float64[np.ndarray, "groups shells"]
     # What every latent has learned, by its name; nothing before the first batch.
@@ -87,7 +89,7 @@ def expectation(
     accumulate_shell: int,
     *,
     n_folds: int | None = None,
-    weights_override: Float32[np.ndarray, "n registers"] | None = None,
+    weights_override: Float32[np.ndarray, "n places"] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Expectation:
     """One pass over the images; it needs all of the problem.
@@ -97,7 +99,7 @@ def expectation(
         accumulate_shell: last shell accumulated (at least the scored band).
         n_folds: sums per half-set; by default the problem's folds. 1 joins the folds: the scores
             are still cross-fitted, only the sums are not kept apart (nor used before the end).
-        weights_override: register weights to accumulate with instead of the posterior (for the
+        weights_override: weights of places to accumulate with instead of the posterior (for the
             first iteration, before any map tells registers apart).
         on_batch: called with the number of images done by this process, from either half-set's
             thread but never from both at once.
@@ -117,10 +119,11 @@ def expectation(
         origins_angstrom=np.array(state.poses.origins_angstrom),
         mode_rotations=np.zeros((n, modes, 3, 3), np.float32),
         mode_origins_angstrom=np.zeros((n, modes, 2), np.float32),
-        registers=np.zeros((n, problem.particle.n_registers), np.float32),
+        registers=np.zeros((n, problem.plan.table.n_places), np.float32),
         symmetric=np.zeros(n, np.float32),
         junk=np.zeros(n, np.float32),
         log_gain=np.zeros(n, np.float32),
+        log_marginal=np.zeros(n),
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
     )
@@ -165,8 +168,8 @@ class _HalfPass:
     half: int
     accumulate_shell: int
     keep_folds: int
-    weights_override: Float32[np.ndarray, "n registers"] | None
-    latest: list[ShellSums]  # newest sums of the folds; empty in the first iteration
+    weights_override: Float32[np.ndarray, "n places"] | None
+    latest: list[MapSums]  # newest sums of the folds; empty in the first iteration
     result: Expectation
     _stats: dict[int, Stats] = field(default_factory=dict)  # by optics group, on the devices
 
@@ -186,7 +189,9 @@ class _HalfPass:
             power = made.slice_power.astype(np.float32)
             params = problem.plan.model.in_view(state.latents, power)
             if self.keep_folds > 1 or fold == 0:
-                accumulator = workers.one_each(empty_accumulator(radius))
+                accumulators = tuple(
+                    workers.one_each(empty_accumulator(radius)) for _ in range(table.n_maps)
+                )
             for group, all_rows in groups:
                 rows = execution.mine(all_rows)
                 geometry = execution.geometry(group, shell, score_rung)
@@ -195,7 +200,7 @@ class _HalfPass:
                     problem, state, made.volume, group, rows, geometry, search, params,
                     self.weights_override,
                 ):  # fmt: skip
-                    accumulator = insert(accumulator, batch.images, batch.placed)
+                    accumulators = insert(accumulators, batch.images, batch.placed)
                     pixel = execution.optics[group].pixel_size_angstrom
                     _record(table, batch, pixel, result)
                     self._learn(group, batch.stats)
@@ -207,12 +212,16 @@ class _HalfPass:
                         return
             del made  # a volume is not held while sums are completed and the next is made
             if self.keep_folds > 1 or fold == data.n_folds - 1:
-                own = completed_sums(workers.summed(accumulator), shell)
-                done = ShellSums(workers.total(own.values), shell)
+                # Map by map, each grid given back before the next sums are made of theirs.
+                done = []
+                for grid in accumulators:
+                    own = completed_sums(workers.summed(grid), shell)
+                    done.append(ShellSums(workers.total(own.values), shell))
+                done = MapSums(tuple(done))
                 result.sums[0].append(done)
                 if self.keep_folds > 1 and self.latest:
                     self.latest[fold] = done.resized(self.latest[fold].max_shell)
-                del accumulator, own
+                del accumulators, grid, own
             give_back_freed()
         result.power += float(sum(map(float, powers))) / (2 * data.n_folds)
         for group, stats in self._stats.items():
@@ -250,6 +259,7 @@ def _record(table: Hypotheses, batch: ScoredBatch, pixel: float, result: Expecta
     result.registers[rows] = found.places
     result.symmetric[rows] = found.symmetric
     result.junk[rows] = sum(found.outside.values())
+    result.log_marginal[rows] = found.log_marginal
     if table.symmetrised.any():
         apart = found.log_evidence[:, ~table.symmetrised]
         alike = found.log_evidence[:, table.guide]

@@ -36,7 +36,7 @@ from jaxrelax.reconstruction import (
     unregularised_map,
 )
 from jaxrelax.refinement.expectation import Expectation, expectation
-from jaxrelax.refinement.maximisation import joined_maps, maximisation, total
+from jaxrelax.refinement.maximisation import joined_maps, maximisation, of_map, total
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.state import MapState, State, replaced
@@ -95,14 +95,14 @@ def finish(
         # What is said of the registers is said of those that are written.
         expected = float(found.registers.max(axis=1).mean())
         evidence = dataclasses.replace(evidence, expected_accuracy=expected)
-    raw = [unregularised_map(total(folds), particle) for folds in found.sums]
+    raw = [unregularised_map(total(folds).maps[0], particle) for folds in found.sums]
     found.sums = []
     # A working box may be larger than that of the map.
     kept = [symmetrise(resample_map(m, shells.box), particle.subgroup) for m in raw]
     del raw
     box = problem.data.particles.optics[0].box
     if box > shells.box:
-        kept = [m * _window(particle) for m in kept]
+        kept = [m * window(particle) for m in kept]
     sphere = particle.sphere(shells.box)
     rung = shells.rung(state.score_shell)
     aligned = match_halves(
@@ -112,7 +112,7 @@ def finish(
     first, second = kept[0], onto_first(particle, aligned.index, kept[1])
 
     mean = 0.5 * (first + second) * sphere
-    mask = solvent_mask(apply_gain(mean, _joined(state.maps.fsc)), shells.pixel_size_angstrom)
+    mask = solvent_mask(apply_gain(mean, joined_gain(state.maps.fsc)), shells.pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
     final, by_part = _combined(problem, first, second, mean, mask, curves["corrected"], rung)
     curves |= by_part
@@ -157,11 +157,11 @@ def _judged(
         )  # fmt: skip
     execution, particle, mode = problem.execution, problem.particle, problem.plan.mode
     evidence = asymmetry_evidence(
-        execution, particle, state.conditions(), judged.sums, judged.registers,
+        execution, particle, state.conditions(), of_map(judged.sums, 0), judged.registers,
         seed=problem.plan.seed, poses_held=mode.holds_poses, subgroups=subgroups,
     )  # fmt: skip
     del judged
-    halves = [unregularised_map(total(folds), particle) for folds in banded.sums]
+    halves = [unregularised_map(total(folds).maps[0], particle) for folds in banded.sums]
     poses = state.poses
     widths = (float(poses.sigma_rotation_deg), float(poses.sigma_shift_angstrom))
     predicted = discriminability_of_halves(
@@ -171,7 +171,7 @@ def _judged(
     return evidence, predicted
 
 
-def _window(particle: Particle) -> Float32[np.ndarray, "n n n"]:
+def window(particle: Particle) -> Float32[np.ndarray, "n n n"]:
     """1 on the particle and 0 at the end of its box, so that half-maps have no edge there."""
     radius = 0.5 * particle.diameter_angstrom / particle.pixel_size_angstrom
     return soft_sphere(particle.box, radius, 0.5 * particle.box - radius)
@@ -204,7 +204,7 @@ def _combined(
     particle, last = problem.particle, problem.shells.last
     if not particle.relaxed:
         counts = particle.symmetric_coefficients(mask)
-        return np.asarray(apply_gain(mean, _joined(_until_zero(corrected, counts)))), {}
+        return np.asarray(apply_gain(mean, joined_gain(until_zero(corrected, counts)))), {}
     density = particle.density_mask(first, second)
     sphere = particle.sphere(particle.box)
     parts = [isotypic_parts(m * sphere, particle.group, particle.subgroup) for m in (first, second)]
@@ -216,10 +216,10 @@ def _combined(
     by_component = component_curves(particle, inside, aligned, density)
     whole, counts = particle.symmetric_coefficients(density), particle.coefficients(density)
     final = apply_gain(
-        0.5 * (parts[0].symmetric + parts[1].symmetric), _joined(_until_zero(symmetric, whole))
+        0.5 * (parts[0].symmetric + parts[1].symmetric), joined_gain(until_zero(symmetric, whole))
     ) + apply_component_gains(
         particle.region(0.5 * (parts[0].asymmetric + parts[1].asymmetric)),
-        np.stack([_joined(_until_zero(row, counts)) for row in by_component]),
+        np.stack([joined_gain(until_zero(row, counts)) for row in by_component]),
         particle.group,
     )
     return np.asarray(final), {"symmetric": symmetric, "asymmetric": aligned.fsc}
@@ -254,13 +254,13 @@ def _in_one_frame(
     return registers, particles
 
 
-def _joined(curve):
+def joined_gain(curve):
     """Wiener gain of the average of two half-maps: 2F/(1+F)."""
     f = np.clip(curve, 0.0, 1.0)
     return 2 * f / (1 + f)
 
 
-def _until_zero(curve, counts):
+def until_zero(curve, counts):
     """The curve up to where it first falls to noise, then zero.
 
     Low shells have few coefficients: one of them alone is no end (see ``first_below``).

@@ -6,7 +6,7 @@ On a processor step by step, on an accelerator as one program (see
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -21,11 +21,11 @@ from jaxrelax.imaging import FourierVolume, working_box
 from jaxrelax.inference import Hypotheses
 from jaxrelax.reconstruction import (
     IsotypicParts,
-    MapPrior,
+    MapSums,
     MaskedRegions,
     Particle,
     Portion,
-    ShellSums,
+    StatesPrior,
     scoring_volume,
     slice_power,
 )
@@ -39,8 +39,9 @@ class FoldMap(NamedTuple):
 
     Attributes:
         volume: a channel for each row of the table.
-        slice_power: E|P V|² per shell of the whole map.
-        power: by which the map is expected to tell registers apart, up to a factor.
+        slice_power: E|P V|² per shell of the whole map; of the mean over states.
+        power: by which the map is expected to tell registers apart, up to a factor; of the first
+            map that has some.
     """
 
     volume: FourierVolume
@@ -85,11 +86,12 @@ class FoldMaps:
         weight, held = maps.sums.weight[half], Held(float(strength.factor), power)
         self._with = (maps.sums.prior, weight, held, None)
         if not on_host(maps.sums.prior):
-            regions = problem.particle.regions(working_box(len(weight) - 1))
+            # Masks are the same for all maps.
+            regions = problem.particle.regions(working_box(weight.shape[1] - 1))
             single = jax.tree.map(_single, (maps.sums.prior, weight, held))
             self._with = problem.execution.workers.everywhere((*single, regions))
 
-    def without(self, folds: list[ShellSums], fold: int) -> FoldMap:
+    def without(self, folds: list[MapSums], fold: int) -> FoldMap:
         """The map without a fold, or the one that is given.
 
         Args:
@@ -99,12 +101,14 @@ class FoldMaps:
         problem, maps = self.problem, self.state.maps
         data, plan, workers = problem.data, problem.plan, problem.execution.workers
         if maps.sums is None:
-            index = (self.half * data.n_folds + fold) * len(maps.symmetric) // (2 * data.n_folds)
-            parts = IsotypicParts(maps.symmetric[index], maps.asymmetric[index])
+            n_maps = plan.table.n_maps
+            given = len(maps.symmetric) // n_maps
+            first = (self.half * data.n_folds + fold) * given // (2 * data.n_folds) * n_maps
+            parts = maps.parts()[first : first + n_maps]
             return FoldMap(*_volume(parts, *self._shape), 0.0)
         if data.cross_fitted:
             folds = folds[:fold] + folds[fold + 1 :]
-        made_of = (plan.prior, problem.particle, data.kept_share, *self._shape)
+        made_of = (plan.prior, problem.of_maps, data.kept_share, *self._shape)
         if on_host(folds):
             return _made(*made_of)(total(folds), *self._with)
         sums = total(folds)
@@ -121,35 +125,41 @@ def _single(value) -> np.ndarray:
 
 
 def _made(
-    prior: MapPrior,
-    particle: Particle,
+    prior: StatesPrior,
+    particles: Sequence[Particle],
     share: float,
     table: Hypotheses,
     rung: int,
     box: int,
     n_shells: int,
 ) -> Callable[..., FoldMap]:
+    # The first map with registers: it is what the strength is of.
+    relaxed = next((k for k, one in enumerate(particles) if one.relaxed), 0)
+
     def make(
-        sums: ShellSums, state: Any, weight, held: Held, regions: MaskedRegions | None
+        sums: MapSums, state: Any, weight, held: Held, regions: MaskedRegions | None
     ) -> FoldMap:
-        seen = particle if regions is None else replace(particle, given=regions)
-        parts = prior.solve(state, Portion(sums, weight, share), seen)
-        spectrum = slice_power(parts.asymmetric, box, weight.shape[0])
+        seen = [one if regions is None else replace(one, given=regions) for one in particles]
+        portions = [Portion(one, own, share) for one, own in zip(sums.maps, weight, strict=True)]
+        parts = prior.solve(state, portions, seen)
+        spectrum = slice_power(parts[relaxed].asymmetric, box, weight.shape[1])
         xp = np if on_host(parts) else jnp
-        power = xp.sum(spectrum * weight)
+        power = xp.sum(spectrum * weight[relaxed])
         # Not the factor is held: as registers sharpen in the course of a pass the map grows, and
         # would be stronger than what its factor was calibrated for.
         scales = xp.sqrt(held.power / xp.where(power > 0, power, 1.0))
         factor = xp.where((held.power > 0) & (power > 0), scales, held.factor)
-        parts = IsotypicParts(parts.symmetric, parts.asymmetric * factor.astype(np.float32))
+        factor = factor.astype(np.float32)
+        parts = [IsotypicParts(one.symmetric, one.asymmetric * factor) for one in parts]
         volume, whole = _volume(parts, table, rung, box, n_shells)
-        return FoldMap(volume, whole, power * factor.astype(np.float32) ** 2)
+        return FoldMap(volume, whole, power * factor**2)
 
     return make
 
 
 def _volume(
-    parts: IsotypicParts, table: Hypotheses, rung: int, box: int, n_shells: int
+    parts: Sequence[IsotypicParts], table: Hypotheses, rung: int, box: int, n_shells: int
 ) -> tuple[FourierVolume, Float[AnyArray, " shells"]]:
-    volume = scoring_volume([parts], table, max_shell=rung, image_box=box)
-    return volume, slice_power(parts.symmetric + parts.asymmetric, box, n_shells)
+    volume = scoring_volume(parts, table, max_shell=rung, image_box=box)
+    whole = [slice_power(one.symmetric + one.asymmetric, box, n_shells) for one in parts]
+    return volume, sum(whole[1:], start=whole[0]) / len(whole)

@@ -28,6 +28,7 @@ from jaxrelax.io import (
 from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
+from jaxrelax.refinement.classification import Classification
 from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
@@ -36,6 +37,7 @@ from jaxrelax.refinement.criteria import (
     MaxIterations,
     RegistersSettled,
     ResolutionStalled,
+    StatesSettled,
 )
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.modes import Local, Mode
@@ -52,13 +54,17 @@ from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 from jaxrelax.refinement.splits import folds, half_sets
-from jaxrelax.refinement.start import init
+from jaxrelax.refinement.start import init, init_relaxation
 from jaxrelax.refinement.state import State
+from jaxrelax.refinement.state_starts import init_states
 from jaxrelax.refinement.usable import WIDEST, usable_particles
 
 LOG = logging.getLogger("jaxrelax")
 
 DEFAULT_UNTIL: Criterion = (ResolutionStalled() & RegistersSettled()) | MaxIterations(50)
+UNTIL_STATES_SETTLED: Criterion = (
+    ResolutionStalled() & RegistersSettled() & StatesSettled()
+) | MaxIterations(50)
 
 
 class Map(eqx.Module):
@@ -76,6 +82,35 @@ class Map(eqx.Module):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage that follows another one.
+
+    Attributes:
+        make: its problem, for particles with the poses that were found before.
+        begin: its first state, from its problem, the one before, and the state where that ended.
+    """
+
+    make: Callable[[Particles], Problem]
+    begin: Callable[[Problem, Problem, State], State]
+
+
+@dataclass(frozen=True)
+class Splits(Stage):
+    """A classification into as many states as held-out images tell apart.
+
+    Attributes:
+        most: states at the most.
+    """
+
+    most: int = 2
+
+    def with_count(self, count: int) -> Callable[[Particles], Problem]:
+        """The classification into so many states."""
+        assert isinstance(self.make, partial)
+        return partial(self.make, states=count * self.make.keywords["states"][:1])
+
+
+@dataclass(frozen=True)
 class Setup:
     """A refinement ready to iterate.
 
@@ -84,15 +119,14 @@ class Setup:
         state: before the first iteration.
         until: when to stop.
         identity: settings and hashes of the inputs, see :func:`save_checkpoint`.
-        relaxation: the problem of the relaxation that follows this symmetric stage, for the
-            particles with the poses that it finds; None if nothing follows.
+        following: stages that follow this one, in their order.
     """
 
     problem: Problem
     state: State
     until: Criterion
     identity: dict[str, Any]
-    relaxation: Callable[[Particles], Problem] | None = None
+    following: tuple[Stage, ...] = ()
 
 
 def prepare(
@@ -132,6 +166,11 @@ def prepare(
         particles = read_particles(particles, require_poses=needed)
     mode = Local() if mode is None else mode
     relax = Relax(relax) if isinstance(relax, str) else relax
+    classification = mode if isinstance(mode, Classification) else None
+    if classification is not None:
+        relax, consensus = classification.consensus(relax)
+        symmetry = _symmetry_of_consensus(symmetry, consensus, relax)
+        mode = classification.pose_mode
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry, contrast)
@@ -174,7 +213,6 @@ def prepare(
     make = partial(
         make_problem,
         noise=noise,
-        prior=map_prior,
         map_box=box,
         map_pixel_size_angstrom=pixel,
         particle_diameter_angstrom=diameter,
@@ -187,14 +225,34 @@ def prepare(
         max_alignment_resolution_angstrom=max_alignment_resolution,
         workers=workers,
     )
-    # Where a relaxation follows a symmetric stage they belong to it.
-    inferred = {"course": course, "latents": tuple(latents), "register_mask": register_mask}
-    relaxation = None
+    # What is asked for belongs to the last stage.
+    inferred = {"course": course, "latents": tuple(latents), "prior": map_prior}
+    following: tuple[Stage, ...] = ()
+    focus = None
+    if classification is not None:
+        focus = _focus_mask(classification, optics.box, pixel, diameter)
+        states = partial(
+            make, mode=classification, relax=relax, symmetry=symmetry,
+            register_mask=register_mask, states=classification.groups(), **inferred,
+            focus_mask=None if focus is None else rebox_map(focus, box),
+        )  # fmt: skip
+        begin = partial(init_states, start=classification.starts_from(), seed=seed)
+        following = (Stage(states, begin),)
+        if classification.start == "splits":
+            following = (Splits(states, begin, classification.most),)
+        inferred = {}
     if relax is not None and mode.relaxed is not None:
-        relaxation = partial(make, mode=mode.relaxed, relax=relax, symmetry="C1", **inferred)
+        relaxation = partial(
+            make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask,
+            **inferred,
+        )  # fmt: skip
+        following = (Stage(relaxation, init_relaxation), *following)
         make = partial(make, mode=mode, relax=None, symmetry=relax.group, register_mask=None)
     else:
-        make = partial(make, mode=mode, relax=relax, symmetry=symmetry, **inferred)
+        make = partial(
+            make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask,
+            **inferred,
+        )  # fmt: skip
     problem = make(particles)
     values = rebox_map(values, box)
     shell = problem.shells.rung(problem.shells.at(ini_high))
@@ -207,9 +265,10 @@ def prepare(
     match = matched_scale if mode.needs_poses else matched_power
     values = match(problem.execution, low, values, shell, seed=seed, name=name)
     state = init(problem, values, ini_high_angstrom=ini_high)
-    until = DEFAULT_UNTIL if until is None else until
+    if until is None:
+        until = DEFAULT_UNTIL if classification is None else UNTIL_STATES_SETTLED
     identity = {
-        "mode": described(mode),
+        "mode": described(mode if classification is None else classification),
         "relax": described(relax),
         "symmetry": symmetry,
         "noise": described(noise),
@@ -227,8 +286,9 @@ def prepare(
         "n_particles": len(particles),
         "reference": reference_hash,
         "register_mask": None if register_mask is None else array_hash(register_mask),
+        "focus_mask": None if focus is None else array_hash(focus),
     }
-    return Setup(problem, state, until, identity, relaxation)
+    return Setup(problem, state, until, identity, following)
 
 
 def check_particles(
@@ -286,6 +346,20 @@ def _require_consistent(
         )
 
 
+def _symmetry_of_consensus(symmetry: str, consensus: str, relax: Relax | None) -> str:
+    """The symmetry of what comes before the states, if nothing of it is relaxed.
+
+    Raises:
+        InputError: another one was asked for.
+    """
+    if symmetry.upper() not in ("C1", consensus.upper()):
+        raise InputError(
+            f"symmetry {symmetry}, but the largest group of the states is {consensus}; every state "
+            "says its own"
+        )
+    return consensus if relax is None else "C1"
+
+
 def _require_resolutions(**settings: float | None) -> None:
     """Refuse what is no resolution.
 
@@ -323,6 +397,12 @@ def _diameter(given: float | None, reference, pixel: float) -> float:
     if not 0 < given <= edge:
         raise InputError(f"particle diameter {given} Å does not fit the box of {edge:.1f} Å")
     return given
+
+
+def _focus_mask(mode: Classification, box: int, pixel: float, diameter: float):
+    if mode.focus_mask is None:
+        return None
+    return load_mask(mode.focus_mask, box, pixel, diameter)
 
 
 def _register_mask(relax: Relax | None, box: int, pixel: float, diameter: float):

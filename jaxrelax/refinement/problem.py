@@ -6,6 +6,7 @@ the M-step, the calibration of the strength) is given the problem, since it need
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +17,21 @@ from jaxtyping import Float32, Int, Int8
 from jaxrelax.engine.data import Data
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.workers import Workers
+from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import NoiseModel, Shells
-from jaxrelax.inference import Hypotheses, Junk, Latent, Model, Register, SymmetricState
+from jaxrelax.inference import Hypotheses, Junk, Latent, Model, Register, States, SymmetricState
 from jaxrelax.io import Particles, Units, every_row
-from jaxrelax.reconstruction import Isotypic, MapPrior, Particle, Plain
-from jaxrelax.refinement.course import Course, SeekAmplifySettle, Straight
+from jaxrelax.reconstruction import (
+    EachAlone,
+    Isotypic,
+    MapPrior,
+    Particle,
+    Plain,
+    SharedAndOwn,
+    StatesPrior,
+)
+from jaxrelax.refinement.classification import Classification
+from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straight
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 
@@ -41,7 +52,7 @@ class Plan:
 
     mode: Mode
     model: Model
-    prior: MapPrior
+    prior: StatesPrior
     noise: NoiseModel
     course: Course
     relax: Relax | None
@@ -65,11 +76,18 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Inputs of a refinement and everything derived from them once."""
+    """Inputs of a refinement and everything derived from them once.
+
+    Attributes:
+        data, shells, execution, plan: see these.
+        particle: what the consensus is of: with the largest symmetry, and the least that is kept.
+        of_maps: what every map of the table is of; the particle itself where there is one.
+    """
 
     data: Data
     shells: Shells
     particle: Particle
+    of_maps: tuple[Particle, ...]
     execution: Execution
     plan: Plan
 
@@ -93,9 +111,11 @@ def make_problem(
     cache_bytes: int = 0,
     max_alignment_resolution_angstrom: float | None = None,
     workers: Workers | None = None,
-    prior: MapPrior | None = None,
+    prior: MapPrior | StatesPrior | None = None,
     course: Course | None = None,
     latents: Sequence[Latent] = (),
+    states: Sequence[tuple[PointGroup, PointGroup]] = (),
+    focus_mask: Float32[np.ndarray, "b b b"] | None = None,
 ) -> Problem:
     """Put a problem together.
 
@@ -110,6 +130,8 @@ def make_problem(
         normalise, cache_bytes, workers: see :class:`jaxrelax.engine.Execution`.
         seed: of everything random.
         max_alignment_resolution_angstrom: images are scored up to this.
+        states: of every state that images may show its group and the one that is kept; none: one.
+        focus_mask: states differ only inside of it.
 
     Raises:
         InputError: groups that do not fit.
@@ -128,60 +150,83 @@ def make_problem(
         map_box, map_pixel_size_angstrom, data.last_shell(map_box, map_pixel_size_angstrom),
         max_alignment_resolution_angstrom,
     )  # fmt: skip
-    model = Model(_latents(particle, relax, shells.count, latents))
-    _require_one_map(model, particle)
+    of_maps = tuple(
+        dataclasses.replace(particle, group=group, subgroup=kept) for group, kept in states
+    ) or (particle,)
+    model = Model(_latents(of_maps, relax, shells.count, latents))
+    _require_known_maps(model, of_maps)
     plan = Plan(
         mode=mode,
         model=model,
-        prior=_prior(relax) if prior is None else prior,
+        prior=_prior(relax, mode, len(of_maps), prior, focus_mask),
         noise=noise,
-        course=_course(relax) if course is None else course,
+        course=_course(relax, mode) if course is None else course,
         relax=relax,
         seed=seed,
     )
     execution = Execution(
         data, shells, channels=len(plan.table),
         particle_diameter_angstrom=particle_diameter_angstrom, normalise=normalise,
-        cache_bytes=cache_bytes, workers=workers,
+        cache_bytes=cache_bytes, workers=workers, origin_counts=len(of_maps) == 1,
     )  # fmt: skip
-    return Problem(data, shells, particle, execution, plan)
+    return Problem(data, shells, particle, of_maps, execution, plan)
 
 
-def _require_one_map(model: Model, particle: Particle) -> None:
+def _require_known_maps(model: Model, of_maps: Sequence[Particle]) -> None:
     """Refuse latents that need maps or registers of their own.
 
     Raises:
         ValueError: a latent adds maps, or places where images go into them.
     """
-    table = model.table
-    if table.map_index.max() > 0 or table.n_places != particle.n_registers:
+    table, places = model.table, sum(one.n_registers for one in of_maps)
+    if table.n_maps != len(of_maps) or table.n_places != places:
         raise ValueError(
-            f"the latents {', '.join(one.name for one in model.latents)} make "
-            f"{int(table.map_index.max()) + 1} maps and {table.n_places} places where images go "
-            f"into them; a refinement makes one map, with {particle.n_registers} registers. "
-            "Further rows must be deposited at the places that there are."
+            f"the latents {', '.join(one.name for one in model.latents)} make {table.n_maps} maps "
+            f"and {table.n_places} places where images go into them; this refinement makes "
+            f"{len(of_maps)}, with {places} registers. Further rows must be deposited at the "
+            "places that there are."
         )
 
 
 def _latents(
-    particle: Particle, relax: Relax | None, n_shells: int, further: Sequence[Latent]
+    of_maps: Sequence[Particle], relax: Relax | None, n_shells: int, further: Sequence[Latent]
 ) -> tuple[Latent, ...]:
-    """Of every image: its register, whether it is symmetric, what was asked for, and junk."""
+    """Of every image: its state and register, whether it is symmetric, what was asked, and junk."""
     latents: list[Latent] = []
-    if particle.relaxed:
-        latents += [SymmetricState(), Register(particle.registers.representatives)]
+    registers = [
+        (Register(one.registers.representatives),) if one.relaxed else () for one in of_maps
+    ]
+    if len(of_maps) > 1:
+        latents.append(States(tuple(registers)))
+    elif of_maps[0].relaxed:
+        latents += [SymmetricState(), *registers[0]]
     latents += further
     if relax is not None and relax.junk:
         latents.append(Junk(n_shells))
     return tuple(latents)
 
 
-def _prior(relax: Relax | None) -> MapPrior:
-    return Plain() if relax is not None and relax.prior == "plain" else Isotypic()
+def _prior(
+    relax: Relax | None,
+    mode: Mode,
+    n_maps: int,
+    given: MapPrior | StatesPrior | None,
+    focus_mask: Float32[np.ndarray, "b b b"] | None,
+) -> StatesPrior:
+    """That of all maps: what was given or, by default, what states share and what they do not."""
+    if isinstance(given, StatesPrior):
+        return given
+    if given is None and n_maps > 1:
+        return SharedAndOwn(getattr(mode, "max_resolution", None), focus_mask)
+    if given is None:
+        given = Plain() if relax is not None and relax.prior == "plain" else Isotypic()
+    return EachAlone(given)
 
 
-def _course(relax: Relax | None) -> Course:
+def _course(relax: Relax | None, mode: Mode) -> Course:
     """Asymmetry is sought unless there is none to seek or it is given."""
+    if isinstance(mode, Classification):
+        return Straight() if mode.starts_from() == "occupancy" else Seeded()
     if relax is None:
         return Straight()
     if relax.start == "symmetric":

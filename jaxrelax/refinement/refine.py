@@ -20,16 +20,17 @@ from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import Criterion
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.finish import finish
+from jaxrelax.refinement.finish_states import finish_states
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.image_statistics import made_of_images
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
 from jaxrelax.refinement.pose_schedule import have_settled
-from jaxrelax.refinement.preparation import Map, Setup, prepare
+from jaxrelax.refinement.preparation import Map, Setup, Splits, prepare
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.result import Result
-from jaxrelax.refinement.start import init_relaxation
+from jaxrelax.refinement.splits_of_states import split_states, with_states
 from jaxrelax.refinement.state import State
 
 LOG = logging.getLogger("jaxrelax")
@@ -47,34 +48,42 @@ def done(setup: Setup, state: State) -> str | None:
 def _reason(setup: Setup, state: State) -> str | None:
     problem = setup.problem
     if problem.plan.course.may_stop(state.course) and have_settled(problem, state):
-        if setup.relaxation is not None and not problem.plan.mode.settles_before_relaxing:
+        if setup.following and problem.plan.relax is not None:
+            return "asymmetry is no longer sought"  # states go on from there
+        mode = problem.plan.mode
+        if setup.following and not (mode.needs_poses or mode.settles_before_relaxing):
             return "poses have settled"
         return setup.until.reason(state)
     return setup.until.limit(state)
 
 
-def relaxed(setup: Setup, state: State) -> Setup:
-    """The relaxation that follows a symmetric stage.
+def following(setup: Setup, state: State) -> Setup:
+    """The stage that follows.
 
     Args:
-        setup: of the symmetric stage.
-        state: where it ended, or a state of the relaxation itself, to go on from there.
+        setup: of a stage.
+        state: where it ended, or one of a later stage, to go on from there.
 
     Raises:
         ValueError: nothing follows.
     """
-    if setup.relaxation is None:
-        raise ValueError("no relaxation follows this refinement")
-    poses = state.poses
+    if not setup.following:
+        raise ValueError("no stage follows this refinement")
+    stage, *rest = setup.following
+    if isinstance(stage, Splits) and state.stage > setup.state.stage:
+        if "state" not in state.latents:  # one state it is
+            return dataclasses.replace(setup, state=state, following=())
+        return with_states(setup, len(state.latents["state"][0]), state)
+    poses, ended = state.poses, state.stage == setup.state.stage
+    # What a search of all orientations finds is the input of the next stage; else it was known.
+    found = ended and not setup.problem.plan.mode.needs_poses
     particles = setup.problem.data.particles.with_updates(
-        rotations=poses.centre_rotations if state.relaxed else poses.rotations,
-        origins_angstrom=(
-            poses.centre_origins_angstrom if state.relaxed else poses.origins_angstrom
-        ),
+        rotations=poses.rotations if found else poses.centre_rotations,
+        origins_angstrom=poses.origins_angstrom if found else poses.centre_origins_angstrom,
     )
-    problem = setup.relaxation(particles)
-    start = state if state.relaxed else init_relaxation(problem, state)
-    return Setup(problem, start, setup.until, setup.identity)
+    problem = stage.make(particles)
+    start = stage.begin(problem, setup.problem, state) if ended else state
+    return Setup(problem, start, setup.until, setup.identity, tuple(rest))
 
 
 def iterate(
@@ -82,15 +91,23 @@ def iterate(
 ) -> Iterator[tuple[State, StepInfo]]:
     """The refinement one step at a time: yields ``(state, info)`` until the criterion stops it.
 
-    Takes the arguments of :func:`prepare`.
+    Where the number of states is found, of these only the last. Takes what :func:`prepare` takes.
     """
-    setup: Setup | None = prepare(particles, reference, **options)
-    while setup is not None:
+    setup = prepare(particles, reference, **options)
+    while True:
         state = setup.state
         while state.iteration == 0 or done(setup, state) is None:
             state, info = step(setup.problem, state)
             yield state, info
-        setup = relaxed(setup, state) if setup.relaxation is not None else None
+        if not setup.following:
+            return
+        if isinstance(setup.following[0], Splits):
+            setup, ended = _split(setup, state, (), None)
+            if ended:
+                yield setup.state, setup.state.history[-1]
+                return
+        else:
+            setup = following(setup, state)
 
 
 def refine(
@@ -193,9 +210,9 @@ def refine(
             workers = setup.problem.execution.workers
             saved = load_checkpoint(out, setup.identity) if workers.writes else None
             saved = workers.agreed(saved)
-            if saved is not None and setup.relaxation is not None and saved.relaxed:
-                setup = relaxed(setup, saved)
-            elif saved is not None:
+            if saved is not None:
+                for _ in range(int(saved.stage)):
+                    setup = following(setup, saved)
                 setup = dataclasses.replace(setup, state=saved)
 
         def on_batch(images: int) -> None:
@@ -215,10 +232,17 @@ def refine(
                         save_checkpoint(out, state, setup.identity)
                     for callback in callbacks:
                         callback.on_step(setup.problem, state, info)
-                if setup.relaxation is None:
+                if not setup.following:
                     break
-                LOG.info("symmetric stage ended: %s; relaxing it now", reason)
-                setup = relaxed(setup, state)
+                if isinstance(setup.following[0], Splits):
+                    setup, ended = _split(setup, state, callbacks, on_batch)
+                    state = setup.state
+                    if ended:
+                        reason = done(setup, state)
+                        break
+                    continue
+                LOG.info("stage %d ended: %s", int(state.stage) + 1, reason)
+                setup = following(setup, state)
             for callback in callbacks:
                 callback.on_finish(reason)
             plan = setup.problem.plan
@@ -231,10 +255,13 @@ def refine(
                 "latents": [described(latent) for latent in plan.model.latents],
             }
             settings |= made_of_images(setup.problem.execution)
-            result = finish(
-                setup.problem, state, reason=reason, seconds=0.0,
-                settings=setup.identity | settings, on_batch=on_batch, subgroups=subgroups,
-            )  # fmt: skip
+            ended = {"reason": reason, "seconds": 0.0, "settings": setup.identity | settings}
+            if len(setup.problem.of_maps) > 1:
+                result = finish_states(setup.problem, state, on_batch=on_batch, **ended)
+            else:
+                result = finish(
+                    setup.problem, state, on_batch=on_batch, subgroups=subgroups, **ended
+                )
         except LostImagesError as error:
             raise LostImagesError(f"{error} {_way_on(out, state)}") from error
     result = dataclasses.replace(
@@ -247,6 +274,32 @@ def refine(
     if result.evidence is not None:
         LOG.info("%s", result.evidence.sentence())
     return result
+
+
+def _split(
+    setup: Setup, consensus: State, callbacks: Sequence[Callback], on_batch: Any
+) -> tuple[Setup, bool]:
+    """The classification that held-out images support, and whether it has ended.
+
+    If they support none, the consensus goes on: as a stage of its own, so that it is known when it
+    is resumed that this was asked.
+    """
+
+    def ended(trial: Setup) -> State:
+        state = trial.state
+        while state.iteration == 0 or done(trial, state) is None:
+            state, info = step(trial.problem, state, on_batch)
+            LOG.info("%s", _line(info, trial.problem.plan.course))
+            for callback in callbacks:
+                callback.on_step(trial.problem, state, info)
+        return state
+
+    found = split_states(setup, consensus, iterate=ended, on_batch=on_batch)
+    if found is not None:
+        return found, True
+    LOG.info("one state: the consensus goes on")
+    goes_on = consensus.replace(stage=consensus.stage + 1)
+    return dataclasses.replace(setup, state=goes_on, following=()), False
 
 
 def _way_on(out: OutputFolder | None, state: State) -> str:

@@ -11,6 +11,38 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 from jaxrelax.io import Particles
 from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.judgement.verdict import AsymmetryEvidence
+from jaxrelax.refinement.held_out_states import StateSupport
+
+
+@dataclass(frozen=True)
+class StateMap:
+    """What was found of a state; half-maps are in one register frame.
+
+    Attributes:
+        name: its symmetry in words.
+        group, kept: the symmetry that its registers are of, and what is imposed.
+        fraction: of the images that show the particle, by their posterior.
+        count: images that show this state most probably, and the particle more probably than junk.
+        registers: of it.
+        map: combined, regularised map.
+        half_maps: unregularised half-maps.
+        mask: solvent mask used for the FSC.
+        fsc: curves by name, as of a result; ``own``: of what it has of its own beside the mean of
+            all states.
+        resolution_angstrom: corrected FSC at 0.143.
+    """
+
+    name: str
+    group: str
+    kept: str
+    fraction: float
+    count: int
+    registers: int
+    map: Float32[np.ndarray, "n n n"]
+    half_maps: tuple[Float32[np.ndarray, "n n n"], Float32[np.ndarray, "n n n"]]
+    mask: Float32[np.ndarray, "n n n"]
+    fsc: dict[str, Float64[np.ndarray, " shells"]]
+    resolution_angstrom: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +82,10 @@ class Result:
         compiled_programs: programs compiled, or loaded from JAX's persistent cache.
         compile_seconds: how long that took.
         notes: what the log warned of during the run.
+        states: where images may show one of several maps, these; ``map`` and the other maps are
+            then of their mean, ``registers`` has the registers of all states one after another.
+        support: whether held-out images tell states of one symmetry apart; None where no two
+            states have the same.
     """
 
     particles: Particles
@@ -75,6 +111,14 @@ class Result:
     compiled_programs: int = 0
     compile_seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    states: tuple[StateMap, ...] = ()
+    support: StateSupport | None = None
+
+    @property
+    def state_posterior(self) -> Float[np.ndarray, "particles states"]:
+        """Probability of every state, given that the image shows the particle."""
+        last = np.cumsum([one.registers for one in self.states])[:-1]
+        return np.stack([b.sum(axis=1) for b in np.split(self.registers, last, axis=1)], axis=1)
 
     @property
     def poses(self) -> Float64[np.ndarray, "particles 3 3"]:

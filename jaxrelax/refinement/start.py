@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64
 from jaxrelax.engine.background import starting_noise
 from jaxrelax.imaging import resample_map, working_box
 from jaxrelax.reconstruction import isotypic_parts
+from jaxrelax.refinement.classification import Classification
 from jaxrelax.refinement.history import History
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import Beliefs, MapState, PoseState, State, Strength, frozen
@@ -36,11 +37,12 @@ def init(
     return _start(problem, reference[None], shell, noise)
 
 
-def init_relaxation(problem: Problem, symmetric: State) -> State:
+def init_relaxation(problem: Problem, earlier: Problem, symmetric: State) -> State:
     """State before the first iteration of a relaxation, from where a symmetric stage ended.
 
     Args:
         problem: of the relaxation; its particles have the poses that were found.
+        earlier: of the symmetric stage.
         symmetric: the last state of the symmetric stage. Its half-maps are used up to the
             resolution in which asymmetry is sought, each for its own half-set.
     """
@@ -49,7 +51,7 @@ def init_relaxation(problem: Problem, symmetric: State) -> State:
     before = symmetric.history_before
     for info in symmetric.history:
         before = before.appended(info)
-    return state.replace(history_before=before)
+    return state.replace(history_before=before, stage=symmetric.stage + 1)
 
 
 def _start(
@@ -77,6 +79,7 @@ def _start(
     nothing, curve = np.zeros(n, np.float32), np.zeros(shell + 1)
     state = State(
         iteration=np.asarray(0),
+        stage=np.asarray(0),
         poses=PoseState(
             rotations=particles.rotations,
             origins_angstrom=particles.origins_angstrom,
@@ -102,9 +105,12 @@ def _start(
     return frozen(jax.tree.map(np.array, state))
 
 
-def starting_weights(problem: Problem) -> Float32[np.ndarray, "n registers"] | None:
-    """Register weights of the first accumulation, or None where the posterior decides."""
-    relax = problem.plan.relax
+def starting_weights(problem: Problem, state: State) -> Float32[np.ndarray, "n places"] | None:
+    """Weights of the first accumulation, or None where the posterior decides."""
+    relax, mode = problem.plan.relax, problem.plan.mode
+    if isinstance(mode, Classification):
+        # A random start has them with its beliefs, for its maps are all alike.
+        return state.beliefs.registers if mode.starts_from() == "random" else None
     if relax is None or relax.start == "reference":
         return None
     n, registers = len(problem.data), problem.particle.n_registers

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.engine.streams import Conditions
-from jaxrelax.reconstruction import IsotypicParts, ShellSums
+from jaxrelax.reconstruction import IsotypicParts, MapSums, ShellSums
 from jaxrelax.refinement.history import History
 
 
@@ -49,7 +49,7 @@ class Beliefs(eqx.Module):
     """Posteriors of the last pass; written by the E-step.
 
     Attributes:
-        registers: of every particle.
+        registers: of every particle; with several maps, of all their registers together.
         symmetric: probability of the symmetric state.
         junk: probability that an image shows no particle.
         log_gain: see ``StepInfo.held_out_gain``.
@@ -57,11 +57,11 @@ class Beliefs(eqx.Module):
             judges if they came to nothing.
     """
 
-    registers: Float32[np.ndarray, "n registers"]
+    registers: Float32[np.ndarray, "n places"]
     symmetric: Float32[np.ndarray, " n"]
     junk: Float32[np.ndarray, " n"]
     log_gain: Float32[np.ndarray, " n"]
-    sought: Float32[np.ndarray, "n registers"]
+    sought: Float32[np.ndarray, "n places"]
 
 
 class Strength(eqx.Module):
@@ -90,20 +90,31 @@ class FoldSums(eqx.Module):
     """Sums over images, and how they become maps; written by the M-step.
 
     Attributes:
-        values: of every half-set and fold, up to the last shell; where they were summed, without a
-            copy.
-        weight: mean weight per voxel and shell of each half-set.
+        values: of every half-set, fold and map, up to the last shell; where they were summed,
+            without a copy.
+        weight: mean weight per voxel and shell of each half-set and map.
         prior: what the map prior has learned.
     """
 
-    values: tuple[tuple[Float32[AnyArray, "kept 3"], ...], ...]
-    weight: Float[AnyArray, "halves shells"]
+    values: tuple[tuple[tuple[Float32[AnyArray, "kept 3"], ...], ...], ...]
+    weight: Float[AnyArray, "halves maps shells"]
     prior: Any
 
-    def by_half(self) -> list[list[ShellSums]]:
+    @classmethod
+    def of(cls, sums: list[list[MapSums]], weight, prior: Any) -> FoldSums:
+        """Of sums by half-set and fold."""
+        values = tuple(
+            tuple(tuple(one.values for one in fold.maps) for fold in folds) for folds in sums
+        )
+        return cls(values, weight, prior)
+
+    def by_half(self) -> list[list[MapSums]]:
         """Sums by half-set and fold."""
-        last = self.weight.shape[1] - 1
-        return [[ShellSums(values, last) for values in folds] for folds in self.values]
+        last = self.weight.shape[2] - 1
+        return [
+            [MapSums(tuple(ShellSums(values, last) for values in maps)) for maps in folds]
+            for folds in self.values
+        ]
 
 
 class MapState(eqx.Module):
@@ -112,10 +123,10 @@ class MapState(eqx.Module):
     Attributes:
         symmetric, asymmetric: parts of maps on a working box: one before the first iteration, then
             that of each half-set, in its own frame; or one per half-set and fold, where maps are
-            given to score with.
+            given to score with. Where images may show several maps, all of these for each.
         sums: what scoring maps are made of; None where the maps above score.
         fsc, fsc_symmetric, fsc_asymmetric: between the half-maps, and their parts.
-        alignment: index in G: g × (half-map 2) is in the frame of half-map 1.
+        alignment: index in G: g × (half-map 2) is in the frame of half-map 1; of the first map.
         strength: of the asymmetric part.
     """
 
@@ -165,15 +176,17 @@ class State(eqx.Module):
 
     Attributes:
         iteration: so many are done.
+        stage: which of the stages of the refinement this is, from 0.
         poses, beliefs, maps: see these.
         latents: parameters of every latent variable, by its name; written by the model.
         noise_power: spectrum per optics group; written by the noise model.
         course: what the course needs to know to go on, its band among it; written by the course.
         history: one row per iteration.
-        history_before: the same of a symmetric stage before a relaxation.
+        history_before: the same of the stages before this one.
     """
 
     iteration: Int[np.ndarray, ""]
+    stage: Int[np.ndarray, ""]
     poses: PoseState
     beliefs: Beliefs
     latents: Mapping[str, Any]
@@ -185,7 +198,7 @@ class State(eqx.Module):
 
     @property
     def iterations_done(self) -> int:
-        """Iterations so far, those of a symmetric stage before a relaxation included."""
+        """Iterations so far, those of earlier stages included."""
         return len(self.history_before) + int(self.iteration)
 
     @property

@@ -40,6 +40,7 @@ def made_up_state(history=(), **changes) -> State:
     one, curve = np.asarray(1.0), np.ones(shells)
     fields = dict(
         iteration=np.asarray(len(history)),
+        stage=np.asarray(0),
         poses=PoseState(
             rotations, origins, rotations, np.zeros((n, 2)), None, None,
             np.asarray(1 / 3), one, np.asarray(5.0),
@@ -53,7 +54,8 @@ def made_up_state(history=(), **changes) -> State:
         maps=MapState(
             np.ones((2, box, box, box), np.float32), np.zeros((2, box, box, box), np.float32),
             FoldSums(
-                ((np.ones((9, 3), np.float32),) * 2,) * 2, np.ones((2, shells)), {"gain": curve}
+                (((np.ones((9, 3), np.float32),),) * 2,) * 2, np.ones((2, 1, shells)),
+                {"gain": curve},
             ),
             curve, curve, 0.0 * curve, np.asarray(0),
             Strength(one, np.asarray(0.1), None, np.asarray(-np.inf)),

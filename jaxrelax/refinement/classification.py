@@ -1,0 +1,176 @@
+"""Several states: one normalised posterior per image over state × register (× junk)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Literal
+
+import equinox as eqx
+
+from jaxrelax.geometry import PointGroup, parse_group, point_group, subgroup, subgroup_indices
+from jaxrelax.inference import PoseSearch
+from jaxrelax.io import InputError
+from jaxrelax.refinement.modes import Local, Mode, Registers, Searched
+from jaxrelax.refinement.relax import Relax
+
+STATE = re.compile(r"^(?P<group>[^:]+)(:(?P<kept>[^:]+))?$")
+POSES: dict[str, Mode] = {"held": Registers(), "local": Local()}
+
+
+class Classification(Mode):
+    """Which of several maps an image shows is inferred together with its register.
+
+    Every state has its own map and its own symmetry: ``"C4"`` imposes it, ``"C4:C1"`` relaxes from
+    C4 to C1, ``"C4:C2"`` keeps a C2, and ``"C1"`` has none. First a consensus is refined, relaxed
+    if a state is; the states start from it.
+
+    Attributes:
+        states: symmetries of classes 1, 2, …
+        poses: ``"local"`` refines poses with every state, ``"held"`` leaves them where the
+            consensus has them; or a mode.
+        start: ``"occupancy"``: from the relaxed consensus, relaxed states with one partner and of
+            the others the first with all and the last with none; ``"random"``: a seeded random
+            state for every image, from which what images differ by most grows; ``"splits"``: with
+            the symmetry of one state, random starts of as many of it as held-out images tell apart;
+            ``"auto"``: occupancy where one state is relaxed and others have the whole group, and
+            random else.
+        most: states, where their number is found.
+        max_resolution: states are told apart by frequencies up to this, in Å; None: all.
+        focus_mask: path of a map-sized mask (0…1); states differ only inside of it.
+    """
+
+    states: tuple[str, ...] = eqx.field(converter=tuple)
+    poses: Mode | Literal["held", "local"] = "local"
+    start: Literal["auto", "occupancy", "random", "splits"] = "auto"
+    most: int = 8
+    max_resolution: float | None = None
+    focus_mask: str | None = None
+
+    def __check_init__(self):
+        if self.start == "splits" and len(self.states) != 1:
+            raise ValueError(
+                'with start="splits" all states have one symmetry, which is given once; got '
+                f"{', '.join(self.states) or 'none'}"
+            )
+        if self.start != "splits" and len(self.states) < 2:
+            raise ValueError(
+                "a classification has at least two states, or one that is split "
+                f'(start="splits"); got {", ".join(self.states) or "none"}'
+            )
+        if self.most < 2:
+            raise ValueError(f"most is a number of states, at least 2; got {self.most}")
+        if isinstance(self.poses, str) and self.poses not in POSES:
+            raise ValueError(f'poses are "held", "local" or a mode, not {self.poses!r}')
+        if not self.pose_mode.needs_poses:
+            raise ValueError(
+                "a classification refines poses locally or holds them; find them first with mode "
+                "Homogeneous"
+            )
+        if self.start not in ("auto", "occupancy", "random", "splits"):
+            raise ValueError(
+                f'start is "auto", "occupancy", "random" or "splits", not {self.start!r}'
+            )
+        if self.max_resolution is not None and self.max_resolution <= 0:
+            raise ValueError(f"max_resolution is in Å, above 0; got {self.max_resolution:g}")
+
+    @property
+    def pose_mode(self) -> Mode:
+        """How poses are searched."""
+        return POSES[self.poses] if isinstance(self.poses, str) else self.poses
+
+    def search(
+        self, searched: Searched, resolution_angstrom: float, everywhere: bool
+    ) -> PoseSearch:
+        """That of its pose mode."""
+        return self.pose_mode.search(searched, resolution_angstrom, everywhere)
+
+    @property
+    def holds_poses(self) -> bool:
+        """As its pose mode."""
+        return self.pose_mode.holds_poses
+
+    @property
+    def learns_prior(self) -> bool:
+        """As its pose mode."""
+        return self.pose_mode.learns_prior
+
+    def prior_widths(self) -> tuple[float, float]:
+        """As its pose mode."""
+        return self.pose_mode.prior_widths()
+
+    def groups(self) -> list[tuple[PointGroup, PointGroup]]:
+        """Of every state its group and what is kept of it.
+
+        Raises:
+            InputError: names the state.
+        """
+        return [state_groups(text) for text in self.states]
+
+    def starts_from(self) -> str:
+        """How the maps of the states begin: by occupancy or at random."""
+        if self.start == "splits":
+            return "random"
+        if self.start != "auto":
+            return self.start
+        groups = self.groups()
+        relaxed = [group for group, kept in groups if kept.order < group.order]
+        imposed = [group for group, kept in groups if kept.order == group.order]
+        alike = len({group.name for group, _ in groups}) == 1
+        return "occupancy" if len(relaxed) == 1 and imposed and alike else "random"
+
+    def consensus(self, relax: Relax | None) -> tuple[Relax | None, str]:
+        """What is relaxed before there are states, and the symmetry if nothing is.
+
+        It has the largest group of all states, and keeps the least of it.
+
+        Args:
+            relax: how registers are inferred; its groups must be those of the states.
+
+        Raises:
+            InputError: states of groups that do not contain each other, or other groups than asked.
+        """
+        groups = self.groups()
+        largest = max((group for group, _ in groups), key=lambda group: group.order)
+        for text, (group, _) in zip(self.states, groups, strict=True):
+            try:
+                subgroup_indices(largest, group)
+            except ValueError as error:
+                raise InputError(
+                    f"state {text!r}: {group.name} is no subgroup of {largest.name}, the largest "
+                    "group of the states; the consensus needs a symmetry that all are part of"
+                ) from error
+        if relax is not None and relax.group != largest.name:
+            raise InputError(
+                f"relaxing {relax.group}, but the largest group of the states is {largest.name}"
+            )
+        relaxed = [text.partition(":")[2] or "C1" for text in self.states if ":" in text]
+        if not relaxed:
+            if relax is not None:
+                raise InputError("no state is relaxed: write it as GROUP:KEPT, such as C4:C1")
+            return None, largest.name
+        least = min(relaxed, key=lambda kept: subgroup_of(largest, kept).order)
+        if relax is None:
+            return Relax(largest.name, to=least), largest.name
+        return dataclasses.replace(relax, to=least), largest.name
+
+
+def state_groups(text: str) -> tuple[PointGroup, PointGroup]:
+    """Group of a state and what is kept of it, from ``"C4"`` or ``"C4:C1"``.
+
+    Raises:
+        InputError: neither.
+    """
+    found = STATE.match(text)
+    if found is None:
+        raise InputError(f"state {text!r}: write GROUP or GROUP:KEPT, such as C4 or C4:C1")
+    try:
+        group = parse_group(found["group"])
+        return group, group if found["kept"] is None else subgroup_of(group, found["kept"])
+    except (ValueError, OSError) as error:
+        raise InputError(f"state {text!r}: {error}") from error
+
+
+def subgroup_of(group: PointGroup, kept: str) -> PointGroup:
+    """What is kept of a group, by name."""
+    return point_group("C1") if kept.upper() == "C1" else subgroup(group, kept)

@@ -1,0 +1,243 @@
+"""From the last state of a classification to maps of all states, and posteriors."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from jaxrelax.engine.memory import give_back_freed, peak_memory_gib
+from jaxrelax.imaging import rebox_map, resample_map, working_box
+from jaxrelax.inference import entropy
+from jaxrelax.io import Particles
+from jaxrelax.reconstruction import (
+    Belief,
+    HalfMaps,
+    IsotypicParts,
+    OwnGains,
+    SharedAndOwn,
+    apply_component_gains,
+    apply_gain,
+    corrected_fsc,
+    match_halves,
+    onto_first,
+    registers_onto_first,
+    resolution_shell,
+    solvent_mask,
+    symmetrise,
+    unregularised_map,
+)
+from jaxrelax.refinement.expectation import Expectation, expectation
+from jaxrelax.refinement.finish import joined_gain, until_zero, window
+from jaxrelax.refinement.held_out_states import given, state_support
+from jaxrelax.refinement.loop import exchange_states
+from jaxrelax.refinement.maximisation import (
+    joined_maps,
+    maximisation,
+    total,
+)
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.result import Result, StateMap
+from jaxrelax.refinement.state import State
+from jaxrelax.refinement.strength import honest_exponent, tempered
+
+LIKELY_JUNK = 0.5
+
+
+def finish_states(
+    problem: Problem,
+    state: State,
+    *,
+    reason: str,
+    seconds: float,
+    settings: dict,
+    on_batch=None,
+) -> Result:
+    """Final passes over the images and everything that is written.
+
+    Images are scored by the maps of their own half-set without their fold; by those of the other
+    half-set, which never saw them and so say how sure one may be; and by both joined, which is what
+    is written. The last pass accumulates up to Nyquist.
+
+    Args:
+        problem, state: where the loop stopped.
+        reason: why it stopped.
+        seconds: wall time so far.
+        settings: what was asked, JSON-able.
+        on_batch: called with the number of images done.
+    """
+    shells, accumulated = problem.shells, problem.shells.accumulated(state.score_shell, grow=False)
+    banded = expectation(problem, state, accumulated, on_batch=on_batch)
+    belief = problem.plan.course.orders(state.course).belief
+    solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
+    exchange_states(problem, banded, solved.order)
+    other, supported = state_support(problem, state, solved, banded.junk, accumulated, on_batch)
+    shows = banded.junk < LIKELY_JUNK
+    exponent = honest_exponent(banded.registers[shows], other.registers[shows])
+    joined = joined_maps(problem, banded.sums, solved, 1.0)
+    del banded, solved, other
+    give_back_freed()
+    found = expectation(problem, given(state, joined), shells.last, n_folds=1, on_batch=on_batch)
+    del joined
+    found.registers = tempered(found.registers, exponent)
+    halves = [total(folds) for folds in found.sums]
+    found.sums = []
+    kept, matched = [], []
+    rung = shells.rung(state.score_shell)
+    sphere = problem.particle.sphere(shells.box)
+    box = problem.data.particles.optics[0].box
+    for number, particle in enumerate(problem.of_maps):
+        raw = [unregularised_map(half.maps[number], particle) for half in halves]
+        raw = [symmetrise(resample_map(m, shells.box), particle.subgroup) for m in raw]
+        if box > shells.box:
+            raw = [m * window(particle) for m in raw]
+        parts = [particle.split(m * sphere) for m in raw]
+        aligned = match_halves(particle, parts, sphere, max_shell=shells.last, score_shell=rung)
+        kept.append(raw)
+        matched.append(HalfMaps(raw, parts, aligned, shells.last, rung))
+    shown = found.junk < LIKELY_JUNK
+    registers, particles, of_states = _in_one_frame(problem, found, matched)
+    weight = (1.0 - found.junk)[:, None] * of_states
+    fractions = weight.sum(axis=0, dtype=np.float64) / weight.sum(dtype=np.float64)
+    counts = np.bincount(of_states.argmax(axis=1)[shown], minlength=len(matched))
+    states, mean = _state_maps(problem, matched, fractions, counts)
+    first, second, final, mask, curves = mean
+    symmetrised = symmetrise(final, problem.particle.group)
+    return Result(
+        particles=particles,
+        map=rebox_map(final, box),
+        half_maps=(rebox_map(first, box), rebox_map(second, box)),
+        map_symmetrised=rebox_map(symmetrised, box),
+        difference=rebox_map(final - symmetrised, box),
+        mask=rebox_map(mask, box),
+        pixel_size_angstrom=shells.pixel_size_angstrom,
+        shell_edge_angstrom=shells.edge_angstrom,
+        registers=registers,
+        operators=problem.plan.table.place_operators,
+        fsc=curves,
+        resolution_angstrom=shells.resolution(resolution_shell(curves["corrected"])),
+        evidence=None,
+        noise_power=state.noise_power,
+        history=[info.row() for info in (*state.history_before, *state.history)],
+        reason=reason,
+        settings=settings | {"honest_exponent": exponent},
+        seconds=seconds,
+        peak_memory_gib=peak_memory_gib(),
+        states=states,
+        support=supported,
+    )
+
+
+def _in_one_frame(
+    problem: Problem, found: Expectation, matched: list[HalfMaps]
+) -> tuple[Float32[np.ndarray, "n places"], Particles, Float[np.ndarray, "n states"]]:
+    """Posteriors and poses with half-set 2 turned onto half-set 1, state by state."""
+    data, table = problem.data, problem.plan.table
+    second, registers = data.half_set == 2, found.registers.copy()
+    of_states, best_of_state, largest = [], [], []
+    for number, (particle, one) in enumerate(zip(problem.of_maps, matched, strict=True)):
+        columns = np.flatnonzero(table.place_maps == number)
+        block = registers[:, columns]
+        if particle.relaxed:
+            block[second] = registers_onto_first(particle, one.matched.index, block[second])
+            registers[:, columns] = block
+        of_states.append(block.sum(axis=1))
+        best_of_state.append(columns[block.argmax(axis=1)])
+        largest.append(block.max(axis=1) / np.maximum(of_states[-1], 1e-30))
+    posterior = np.stack(of_states, axis=1)
+    best, every = posterior.argmax(axis=1), np.arange(len(posterior))
+    place = np.stack(best_of_state, axis=1)[every, best]
+    first = np.array([np.flatnonzero(table.place_maps == k)[0] for k in range(len(matched))])
+    rotations = found.rotations @ table.place_operators[place].transpose(0, 2, 1)
+    particles = data.particles.with_updates(
+        rotations=rotations,
+        origins_angstrom=found.origins_angstrom,
+        half_set=data.half_set,
+        extra_columns={
+            "rlnClassNumber": best.astype(np.int32) + 1,
+            "jrxStateProbability": posterior[every, best].astype(np.float64),
+            "jrxStateEntropy": entropy(posterior.astype(np.float64)),
+            "jrxRegister": (place - first[best]).astype(np.int32) + 1,
+            "jrxRegisterProbability": np.stack(largest, axis=1)[every, best].astype(np.float64),
+            "jrxJunkProbability": found.junk.astype(np.float64),
+        },
+    )
+    return registers, particles, posterior
+
+
+def _state_maps(
+    problem: Problem,
+    matched: list[HalfMaps],
+    fractions: Float[np.ndarray, " states"],
+    counts: Float[np.ndarray, " states"],
+):
+    """Maps of all states, and half-maps, map, mask and curves of their mean."""
+    shells, plan, particles = problem.shells, problem.plan, problem.of_maps
+    rng = np.random.default_rng((plan.seed, 7))
+    prior = plan.prior if isinstance(plan.prior, SharedAndOwn) else SharedAndOwn()
+    learned: OwnGains = prior.learn(
+        [_on_working_box(one) for one in matched], fractions, Belief(), particles, rng
+    ).state
+    sphere = problem.particle.sphere(shells.box)
+    pairs = [
+        (one.raw[0], onto_first(particle, one.matched.index, one.raw[1]))
+        for one, particle in zip(matched, particles, strict=True)
+    ]
+    parts = [
+        particle.split(0.5 * (first + second) * sphere)
+        for particle, (first, second) in zip(particles, pairs, strict=True)
+    ]
+    density, differing = (resample_map(m, shells.box) for m in (learned.density, learned.differing))
+    shared = np.einsum("k,kzyx->zyx", fractions, np.stack([p.symmetric for p in parts]))
+    shared = shared.astype(np.float32)
+    whole = problem.particle.symmetric_coefficients(density)
+    body = apply_gain(shared, joined_gain(until_zero(learned.fsc_shared, whole)))
+    states, edge = [], problem.data.particles.optics[0].box
+    for number, (particle, part) in enumerate(zip(particles, parts, strict=True)):
+        own_counts = particle.symmetric_coefficients(differing)
+        gain = joined_gain(until_zero(learned.fsc_own[number], own_counts))
+        map_ = body + apply_gain(part.symmetric - shared, gain) * differing
+        curves = {"own": np.asarray(learned.fsc_own[number])}
+        gains = learned.asymmetric[number]
+        if gains is not None:
+            asymmetric_counts = particle.coefficients(differing)
+            rows = [joined_gain(until_zero(row, asymmetric_counts)) for row in gains]
+            asymmetric = apply_component_gains(part.asymmetric, np.stack(rows), particle.group)
+            map_ = map_ + particle.region(asymmetric * differing)
+            curves["asymmetric"] = np.asarray(learned.fsc_asymmetric[number])
+        mask = solvent_mask(map_, shells.pixel_size_angstrom)
+        first, second = pairs[number]
+        curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3))) | curves
+        n = min(map(len, curves.values()))
+        states.append(
+            StateMap(
+                name=_name(particle),
+                group=particle.group.name,
+                kept=particle.subgroup.name,
+                fraction=float(fractions[number]),
+                count=int(counts[number]),
+                registers=particle.n_registers,
+                map=rebox_map(np.asarray(map_, np.float32), edge),
+                half_maps=(rebox_map(first, edge), rebox_map(second, edge)),
+                mask=rebox_map(mask, edge),
+                fsc={name: np.asarray(curve[:n], np.float64) for name, curve in curves.items()},
+                resolution_angstrom=shells.resolution(resolution_shell(curves["corrected"])),
+            )
+        )
+    weights = fractions.astype(np.float32)
+    halves = [np.einsum("k,kzyx->zyx", weights, np.stack([p[i] for p in pairs])) for i in (0, 1)]
+    mask = solvent_mask(body, shells.pixel_size_angstrom)
+    curves = corrected_fsc(*halves, mask, np.random.default_rng((plan.seed, 3)))
+    return tuple(states), (*halves, np.asarray(body, np.float32), mask, curves)
+
+
+def _on_working_box(one: HalfMaps) -> HalfMaps:
+    """Half-maps on the box of the particle, where priors expect the box of the last shell."""
+    box = working_box(one.max_shell)
+    parts = [IsotypicParts(*(resample_map(p, box) for p in each)) for each in one.parts]
+    return one._replace(raw=[resample_map(m, box) for m in one.raw], parts=parts)
+
+
+def _name(particle) -> str:
+    if particle.relaxed:
+        return f"{particle.group.name} relaxed to {particle.subgroup.name}"
+    return particle.group.name

@@ -1,0 +1,150 @@
+"""Where the maps of several states come from before the first iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from jaxrelax.reconstruction import IsotypicParts, Particle, symmetrise
+from jaxrelax.refinement.maximisation import portions, total
+from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.state import Beliefs, MapState, State, Strength, frozen, replaced
+
+# Share of an image's weight that goes to a random state in the first pass of a random start.
+SYMMETRY_BREAKING = 0.5
+# Of the largest density of all partners: where it is judged how many sites are occupied.
+WITHIN_PARTNER = 0.3
+
+
+def maps_without_folds(problem: Problem, state: State) -> list[IsotypicParts]:
+    """All maps without each fold of each half-set, with the strength that they score with."""
+    sums, data = state.maps.sums, problem.data
+    if sums is None:
+        return state.maps.parts()
+    strength, made = np.float32(state.maps.strength.factor), []
+    for half, folds in enumerate(sums.by_half()):
+        for fold in range(len(folds)):
+            kept = folds[:fold] + folds[fold + 1 :] if data.cross_fitted else folds
+            parts = problem.plan.prior.solve(
+                sums.prior,
+                portions(total(kept), sums.weight[half], data.kept_share),
+                problem.of_maps,
+            )
+            made += [IsotypicParts(p.symmetric, p.asymmetric * strength) for p in parts]
+    return made
+
+
+def by_occupancy(
+    parts: IsotypicParts, particle: Particle, of_maps: Sequence[Particle]
+) -> list[IsotypicParts]:
+    """States with one, all and no partners, from a relaxed map of their mixture.
+
+    With P the partner at one site of n, D = P − Σ_g g P / n and S = body + q Σ_g g P: where D is
+    positive it is (n − 1)/n of the partner, and q, the mean occupancy, is what S has of Σ_g g P
+    where that is dense. States that are relaxed have one partner; of those that are not, the first
+    has all, the last none, and others as many in between.
+
+    Args:
+        parts: of the consensus, relaxed.
+        particle: what it is of.
+        of_maps: what every state is of.
+    """
+    n = particle.group.order // particle.subgroup.order
+    partner = n / (n - 1) * np.maximum(parts.asymmetric, 0.0)
+    everywhere = np.float32(n) * symmetrise(partner, particle.group)
+    dense = everywhere > WITHIN_PARTNER * everywhere.max()
+    occupancy = 0.0
+    if dense.any():
+        squared = float(np.sum(everywhere[dense] ** 2))
+        occupancy = float(np.sum(parts.symmetric[dense] * everywhere[dense])) / squared
+    occupancy = min(max(occupancy, 0.0), 1.0)
+    alike = sum(not one.relaxed for one in of_maps)
+    levels = iter(np.linspace(1.0, 0.0, alike) if alike > 1 else [occupancy])
+    states = []
+    for one in of_maps:
+        level = 1.0 / n if one.relaxed else next(levels)
+        symmetric = parts.symmetric + np.float32(level - occupancy) * everywhere
+        asymmetric = parts.asymmetric if one.relaxed else 0.0 * parts.asymmetric
+        states.append(IsotypicParts(symmetric, asymmetric))
+    return states
+
+
+def init_states(
+    problem: Problem, earlier: Problem, before: State, *, start: str, seed: int
+) -> State:
+    """State before the first iteration of a classification, from where a consensus ended.
+
+    Args:
+        problem: of the classification.
+        earlier, before: the stage before, and its last state: poses and their prior, noise, band
+            and fraction of junk are taken from it.
+        start: see :class:`jaxrelax.refinement.Classification`.
+        seed: of a random start.
+    """
+    n, table = len(problem.data), problem.plan.table
+    consensus = maps_without_folds(earlier, before)
+    if start == "occupancy":
+        parts = [
+            state
+            for one in consensus
+            for state in by_occupancy(one, earlier.particle, problem.of_maps)
+        ]
+    else:
+        parts = [
+            IsotypicParts(one.symmetric, one.asymmetric if particle.relaxed else 0 * one.asymmetric)
+            for one in consensus
+            for particle in problem.of_maps
+        ]
+    weights = np.broadcast_to(np.float32(1.0 / table.n_places), (n, table.n_places))
+    if start == "random":
+        weights = random_states(problem, before.beliefs.registers, seed)
+    latents = jax.tree.map(np.asarray, problem.plan.model.init())
+    for name, params in before.latents.items():
+        if name in latents:
+            latents[name] = params
+    history = before.history_before
+    for info in before.history:
+        history = history.appended(info)
+    symmetric, asymmetric = MapState.stacked(parts)
+    nothing = np.zeros(n, np.float32)
+    maps = replaced(
+        before.maps, symmetric=symmetric, asymmetric=asymmetric, sums=None,
+        strength=Strength.untouched(), alignment=np.asarray(0),
+    )  # fmt: skip
+    state = before.replace(
+        iteration=np.asarray(0),
+        stage=before.stage + 1,
+        beliefs=Beliefs(weights, nothing, before.beliefs.junk, nothing, weights),
+        latents=latents,
+        maps=maps,
+        course=problem.plan.course.init(before.score_shell),
+        history=type(history).empty(),
+        history_before=history,
+    )
+    return frozen(jax.tree.map(np.array, state))
+
+
+def random_states(
+    problem: Problem, registers: Float32[np.ndarray, "n registers"], seed: int
+) -> Float32[np.ndarray, "n places"]:
+    """Weights of places: half of each image in a state at random, in the registers that are known.
+
+    Args:
+        problem: of the classification.
+        registers: posterior of a stage before; where a state has as many, they are its own.
+        seed: of the states.
+    """
+    n, count = len(registers), len(problem.of_maps)
+    rng = np.random.default_rng((seed, 9))
+    chosen = np.eye(count)[rng.integers(count, size=n)]
+    share = (1.0 - SYMMETRY_BREAKING) / count + SYMMETRY_BREAKING * chosen
+    weights = []
+    for number, one in enumerate(problem.of_maps):
+        known = registers if registers.shape[1] == one.n_registers else None
+        if known is None:
+            known = np.full((n, one.n_registers), 1.0 / one.n_registers)
+        weights.append(share[:, number : number + 1] * known)
+    return np.concatenate(weights, axis=1).astype(np.float32)
