@@ -246,8 +246,8 @@ def test_maps_get_what_is_significant_of_all_together(batch, poses):
     rotations, origins, weights = poses
     empty = [empty_accumulator(RADIUS) for _ in range(2)]
     found = jax.jit(
-        lambda sums, *given: deposit_in_maps(sums, *given, OPERATORS, maps), static_argnums=2
-    )(tuple(empty), batch, GEOMETRY, rotations, origins, weights)
+        lambda sums, batch, *given: deposit_in_maps(sums, batch, GEOMETRY, *given, OPERATORS, maps)
+    )(tuple(empty), batch, rotations, origins, weights)
     # In double precision: what is kept of each image is decided before maps are told apart.
     kept = np.zeros_like(weights, np.float64)
     for image, own in enumerate(weights.astype(np.float64).reshape(IMAGES, -1)):
