@@ -1,6 +1,7 @@
 """States: what is asked for, and the loop with several maps on images with known truth."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import starfile
 
 from jaxrelax.assessment import save
 from jaxrelax.assessment.states import state_accuracy
+from jaxrelax.engine.streams import prepared_batches
 from jaxrelax.io import InputError, OutputFolder, read_particles
 from jaxrelax.refinement import (
     Callback,
@@ -75,7 +77,7 @@ def mixture(tmp_path_factory):
     simulate(
         "phantom", folder,
         Simulation(
-            n_images=320, box=40, pixel_size_angstrom=5.0, snr=0.3, group="C4",
+            n_images=320, box=48, pixel_size_angstrom=6.0, snr=0.3, group="C4",
             protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
         ),
     )  # fmt: skip
@@ -133,7 +135,7 @@ def test_every_state_has_its_files(classified):
 def test_a_run_that_was_killed_among_states_goes_on(classified, mixture, tmp_path):
     """From the checkpoint of an iteration of the second stage."""
     folder, ends = mixture[0], classified[2]
-    problem, state, _ = next(end for end in ends if len(end[0].of_maps) == 2)
+    state = next(state for problem, state, _ in ends if len(problem.of_maps) == 2)
     setup = prepare(
         folder / "particles.star", folder / "reference.mrc",
         mode=Classification(("C4:C1", "C4")), until=MaxIterations(24),
@@ -148,28 +150,40 @@ def test_a_run_that_was_killed_among_states_goes_on(classified, mixture, tmp_pat
 
 
 def test_the_origin_says_nothing_of_states(classified):
-    problem, state, _ = classified[2][-1]
-    assert not problem.execution.origin_counts
-    assert classified[2][0][0].execution.origin_counts
-    # Another mass of one state, in the origin alone, is not seen.
-    shifted = np.array(state.maps.symmetric)
-    shifted[::2] += 5.0 * np.abs(shifted).max() / shifted[0].size
-    assert int(state.stage) == 1
+    weights = {}
+    for problem, state, _ in (classified[2][0], classified[2][-1]):
+        execution, shell = problem.execution, state.score_shell
+        geometry = execution.geometry(0, problem.shells.rung(shell), problem.shells.rung(shell))
+        rows = np.arange(4)
+        batch = next(
+            prepared_batches(execution, 0, rows, geometry, state.noise_power[0], shell, 32)
+        )
+        origin = ~np.any(geometry.slice_wavevectors, axis=1)
+        assert origin.sum() == 1
+        weights[len(problem.of_maps)] = float(np.asarray(batch.scored.weights)[origin][0])
+        assert np.asarray(batch.images.weights)[origin] > 0  # it goes into the maps
+    assert weights[1] > 0
+    assert weights[2] == 0
 
 
 def test_states_of_half_set_2_take_the_numbers_of_half_set_1(classified):
-    ends = [end for end in classified[2] if len(end[0].of_maps) == 2]
-    problem, state, _ = ends[-1]
-
-    class Found:
-        registers = np.array(state.beliefs.registers)
-        sums = [list(folds) for folds in state.maps.sums.by_half()]
-
-    before = of_states(problem, Found.registers)
-    twice = dataclasses.replace(problem, of_maps=problem.of_maps)
-    exchange_states(twice, Found, [0, 1])
-    np.testing.assert_array_equal(of_states(problem, Found.registers), before)
+    problem, state, _ = classified[2][-1]
     assert most_alike(problem, state.maps.parts(), max_shell=8, score_shell=6) is None
+    found = SimpleNamespace(
+        registers=np.array(state.beliefs.registers),
+        sums=[list(folds) for folds in state.maps.sums.by_half()],
+    )
+    before, sums = of_states(problem, found.registers), [list(folds) for folds in found.sums]
+    second = problem.data.half_set == 2
+    exchange_states(problem, found, [0, 1])
+    np.testing.assert_array_equal(of_states(problem, found.registers), before)
+    exchange_states(problem, found, [1, 0])
+    # The table's first four places are then those of the other state, its register first.
+    np.testing.assert_allclose(found.registers[second, 0], before[second, 1])
+    np.testing.assert_array_equal(found.registers[~second], state.beliefs.registers[~second])
+    for then, now in zip(sums[1], found.sums[1], strict=True):
+        np.testing.assert_array_equal(now.maps[0].values, then.maps[1].values)
+    assert found.sums[0] == sums[0]
 
 
 def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
