@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/states.py DATA --states 1 2 3
 
-DATA holds particles.star and reference.mrc of a C4 particle. Every number of states runs in a process
-of its own, so that peaks of memory are its own; passes are taken in turns and the best of three counts.
+DATA holds particles.star and reference.mrc of a C4 particle. Every number of states runs in a
+process of its own, so that peaks of memory are its own; the best of three passes counts.
 """
 
 from __future__ import annotations
