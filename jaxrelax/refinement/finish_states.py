@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from jaxrelax.engine.memory import give_back_freed, peak_memory_gib
 from jaxrelax.imaging import rebox_map, resample_map, working_box
@@ -168,7 +168,7 @@ def _state_maps(
     problem: Problem,
     matched: list[HalfMaps],
     fractions: Float[np.ndarray, " states"],
-    counts: Float[np.ndarray, " states"],
+    counts: Int[np.ndarray, " states"],
 ):
     """Maps of all states, and half-maps, map, mask and curves of their mean."""
     shells, plan, particles = problem.shells, problem.plan, problem.of_maps

@@ -77,7 +77,7 @@ def mixture(tmp_path_factory):
     simulate(
         "phantom", folder,
         Simulation(
-            n_images=320, box=48, pixel_size_angstrom=6.0, snr=0.3, group="C4",
+            n_images=240, box=40, pixel_size_angstrom=7.0, snr=0.3, group="C4",
             protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
         ),
     )  # fmt: skip
