@@ -1,4 +1,4 @@
-"""Slices of the map in grey with the difference to its symmetrised self in colour."""
+"""Slices of maps in grey, with what breaks the symmetry, or is a state's own, in colour."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -81,10 +82,7 @@ def slices_figure(result: Result) -> Figure:
     if relaxed:
         beside = len(planes) * (side + gap) / width
         place = figure.add_axes((beside, 0.27 / height, 0.11 / width, side / height))
-        bar = figure.colorbar(ScalarMappable(colour, DIVERGING), cax=place)
-        bar.set_label("map − symmetrised map", fontsize=8, color=INK)
-        bar.ax.tick_params(labelsize=7.5, colors=MUTED)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        _colour_bar(figure, place, colour, "map − symmetrised map")
     return figure
 
 
@@ -144,11 +142,15 @@ def state_slices_figure(result: Result) -> Figure:
                 axes.set_xlabel("")
     beside = (left + len(planes) * (side + gap)) / width
     place = figure.add_axes((beside, below / height, 0.11 / width, side / height))
+    _colour_bar(figure, place, colour, "map − mean of all states")
+    return figure
+
+
+def _colour_bar(figure: Figure, place: Axes, colour: Normalize, label: str) -> None:
     bar = figure.colorbar(ScalarMappable(colour, DIVERGING), cax=place)
-    bar.set_label("map − mean of all states", fontsize=8, color=INK)
+    bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7.5, colors=MUTED)
     bar.outline.set_visible(False)  # type: ignore[operator]
-    return figure
 
 
 def _colour_limit(result: Result, inside) -> float:
