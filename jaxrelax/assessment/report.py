@@ -200,15 +200,13 @@ def _columns(result: Result, relaxed: bool) -> list[tuple[str, Column]]:
     ]
     if not result.states:
         return columns
-    columns = [
-        (name, column) for name, column in COLUMNS.items() if name in nonzero and name not in UNUSED
-    ]
-    classes = [f"fraction_class{k:02d}" for k in range(1, len(result.states) + 1)]
-    return columns + [
-        (name, Column(f"Class {number}", "%", "%"))
-        for number, name in enumerate(classes, start=1)
-        if name in present
-    ]
+    first = ("iteration", "resolution_angstrom", "score_resolution_angstrom", "state_change")
+    known = {name: COLUMNS[name] for name in first}
+    for number in range(1, len(result.states) + 1):
+        known[f"fraction_class{number:02d}"] = Column(f"Class {number}", "%", "%")
+    # Names that are there keep their place: the others come after what is about states.
+    known |= {name: column for name, column in COLUMNS.items() if name not in UNUSED}
+    return [(name, column) for name, column in known.items() if name in nonzero]
 
 
 def _rows(result: Result, relaxed: bool) -> list[list[str]]:

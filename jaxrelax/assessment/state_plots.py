@@ -23,8 +23,11 @@ from jaxrelax.refinement.result import Result
 WIDTH = 10.3
 IN_A_ROW = 4
 SHARE_COLUMN = "fraction_class"
+# Of a state: name → (line style, line width).
+STATE_CURVES = {"corrected": ("-", 2.0), "own": ("--", 1.3), "asymmetric": (":", 1.6)}
 # Directions in a cell of the histogram, on average, and cells at most.
 PER_CELL, FEWEST_CELLS, MOST_CELLS = 12, 27, 432
+FROSTED = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.8}
 PALE_TO_BLUE = LinearSegmentedColormap.from_list("views", ["#f7f9fb", "#9ecae1", BLUE, "#08244a"])
 
 
@@ -37,18 +40,22 @@ def state_fsc_figure(result: Result) -> Figure:
     """Of every state the corrected FSC, and that of what it has of its own."""
     figure = new_figure(WIDTH, 3.8)
     axes = style(figure.add_subplot(), "resolution (Å)", "Fourier shell correlation")
-    lowest = 0.0
+    lowest, said = 0.0, set()
     for number, (share, one) in enumerate(zip(state_shares(result), result.states, strict=True)):
-        for name, line, width, words in (
-            ("corrected", "-", 2.0, share.title),
-            ("own", "--", 1.3, "its own part"),
-            ("asymmetric", ":", 1.5, "its asymmetric part"),
-        ):
+        for name, (line, width) in STATE_CURVES.items():
             if (curve := one.fsc.get(name)) is None:
                 continue
             frequency = np.arange(1, len(curve)) / result.shell_edge_angstrom
-            axes.plot(frequency, curve[1:], line, color=state_colour(number), lw=width, label=words)
+            axes.plot(
+                frequency, curve[1:], line, color=state_colour(number), lw=width,
+                label=share.title if name == "corrected" else None,
+            )  # fmt: skip
             lowest = min(lowest, float(np.min(curve[1:])))
+            said.add(name)
+    for name in STATE_CURVES:
+        if name in said and name != "corrected":
+            line, width = STATE_CURVES[name]
+            axes.plot([], [], line, color=MUTED, lw=width, label=f"{name} part")
     threshold_line(axes)
     axes.set_xlim(0.0, 0.5 / result.pixel_size_angstrom)
     axes.set_ylim(max(min(-0.08, 1.1 * lowest), -0.5), 1.05)
@@ -153,9 +160,12 @@ def views_figure(result: Result) -> Figure:
         axes.grid(False)
         radii = np.sqrt(0.5 * (1.0 - cosines))
         axes.pcolormesh(azimuths, radii, density.T, cmap=PALE_TO_BLUE, norm=colour)
-        axes.set_yticks(np.sin(np.deg2rad([22.5, 45.0, 67.5])), ["45°", "90°", "135°"])
+        axes.set_yticks(np.sin(np.deg2rad([45.0, 67.5])), ["tilt 90°", "135°"])
+        axes.set_rlabel_position(-90)
         axes.set_xticks(np.deg2rad([0, 90, 180, 270]), ["x", "y", "", ""])
         axes.tick_params(colors=MUTED, labelsize=7.5, pad=-1)
+        for label in axes.get_yticklabels():
+            label.set(color=INK, ha="center", bbox=FROSTED)
         axes.grid(True, color="#cbd2d9", linewidth=0.5)
         axes.spines["polar"].set_color(FAINT)
         differs = f"\ndifference to the others {contrast:.2f}" if np.isfinite(contrast) else "\n"
