@@ -26,7 +26,7 @@ SHARE_COLUMN = "fraction_class"
 # Of a state: name → (line style, line width).
 STATE_CURVES = {"corrected": ("-", 2.0), "own": ("--", 1.3), "asymmetric": (":", 1.6)}
 # Directions in a cell of the histogram, on average, and cells at most.
-PER_CELL, FEWEST_CELLS, MOST_CELLS = 12, 27, 432
+PER_CELL, FEWEST_CELLS, MOST_CELLS = 25, 27, 432
 FROSTED = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.8}
 PALE_TO_BLUE = LinearSegmentedColormap.from_list("views", ["#f7f9fb", "#9ecae1", BLUE, "#08244a"])
 
@@ -152,7 +152,7 @@ def views_figure(result: Result) -> Figure:
             np.arctan2(y, x), -np.clip(z, -1.0, 1.0), bins=(azimuths, -cosines)
         )
         densities.append(counts / max(counts.mean(), 1e-30))
-    colour = Normalize(0.0, max(2.0, float(np.percentile(np.stack(densities), 99))))
+    colour = Normalize(0.0, max(3.0, float(np.percentile(np.stack(densities), 99))))
     figure, grid = _panels(result, 2.75, projection="polar")
     for axes, share, density, contrast in zip(
         grid, state_shares(result), densities, contrasts, strict=True
