@@ -168,7 +168,7 @@ def _states(result: Result) -> dict[str, Any] | None:
         "certainty": as_data_uri(certainty_figure(result)),
         "population": None if population is None else as_data_uri(population),
         "occupancy": None if occupancy is None else as_data_uri(occupancy),
-        "views": as_data_uri(views_figure(result)),
+        "views": as_data_uri(views_figure(result), "png"),
     }
 
 

@@ -27,6 +27,7 @@ SHARE_COLUMN = "fraction_class"
 STATE_CURVES = {"corrected": ("-", 2.0), "own": ("--", 1.3), "asymmetric": (":", 1.6)}
 # Directions in a cell of the histogram, on average, and cells at most.
 PER_CELL, FEWEST_CELLS, MOST_CELLS = 25, 27, 432
+ROUNDNESS = 12  # parts in which a sector is drawn
 FROSTED = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.8}
 PALE_TO_BLUE = LinearSegmentedColormap.from_list("views", ["#f7f9fb", "#9ecae1", BLUE, "#08244a"])
 
@@ -77,6 +78,7 @@ def certainty_figure(result: Result) -> Figure:
         if len(of_mine):
             marked(axes, share.mean_probability, f"mean {share.mean_probability:.2f}", INK, 0.9)
         else:
+            axes.set_ylim(0.0, 1.0)
             _nothing(axes)
     return figure
 
@@ -159,7 +161,10 @@ def views_figure(result: Result) -> Figure:
     ):
         axes.grid(False)
         radii = np.sqrt(0.5 * (1.0 - cosines))
-        axes.pcolormesh(azimuths, radii, density.T, cmap=PALE_TO_BLUE, norm=colour)
+        # Chords of the sectors: short ones look round.
+        edges = np.linspace(-np.pi, np.pi, 3 * rings * ROUNDNESS + 1)
+        fine = np.repeat(density, ROUNDNESS, axis=0).T
+        axes.pcolormesh(edges, radii, fine, cmap=PALE_TO_BLUE, norm=colour)
         axes.set_yticks(np.sin(np.deg2rad([45.0, 67.5])), ["tilt 90°", "135°"])
         axes.set_rlabel_position(-90)
         axes.set_xticks(np.deg2rad([0, 90, 180, 270]), ["x", "y", "", ""])

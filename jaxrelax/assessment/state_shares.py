@@ -88,9 +88,12 @@ def sure_fraction(result: Result) -> float:
 
 def state_shares(result: Result) -> list[StateShare]:
     """All states in figures, class by class; empty without states."""
-    shares = []
+    if not result.states:
+        return []
+    shares, posterior = [], result.state_posterior
+    best = np.where(shown(result), posterior.argmax(axis=1), -1)
     for number, one in enumerate(result.states):
-        of_mine = result.state_posterior[in_state(result, number), number]
+        of_mine = posterior[best == number, number]
         some = len(of_mine) > 0
         shares.append(
             StateShare(

@@ -195,7 +195,8 @@ def _own_part(
     last = min(bands, default=LARGEST_BOX)
     edge = result.map.shape[0] * result.pixel_size_angstrom
     box = 2 * (1 + round(last * edge / result.shell_edge_angstrom))
-    return resample_map(own.astype(np.float32), int(np.clip(box, 8, min(LARGEST_BOX, len(mask)))))
+    box = int(np.clip(box, 8, min(LARGEST_BOX, len(mask))))
+    return np.asarray(resample_map(own.astype(np.float32), box))
 
 
 def _classes(numbers: list[int]) -> str:
