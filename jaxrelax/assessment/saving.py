@@ -276,6 +276,14 @@ def summary(result: Result) -> dict[str, Any]:
         content |= mixture(result)
         content["expected_state_accuracy"] = _expected_accuracy(result)
         content["states"] = state_table(result)
+        content["states_supported"] = None
+        if result.support is not None:
+            content["states_supported"] = {
+                "supported": result.support.supported,
+                "sentence": result.support.sentence(),
+                "nats_per_particle": result.support.nats,
+                "z_score": result.support.z_score,
+            }
     content |= {
         "seconds": result.seconds,
         "peak_memory_gib": result.peak_memory_gib,

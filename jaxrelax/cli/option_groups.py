@@ -212,8 +212,11 @@ class ClassificationOptions:
     states: tuple[str, ...] = ()
     """Symmetries of classes 1, 2, …: C4 imposes it, C4:C1 relaxes from C4 to C1, C4:C2 keeps a C2,
     C1 has none."""
-    classes: int | None = None
-    """So many states, all relaxed as --relax and --to say, or with --symmetry without them."""
+    classes: int | Literal["auto"] | None = None
+    """So many states, all relaxed as --relax and --to say, or with --symmetry without them; auto:
+    as many as held-out images tell apart."""
+    most_classes: int = default_of(Classification, "most")
+    """With --classes auto: no more than these."""
     poses: Literal["held", "local"] = default_of(Classification, "poses")
     """Leave poses where the consensus has them, or refine them locally with every state."""
     state_start: Literal["auto", "occupancy", "random"] = default_of(Classification, "start")
@@ -240,14 +243,20 @@ class ClassificationOptions:
                 "--mode classification needs the symmetries of the states (--states C4:C1 C4) or "
                 "their number (--classes 3), and not both."
             )
-        if self.classes is not None and self.classes < 2:
-            raise InputError(f"--classes is {self.classes}; there are at least 2.")
+        if isinstance(self.classes, int) and self.classes < 2:
+            raise InputError(f"--classes is {self.classes}; there are at least 2, or auto.")
+        if self.classes == "auto":
+            refuse_idle(self, ["state_start"], "cannot act with --classes auto")
+        else:
+            refuse_idle(self, ["most_classes"], "can act only with --classes auto")
         one = symmetry if relax is None else f"{relax.group}:{relax.to}"
+        count = 1 if self.classes == "auto" else self.classes or 0
         return checked(
             Classification,
-            states=self.states or (one,) * (self.classes or 0),
+            states=self.states or (one,) * count,
             poses=poses,
-            start=self.state_start,
+            start="splits" if self.classes == "auto" else self.state_start,
+            most=self.most_classes,
             max_resolution=self.classification_resolution,
             focus_mask=None if self.focus_mask is None else str(self.focus_mask),
         )
@@ -280,7 +289,7 @@ class RefinementOptions:
     """Memory for images between iterations (GiB), where reading them in every pass is slow; used
     for the images of an optics group if all of them fit."""
 
-    def arguments(self, mode: Mode) -> dict[str, Any]:
+    def arguments(self, mode: Mode | None = None) -> dict[str, Any]:
         """These options as arguments of `jaxrelax.refine`, which is to stop as its mode needs.
 
         Raises:

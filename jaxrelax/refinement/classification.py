@@ -31,23 +31,35 @@ class Classification(Mode):
             consensus has them; or a mode.
         start: ``"occupancy"``: from the relaxed consensus, relaxed states with one partner and of
             the others the first with all and the last with none; ``"random"``: a seeded random
-            state for every image, from which what images differ by most grows; ``"auto"``:
-            occupancy where one state is relaxed and others have the whole group.
+            state for every image, from which what images differ by most grows; ``"splits"``: with
+            the symmetry of one state, random starts of as many of it as held-out images tell apart;
+            ``"auto"``: occupancy where one state is relaxed and others have the whole group, and
+            random else.
+        most: states, where their number is found.
         max_resolution: states are told apart by frequencies up to this, in Å; None: all.
         focus_mask: path of a map-sized mask (0…1); states differ only inside of it.
     """
 
     states: tuple[str, ...] = eqx.field(converter=tuple)
     poses: Mode | Literal["held", "local"] = "local"
-    start: Literal["auto", "occupancy", "random"] = "auto"
+    start: Literal["auto", "occupancy", "random", "splits"] = "auto"
+    most: int = 8
     max_resolution: float | None = None
     focus_mask: str | None = None
 
     def __check_init__(self):
-        if len(self.states) < 2:
+        if self.start == "splits" and len(self.states) != 1:
             raise ValueError(
-                f"a classification has at least two states; got {', '.join(self.states) or 'none'}"
+                'with start="splits" all states have one symmetry, which is given once; got '
+                f"{', '.join(self.states) or 'none'}"
             )
+        if self.start != "splits" and len(self.states) < 2:
+            raise ValueError(
+                "a classification has at least two states, or one that is split "
+                f'(start="splits"); got {", ".join(self.states) or "none"}'
+            )
+        if self.most < 2:
+            raise ValueError(f"most is a number of states, at least 2; got {self.most}")
         if isinstance(self.poses, str) and self.poses not in POSES:
             raise ValueError(f'poses are "held", "local" or a mode, not {self.poses!r}')
         if not self.pose_mode.needs_poses:
@@ -55,8 +67,10 @@ class Classification(Mode):
                 "a classification refines poses locally or holds them; find them first with mode "
                 "Homogeneous"
             )
-        if self.start not in ("auto", "occupancy", "random"):
-            raise ValueError(f'start is "auto", "occupancy" or "random", not {self.start!r}')
+        if self.start not in ("auto", "occupancy", "random", "splits"):
+            raise ValueError(
+                f'start is "auto", "occupancy", "random" or "splits", not {self.start!r}'
+            )
         if self.max_resolution is not None and self.max_resolution <= 0:
             raise ValueError(f"max_resolution is in Å, above 0; got {self.max_resolution:g}")
 
@@ -94,7 +108,9 @@ class Classification(Mode):
         return [state_groups(text) for text in self.states]
 
     def starts_from(self) -> str:
-        """The start that "auto" stands for."""
+        """How the maps of the states begin: by occupancy or at random."""
+        if self.start == "splits":
+            return "random"
         if self.start != "auto":
             return self.start
         groups = self.groups()

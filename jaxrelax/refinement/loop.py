@@ -15,7 +15,7 @@ from jaxrelax.reconstruction import IsotypicParts, resolution_shell
 from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.history import StepInfo
-from jaxrelax.refinement.maximisation import Maximisation, half_maps, maximisation
+from jaxrelax.refinement.maximisation import Maximisation, half_maps, in_order, maximisation
 from jaxrelax.refinement.pose_prior import next_poses
 from jaxrelax.refinement.pose_schedule import have_settled, pose_search
 from jaxrelax.refinement.problem import Problem
@@ -48,6 +48,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     weights = starting_weights(problem, state) if state.iteration == 0 else None
     found = expectation(problem, state, shell, weights_override=weights, on_batch=on_batch)
     solved = maximisation(problem, found.sums, orders.belief, score_shell=state.score_shell)
+    exchange_states(problem, found, solved.order)
     maps = half_maps(problem, solved)
     poses = next_poses(problem, state, found)
     info = _report(problem, state, found, solved, maps, poses)
@@ -71,6 +72,22 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         after = calibrated(problem, after, maps, None if held is None else float(held), shell)
     info = dataclasses.replace(info, seconds=time.perf_counter() - began)
     return after.replace(course=course, history=state.history.appended(info)), info
+
+
+def exchange_states(problem: Problem, found: Expectation, order: list[int]) -> None:
+    """Give the states of half-set 2 the numbers that they have in half-set 1, in place.
+
+    Args:
+        problem: half-sets, and the table.
+        found: of a pass.
+        order: of the M-step's :func:`jaxrelax.reconstruction.match_states`.
+    """
+    if order == list(range(len(order))):
+        return
+    maps, second = problem.plan.table.place_maps, problem.data.half_set == 2
+    columns = np.concatenate([np.flatnonzero(maps == k) for k in order])
+    found.registers[second] = found.registers[second][:, columns]
+    found.sums[1] = [in_order(fold, order) for fold in found.sums[1]]
 
 
 def _shared(solved: Maximisation) -> Maximisation:

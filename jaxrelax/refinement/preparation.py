@@ -95,6 +95,22 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Splits(Stage):
+    """A classification into as many states as held-out images tell apart.
+
+    Attributes:
+        most: states at the most.
+    """
+
+    most: int = 2
+
+    def with_count(self, count: int) -> Callable[[Particles], Problem]:
+        """The classification into so many states."""
+        assert isinstance(self.make, partial)
+        return partial(self.make, states=count * self.make.keywords["states"][:1])
+
+
+@dataclass(frozen=True)
 class Setup:
     """A refinement ready to iterate.
 
@@ -215,16 +231,15 @@ def prepare(
     focus = None
     if classification is not None:
         focus = _focus_mask(classification, optics.box, pixel, diameter)
-        following = (
-            Stage(
-                partial(
-                    make, mode=classification, relax=relax, symmetry=symmetry,
-                    register_mask=register_mask, states=classification.groups(), **inferred,
-                    focus_mask=None if focus is None else rebox_map(focus, box),
-                ),
-                partial(init_states, start=classification.starts_from(), seed=seed),
-            ),
+        states = partial(
+            make, mode=classification, relax=relax, symmetry=symmetry,
+            register_mask=register_mask, states=classification.groups(), **inferred,
+            focus_mask=None if focus is None else rebox_map(focus, box),
         )  # fmt: skip
+        begin = partial(init_states, start=classification.starts_from(), seed=seed)
+        following = (Stage(states, begin),)
+        if classification.start == "splits":
+            following = (Splits(states, begin, classification.most),)
         inferred = {}
     if relax is not None and mode.relaxed is not None:
         relaxation = partial(

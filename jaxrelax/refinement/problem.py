@@ -30,7 +30,8 @@ from jaxrelax.reconstruction import (
     SharedAndOwn,
     StatesPrior,
 )
-from jaxrelax.refinement.course import Course, SeekAmplifySettle, Straight
+from jaxrelax.refinement.classification import Classification
+from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straight
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 
@@ -159,7 +160,7 @@ def make_problem(
         model=model,
         prior=_prior(relax, mode, len(of_maps), prior, focus_mask),
         noise=noise,
-        course=_course(relax) if course is None else course,
+        course=_course(relax, mode) if course is None else course,
         relax=relax,
         seed=seed,
     )
@@ -222,8 +223,10 @@ def _prior(
     return EachAlone(given)
 
 
-def _course(relax: Relax | None) -> Course:
+def _course(relax: Relax | None, mode: Mode) -> Course:
     """Asymmetry is sought unless there is none to seek or it is given."""
+    if isinstance(mode, Classification):
+        return Straight() if mode.starts_from() == "occupancy" else Seeded()
     if relax is None:
         return Straight()
     if relax.start == "symmetric":
