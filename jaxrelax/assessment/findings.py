@@ -148,6 +148,17 @@ def _of_states(result: Result) -> list[KeyFigure]:
     shares = state_shares(result)
     resolutions = ", ".join(f"{share.resolution_angstrom:.2f}" for share in shares)
     fractions = ", ".join(percent(share.fraction) for share in shares)
+    support = []
+    if result.support is not None:
+        first, second = result.support.classes
+        support = [
+            KeyFigure(
+                "Held-out difference",
+                "supported" if result.support.supported else "not supported",
+                f"{result.support.z_score:+.1f} σ, {result.support.nats:+.2g} nats per image: "
+                f"classes {first} and {second}, the most alike of one symmetry",
+            )
+        ]
     return [
         KeyFigure("States", f"{len(shares)}", f"{fractions} of the particles"),
         KeyFigure(
@@ -165,6 +176,7 @@ def _of_states(result: Result) -> list[KeyFigure]:
             f"{result.resolution_angstrom:.2f} Å",
             f"of the mean map; classes {resolutions} Å",
         ),
+        *support,
     ]
 
 

@@ -165,6 +165,7 @@ def _states(result: Result) -> dict[str, Any] | None:
             )
             for share in state_shares(result)
         ],
+        "support": None if result.support is None else result.support.sentence(),
         "certainty": as_data_uri(certainty_figure(result)),
         "population": None if population is None else as_data_uri(population),
         "occupancy": None if occupancy is None else as_data_uri(occupancy),

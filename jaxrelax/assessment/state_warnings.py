@@ -69,8 +69,14 @@ def of_kept(one: StateMap) -> int:
 def state_doubt(result: Result) -> str:
     """What speaks against states, in short, for the headline; empty if nothing does."""
     empty, unsupported = empty_states(result), unsupported_states(result)
-    said = [f"{_classes(numbers)} {what}" for numbers, what in (
-        (empty, "empty"), (unsupported, "not supported by both half-sets")) if numbers]  # fmt: skip
+    said = [
+        f"{_classes(numbers)} {what}"
+        for numbers, what in ((empty, "empty"), (unsupported, "not supported by both half-sets"))
+        if numbers
+    ]
+    if result.support is not None and not result.support.supported:
+        first, second = result.support.classes
+        said.append(f"held-out images do not tell classes {first} and {second} apart")
     return f" But {' and '.join(said)}: see the warnings." if said else ""
 
 
@@ -110,6 +116,8 @@ def _of_support(result: Result) -> list[str]:
         "with fewer states."
         for number in unsupported_states(result)
     ]
+    if result.support is not None and not result.support.supported:
+        notes.append(f"{result.support.sentence()} Take them for one state: run with fewer.")
     for number, one in enumerate(result.states, start=1):
         curve = one.fsc.get("asymmetric")
         if curve is None or number in empty_states(result) or agrees(curve, of_kept(one)):
@@ -125,7 +133,10 @@ def _of_likeness(result: Result) -> list[str]:
     doubtful = {*empty_states(result), *unsupported_states(result)}
     numbers = [k for k in range(1, len(result.states) + 1) if k not in doubtful]
     notes = []
+    support = result.support
     for one, other in combinations(numbers, 2):
+        if support is not None and support.supported and set(support.classes) == {one, other}:
+            continue  # they differ by little, and held-out images see it
         likeness = state_likeness(result, one - 1, other - 1)
         if likeness > ALIKE:
             notes.append(

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from jaxrelax.cli.output_pipe import to_nowhere
 from jaxrelax.refinement.callbacks import Callback
+from jaxrelax.refinement.held_out_states import of_one_symmetry
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import State
@@ -27,8 +28,8 @@ from jaxrelax.refinement.state import State
 LOGGER = logging.getLogger("jaxrelax")
 SILENT = logging.CRITICAL + 1
 # Passes over all images after the loop: in the scored band for what is judged, and up to Nyquist
-# for the maps; of a classification by own maps, by those of the other half-set, and by both joined.
-BANDED_AND_WHOLE, OWN_OTHER_AND_JOINED = 2, 3
+# for the maps.
+BANDED_AND_WHOLE = 2
 MOST_BUFFERED = 10_000  # records; there are a few before the folder is made
 
 
@@ -193,8 +194,15 @@ class ProgressBars(Callback):
 
 
 def _final_passes(problem: Problem) -> int:
-    """How often all images are gone through when the loop has stopped."""
-    return OWN_OTHER_AND_JOINED if len(problem.of_maps) > 1 else BANDED_AND_WHOLE
+    """How often all images are gone through when the loop has stopped.
+
+    Those of a classification are also scored by the maps of the other half-set, and once more with
+    two states taken for one, if two have the same symmetry.
+    """
+    if len(problem.of_maps) == 1:
+        return BANDED_AND_WHOLE
+    comparable = any(len(members) > 1 for members in of_one_symmetry(problem.of_maps))
+    return BANDED_AND_WHOLE + (2 if comparable else 1)
 
 
 def _name(iteration: int) -> str:

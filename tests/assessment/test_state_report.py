@@ -20,6 +20,7 @@ from jaxrelax.assessment.state_warnings import agrees, state_likeness
 from jaxrelax.assessment.views import cramers_v, directions, height, mates, view_contrast
 from jaxrelax.geometry import parse_group
 from jaxrelax.reconstruction import rotate_map
+from jaxrelax.refinement.held_out_states import StateSupport
 from tests.assessment.conftest import make_states
 from tests.assessment.test_report import Page
 
@@ -163,6 +164,23 @@ def test_states_that_are_alike_are_named(states_result):
     other = changed(states_result, 2, map=half)
     np.testing.assert_allclose(state_likeness(other, 1, 2), 0.8, atol=0.02)
     assert warnings(other) == []
+
+
+def test_what_held_out_images_say_is_said(states_result):
+    told = replace(states_result, support=StateSupport((2, 3), 0.412, 8.3))
+    assert warnings(told) == []
+    assert "But" not in headline(told)
+    page = Page(report_html(told)).text
+    assert told.support.sentence() in page
+    assert "Held-out difference supported +8.3 σ, +0.41 nats per image" in page
+    # Alike to the eye, and yet not the same.
+    near = changed(told, 2, map=states_result.states[1].map)
+    assert warnings(near) == []
+    not_told = replace(states_result, support=StateSupport((2, 3), -0.01, -0.4))
+    (note,) = warnings(not_told)
+    assert note.startswith("Held-out images do not support the difference between classes 2 and 3")
+    assert "held-out images do not tell classes 2 and 3 apart" in headline(not_told)
+    assert Page(report_html(states_result)).text.count("Held-out") == 0
 
 
 def test_likeness_does_not_depend_on_the_register(states_result):

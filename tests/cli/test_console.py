@@ -25,11 +25,14 @@ def test_a_warning_is_shown_and_logged_once(tmp_path, capsys):
     assert text.count("again") == 2
 
 
-@pytest.mark.parametrize(("states", "passes"), [(1, 2), (3, 3)])
+@pytest.mark.parametrize(
+    ("states", "passes"), [(["C4"], 2), (["C4", "C1"], 3), (["C4", "C1", "C4"], 4)]
+)
 def test_the_bar_ends_with_the_final_passes(states, passes):
     """Their number is that of the passes over the images which the finish makes."""
     execution = SimpleNamespace(own=np.array([True, True, False, True]))
-    problem = SimpleNamespace(execution=execution, of_maps=(None,) * states)
+    maps = tuple(SimpleNamespace(group=name, subgroup=name) for name in states)
+    problem = SimpleNamespace(execution=execution, of_maps=maps)
     with RunConsole(quiet=True) as console:
         bars = ProgressBars(console)
         # A run that goes on from its last iteration takes no further step.
