@@ -71,7 +71,7 @@ def shown(result: Result) -> Bool[np.ndarray, " particles"]:
 
 def in_state(result: Result, number: int) -> Bool[np.ndarray, " particles"]:
     """Images that show a state (counted from 0) most probably, less junk."""
-    return shown(result) & (result.state_posterior.argmax(axis=1) == number)
+    return shown(result) & (result.particles.extra_columns["rlnClassNumber"] == number + 1)
 
 
 def expected_state_accuracy(result: Result) -> float:
@@ -91,9 +91,8 @@ def state_shares(result: Result) -> list[StateShare]:
     if not result.states:
         return []
     shares, posterior = [], result.state_posterior
-    best = np.where(shown(result), posterior.argmax(axis=1), -1)
     for number, one in enumerate(result.states):
-        of_mine = posterior[best == number, number]
+        of_mine = posterior[in_state(result, number), number]
         some = len(of_mine) > 0
         shares.append(
             StateShare(

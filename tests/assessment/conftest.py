@@ -143,7 +143,7 @@ def make_result(folder, n=60, found=True, seed=0):
 SHARES = (0.5, 0.3, 0.2)
 
 
-def make_states(result, shares=SHARES, certainty=0.9, seed=0):
+def make_states(result, shares=SHARES, certainty=0.88, seed=0):
     """The result as one of a classification: one partner of four, all of them, none."""
     rng = np.random.default_rng(seed)
     n, group = len(result.particles), parse_group("C4")

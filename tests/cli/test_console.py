@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from jaxrelax.cli.console import ProgressBars, RunConsole
+from jaxrelax.geometry import parse_group
+from jaxrelax.reconstruction import Particle
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -31,7 +33,8 @@ def test_a_warning_is_shown_and_logged_once(tmp_path, capsys):
 def test_the_bar_ends_with_the_final_passes(states, passes):
     """Their number is that of the passes over the images which the finish makes."""
     execution = SimpleNamespace(own=np.array([True, True, False, True]))
-    maps = tuple(SimpleNamespace(group=name, subgroup=name) for name in states)
+    groups = [parse_group(name) for name in states]
+    maps = tuple(Particle(group, group, 16, 4.0, 50.0) for group in groups)
     problem = SimpleNamespace(execution=execution, of_maps=maps)
     with RunConsole(quiet=True) as console:
         bars = ProgressBars(console)
