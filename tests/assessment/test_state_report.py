@@ -1,5 +1,6 @@
 """A classification in words and pictures: every section, and warnings where they are due."""
 
+import logging
 import re
 from dataclasses import replace
 
@@ -18,7 +19,9 @@ from jaxrelax.assessment.state_shares import (
 )
 from jaxrelax.assessment.state_warnings import agrees, state_likeness
 from jaxrelax.assessment.views import cramers_v, directions, height, mates, view_contrast
+from jaxrelax.cli.refine import tell
 from jaxrelax.geometry import parse_group
+from jaxrelax.io import OutputFolder
 from jaxrelax.reconstruction import rotate_map
 from jaxrelax.refinement.held_out_states import StateSupport
 from tests.assessment.conftest import make_states
@@ -280,3 +283,18 @@ def test_states_leave_no_trace_in_other_reports(result, plain_result):
         assert "table.states" not in html
         assert "Viewing directions" not in html
         assert "Class 1" not in html
+
+
+def test_the_terminal_says_the_same(states_result, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "jaxrelax")
+    none = with_registers(states_result, np.eye(6, dtype=np.float32)[[0, 4] * 200])
+    none = changed(none, 2, fraction=0.0)
+    tell(none, OutputFolder.create(tmp_path / "out"))
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == headline(none)
+    assert said[1:4] == [share.sentence() for share in state_shares(none)]
+    assert said[3] == "class 3, C4: 0.0 %, 0 particles, 11.00 Å"
+    assert said[4].startswith("Resolution of the mean map 9.60 Å.")
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warned == warnings(none)
+    assert warned
