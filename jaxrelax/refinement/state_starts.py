@@ -120,7 +120,7 @@ def init_states(
         beliefs=Beliefs(weights, nothing, before.beliefs.junk, nothing, weights),
         latents=latents,
         maps=maps,
-        course=problem.plan.course.init(before.score_shell),
+        course=problem.plan.course.init(min(before.score_shell, problem.shells.last_scored)),
         history=type(history).empty(),
         history_before=history,
     )
