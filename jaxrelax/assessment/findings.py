@@ -156,7 +156,7 @@ def _of_states(result: Result) -> list[KeyFigure]:
                 "Held-out difference",
                 "supported" if result.support.supported else "not supported",
                 f"{result.support.z_score:+.1f} σ, {result.support.nats:+.2g} nats per image: "
-                f"classes {first} and {second}, the most alike of one symmetry",
+                f"classes {first} and {second}, the most alike",
             )
         ]
     return [

@@ -67,6 +67,13 @@ class Particle:
         """Edge of its map's box in Å."""
         return self.box * self.pixel_size_angstrom
 
+    @property
+    def name(self) -> str:
+        """Its symmetry in words."""
+        if self.relaxed:
+            return f"{self.group.name} relaxed to {self.subgroup.name}"
+        return self.group.name
+
     @cached_property
     def registers(self) -> RightCosets:
         """Cosets of H in G."""

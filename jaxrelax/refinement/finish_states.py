@@ -210,7 +210,7 @@ def _state_maps(
         n = min(map(len, curves.values()))
         states.append(
             StateMap(
-                name=_name(particle),
+                name=particle.name,
                 group=particle.group.name,
                 kept=particle.subgroup.name,
                 fraction=float(fractions[number]),
@@ -235,9 +235,3 @@ def _on_working_box(one: HalfMaps) -> HalfMaps:
     box = working_box(one.max_shell)
     parts = [IsotypicParts(*(resample_map(p, box) for p in each)) for each in one.parts]
     return one._replace(raw=[resample_map(m, box) for m in one.raw], parts=parts)
-
-
-def _name(particle) -> str:
-    if particle.relaxed:
-        return f"{particle.group.name} relaxed to {particle.subgroup.name}"
-    return particle.group.name

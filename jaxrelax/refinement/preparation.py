@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int8
 
 from jaxrelax.engine.workers import available_workers
+from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.inference import Latent
 from jaxrelax.io import (
@@ -140,11 +141,17 @@ class Splits(Stage):
 
     most: int = 2
 
-    def with_count(self, count: int, *, held: bool) -> Stage:
-        """The classification into so many states.
+    def kinds(self) -> list[tuple[PointGroup, PointGroup]]:
+        """Symmetries that a state may have: with its group imposed, or relaxed as asked."""
+        assert isinstance(self.make, partial)
+        group, kept = self.make.keywords["states"][0]
+        return [(group, group)] + [(group, kept)] * (kept.order < group.order)
+
+    def with_kinds(self, states: Sequence[tuple[PointGroup, PointGroup]], *, held: bool) -> Stage:
+        """The classification into states of these symmetries.
 
         Args:
-            count: of states.
+            states: of every state its group and what is kept of it.
             held: poses are, whatever was asked: what is found of states at refined poses does not
                 depend on refining them further, but costs a third.
         """
@@ -152,7 +159,7 @@ class Splits(Stage):
         mode: Classification = self.make.keywords["mode"]
         if held:
             mode = dataclasses.replace(mode, poses="held")
-        make = partial(self.make, states=count * self.make.keywords["states"][:1], mode=mode)
+        make = partial(self.make, states=list(states), mode=mode)
         return Stage(make, self.begin)
 
 
