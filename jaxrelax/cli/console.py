@@ -20,7 +20,6 @@ from rich.progress import (
 
 from jaxrelax.cli.output_pipe import to_nowhere
 from jaxrelax.refinement.callbacks import Callback
-from jaxrelax.refinement.held_out_states import of_one_symmetry
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import State
@@ -197,12 +196,9 @@ def _final_passes(problem: Problem) -> int:
     """How often all images are gone through when the loop has stopped.
 
     Those of a classification are also scored by the maps of the other half-set, and once more with
-    two states taken for one, if two have the same symmetry.
+    two states taken for one.
     """
-    if len(problem.of_maps) == 1:
-        return BANDED_AND_WHOLE
-    comparable = any(len(members) > 1 for members in of_one_symmetry(problem.of_maps))
-    return BANDED_AND_WHOLE + (2 if comparable else 1)
+    return BANDED_AND_WHOLE + (2 if len(problem.of_maps) > 1 else 0)
 
 
 def _name(iteration: int) -> str:

@@ -28,7 +28,7 @@ def test_a_warning_is_shown_and_logged_once(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("states", "passes"), [(["C4"], 2), (["C4", "C1"], 3), (["C4", "C1", "C4"], 4)]
+    ("states", "passes"), [(["C4"], 2), (["C4", "C1"], 4), (["C4", "C1", "C4"], 4)]
 )
 def test_the_bar_ends_with_the_final_passes(states, passes):
     """Their number is that of the passes over the images which the finish makes."""
