@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Float32, Int8
 
 from jaxrelax.engine.workers import available_workers
-from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.inference import Latent
 from jaxrelax.io import (
@@ -141,26 +140,28 @@ class Splits(Stage):
 
     most: int = 2
 
-    def kinds(self) -> list[tuple[PointGroup, PointGroup]]:
+    def kinds(self) -> list[str]:
         """Symmetries that a state may have: with its group imposed, or relaxed as asked."""
         assert isinstance(self.make, partial)
-        group, kept = self.make.keywords["states"][0]
-        return [(group, group)] + [(group, kept)] * (kept.order < group.order)
+        (asked,) = self.make.keywords["mode"].states
+        imposed = asked.partition(":")[0]
+        return [imposed] if imposed == asked else [imposed, asked]
 
-    def with_kinds(self, states: Sequence[tuple[PointGroup, PointGroup]], *, held: bool) -> Stage:
+    def with_kinds(self, states: Sequence[str], *, held: bool) -> Stage:
         """The classification into states of these symmetries.
 
         Args:
-            states: of every state its group and what is kept of it.
+            states: of every state, as of :class:`Classification`.
             held: poses are, whatever was asked: what is found of states at refined poses does not
                 depend on refining them further, but costs a third.
         """
         assert isinstance(self.make, partial)
         mode: Classification = self.make.keywords["mode"]
-        if held:
-            mode = dataclasses.replace(mode, poses="held")
-        make = partial(self.make, states=list(states), mode=mode)
-        return Stage(make, self.begin)
+        poses = "held" if held else mode.poses
+        mode = dataclasses.replace(mode, states=tuple(states), start="auto", poses=poses)
+        make = partial(self.make, states=mode.groups(), mode=mode)
+        assert isinstance(self.begin, partial)
+        return Stage(make, partial(self.begin, start=mode.starts_from()))
 
 
 @dataclass(frozen=True)

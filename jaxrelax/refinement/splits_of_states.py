@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from jaxrelax.geometry import PointGroup
 from jaxrelax.refinement.expectation import expectation
 from jaxrelax.refinement.held_out_states import StateSupport, state_support
 from jaxrelax.refinement.loop import exchange_states
@@ -17,14 +16,12 @@ from jaxrelax.refinement.state import State
 LOG = logging.getLogger("jaxrelax")
 
 
-def with_states(
-    setup: Setup, states: Sequence[tuple[PointGroup, PointGroup]], state: State, *, held: bool
-) -> Setup:
+def with_states(setup: Setup, states: Sequence[str], state: State, *, held: bool) -> Setup:
     """The classification into states of these symmetries.
 
     Args:
         setup: of the consensus, followed by `Splits`.
-        states: of every state its group and what is kept of it.
+        states: symmetry of every state.
         state: where the consensus ended, or one of the classification, to go on from there.
         held: poses are, whatever was asked.
     """
