@@ -233,5 +233,8 @@ def _state_maps(
 def _on_working_box(one: HalfMaps) -> HalfMaps:
     """Half-maps on the box of the particle, where priors expect the box of the last shell."""
     box = working_box(one.max_shell)
-    parts = [IsotypicParts(*(resample_map(p, box) for p in each)) for each in one.parts]
+    parts = [
+        IsotypicParts(resample_map(p.symmetric, box), resample_map(p.asymmetric, box))
+        for p in one.parts
+    ]
     return one._replace(raw=[resample_map(m, box) for m in one.raw], parts=parts)
