@@ -1,6 +1,7 @@
 """Classification with relaxation on images with known states: accuracy, seeds, number of states.
 
     python experiments/classification.py DATA               # --states C4:C1 C4 C4, as users do
+    python experiments/classification.py DATA --folder OUT  # what jaxrelax refine --out OUT wrote
     python experiments/classification.py DATA --seeds 5       # random starts from one consensus
     python experiments/classification.py DATA --auto          # the number of states is found
     python experiments/classification.py DATA --forced 2      # states that are not there
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import tempfile
 import time
 from functools import partial
@@ -50,30 +52,57 @@ def truth_labels(data: Path) -> np.ndarray:
     return np.asarray(table["rlnClassNumber"]).astype(int) - 1
 
 
-def judge(result, data: Path, group: str = "C4") -> None:
+def judge(result, data: Path) -> None:
     """What a result got right, printed."""
-    true, columns = truth_labels(data), result.particles.extra_columns
-    found = np.asarray(columns["rlnClassNumber"]) - 1
+    columns = result.particles.extra_columns
+    compare(
+        result.particles,
+        columns,
+        result.state_posterior,
+        [r.registers for r in result.states],
+        data,
+    )
+    for one in result.states:
+        print(f"{one.name}: {100 * one.fraction:.1f} %, {one.resolution_angstrom:.2f} Å")
+    if result.support is not None:
+        print(result.support.sentence())
+
+
+def judge_folder(folder: Path, data: Path) -> None:
+    """The same of an output folder."""
+    table = starfile.read(folder / "particles.star")
+    columns = table["particles"] if isinstance(table, dict) else table
+    with np.load(folder / "registers.npz") as arrays:
+        state, places = arrays["state"], arrays["posterior"]
+    count = state.max()
+    posterior = np.stack([places[:, state == k + 1].sum(axis=1) for k in range(count)], axis=1)
+    registers = np.bincount(state)[1:].tolist()
+    compare(read_particles(folder / "particles.star"), columns, posterior, registers, data)
+    written = json.loads((folder / "result.json").read_text())
+    for one in written["states"]:
+        print(f"{one['name']}: {100 * one['fraction']:.1f} %, {one['resolution_angstrom']:.2f} Å")
+    print(written["states_supported"]["sentence"])
+    print(f"{written['seconds']:.0f} s, {written['peak_memory_gib']:.2f} GiB")
+
+
+def compare(particles, columns, posterior, registers, data: Path, group: str = "C4") -> None:
+    """Labels, posteriors and registers against the truth, printed."""
+    true, found = truth_labels(data), np.asarray(columns["rlnClassNumber"]).astype(int) - 1
     right = state_accuracy(
-        found, true, n_states=len(result.states),
-        probability=np.asarray(columns["jrxStateProbability"]),
-        posterior=result.state_posterior,
-        junk_probability=np.asarray(columns["jrxJunkProbability"]),
+        found, true, n_states=len(registers),
+        probability=np.asarray(columns["jrxStateProbability"], np.float64), posterior=posterior,
+        junk_probability=np.asarray(columns["jrxJunkProbability"], np.float64),
     )  # fmt: skip
     print(right.summary())
     print("confusion (true by found):")
     print(right.confusion)
     truth = read_particles(data / "truth.star")
-    for number, one in enumerate(result.states):
-        if one.registers == 1 or right.matching[number] < 0:
+    for number, count in enumerate(registers):
+        if count == 1 or right.matching[number] < 0:
             continue
         rows = np.flatnonzero((found == number) & (true == right.matching[number]))
-        own = register_accuracy(result.particles.select(rows), truth.select(rows), group)
+        own = register_accuracy(particles.select(rows), truth.select(rows), group)
         print(f"registers in state {number + 1}: {own.accuracy:.3f} of {len(rows)}")
-    for one in result.states:
-        print(f"{one.name}: {100 * one.fraction:.1f} %, {one.resolution_angstrom:.2f} Å")
-    if result.support is not None:
-        print(result.support.sentence())
 
 
 def states(data: Path, mode: Classification, seed: int = 0) -> None:
@@ -155,6 +184,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--states", nargs="+", default=["C4:C1", "C4", "C4"])
     parser.add_argument("--poses", choices=("held", "local"), default="local")
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--auto", action="store_true")
     parser.add_argument("--forced", type=int)
@@ -165,6 +195,8 @@ def main() -> None:
         return homogeneous(given.homogeneous)
     if given.data is None:
         parser.error("name the folder of the data")
+    if given.folder:
+        return judge_folder(given.folder, given.data)
     if given.seeds:
         mode = Classification(given.states, poses=given.poses, start="random")
         return seeds(given.data, mode, given.seeds)
