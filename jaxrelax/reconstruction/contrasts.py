@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32
 
 from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.reconstruction.fsc import cross_power, shell_counts, spectrum
@@ -48,10 +48,13 @@ def contrasts(
     signal to noise of all maps together.
 
     Args:
-        first, second: half-maps of every state without what all share, masked: Σ_k π_k E_k = 0.
+        first, second: half-maps of every state without what all share, masked: Σ_k π_k E_k = 0
+            with the same π in both.
         n_shells: so many tell states apart.
     """
-    n = len(first[0])
+    maps, n = len(first), len(first[0])
+    if maps == 1:
+        return Contrasts(np.zeros((0, 1)), np.zeros((1, 0)))
     halves = [[spectrum(map_) for map_ in half] for half in (first, second)]
     one, other, between = (
         np.array([[cross_power(a, b, n)[:n_shells] for b in halves[j]] for a in halves[i]])
@@ -80,9 +83,13 @@ def contrasts(
 
 
 def combined(
-    weights: Float[AnyArray, "out in"], maps: Sequence[Float32[AnyArray, "n n n"]]
+    weights: Float[AnyArray, "out in"],
+    maps: Sequence[Float32[AnyArray, "n n n"]],
+    like: Float32[AnyArray, "n n n"] | None = None,
 ) -> list[Float32[AnyArray, "n n n"]]:
-    """Σ_k w_ik V_k for every i."""
+    """Σ_k w_ik V_k for every i; without maps zeros in the shape of ``like``."""
+    if not maps:
+        return [0.0 * like for _ in weights] if like is not None else []
     if on_host(weights, *maps):
         weights = np.asarray(weights, np.float32)
         return list(np.einsum("ik,kzyx->izyx", weights, np.stack(maps)))

@@ -21,20 +21,29 @@ import scipy.ndimage
 from jaxtyping import Float, Float32, Float64
 
 from jaxrelax.arrays import AnyArray, on_host
-from jaxrelax.reconstruction.fsc import cross_power, first_below, rfft_shells, spectrum
+from jaxrelax.reconstruction.fsc import (
+    cross_power,
+    first_below,
+    rfft_shells,
+    shell_counts,
+    spectrum,
+)
 from jaxrelax.reconstruction.isotypic import apply_gain
 
 # Of the window over the resolution at which half of the power is signal; its width at half height
 # is 2.4 times as much.
 WINDOW = 0.45
+# Share of a window inside the mask: with less, power is not extrapolated.
+LEAST_HELD = 0.05
 # Relative powers at which a map is filtered; between them it is interpolated.
-LEVELS = (0.125, 1.0, 4.0, 16.0, 64.0)
+LEVELS = (0.0625, 0.25, 1.0, 4.0, 16.0, 64.0)
 
 
 def signal_profile(
     pair: tuple[Float32[AnyArray, "n n n"], Float32[AnyArray, "n n n"]],
     curve: Float[AnyArray, " shells"],
     mask: Float32[AnyArray, "n n n"],
+    counts: Float[AnyArray, " counted"],
     *,
     average: Callable[[np.ndarray], np.ndarray] | None = None,
     averaged: float = 1.0,
@@ -52,6 +61,7 @@ def signal_profile(
         curve: their FSC. It is one of the whole mask: in places chosen because half-maps agree
             there it would be too high.
         mask: 0 to 1.
+        counts: independent coefficients behind every shell, of the curve's shells at least.
         average: over copies of the product, as those in other registers.
         averaged: how many independent ones these are.
 
@@ -65,26 +75,23 @@ def signal_profile(
     inside = mask.astype(np.float32) ** 2
     if not curve.any() or not inside.any():
         return np.ones_like(inside)
-    sigma = WINDOW * n / max(first_below(np.r_[1.0, curve[1:]], 0.5) - 1, 2)
-    spectra = [spectrum(each) for each in (first, second)]
-    powers = [cross_power(each, each, n)[: len(curve)] for each in spectra]
-    counts = np.bincount(*rfft_shells(n))[: len(curve)]
+    sigma = WINDOW * n / max(first_below(curve, 0.5, counts) - 1, 2)
+    power = [cross_power(one, one, n)[: len(curve)] for one in map(spectrum, (first, second))]
+    wanted = curve * shell_counts(n)[: len(curve)]
     whitened = [
-        apply_gain(each, np.sqrt(np.divide(curve * counts, p, out=np.zeros_like(p), where=p > 0)))
-        for each, p in zip((first, second), powers, strict=True)
+        apply_gain(each, np.sqrt(np.divide(wanted, p, out=np.zeros_like(p), where=p > 0)))
+        for each, p in zip((first, second), power, strict=True)
     ]
     product = whitened[0] * whitened[1]
     if average is not None:
         product = average(product)
     held = scipy.ndimage.gaussian_filter(inside, sigma)
-    local = scipy.ndimage.gaussian_filter(product, sigma) / np.maximum(held, 1e-3)
+    local = scipy.ndimage.gaussian_filter(product, sigma) / np.maximum(held, LEAST_HELD)
     mean = np.average(local, weights=inside)
     variance = np.average((local - mean) ** 2, weights=inside)
     if mean <= 0.0 or variance <= 0.0:
         return np.ones_like(inside)
     noise = _scatter(curve, n, sigma) / np.mean(inside, dtype=np.float64) ** 2 / averaged
-    import os
-    if os.environ.get('DBG'): print('sigma',sigma*272/n,'mean',mean,'var',variance,'noise',noise,'ratio',noise/variance)
     certain = max(1.0 - noise / variance, 0.0)
     found = (1.0 - certain) * mean + certain * np.maximum(local, 0.0)
     found = np.minimum(found / np.average(found, weights=inside), LEVELS[-1])
@@ -101,19 +108,19 @@ def _scatter(curve: Float64[np.ndarray, " shells"], n: int, sigma: float) -> flo
     shells = rfft_shells(n)[0].reshape(shape)
     power = np.append(curve, np.zeros(max(int(shells.max()) + 1 - len(curve), 0)))
     own, common = (
-        scipy.fft.irfftn(each[shells], s=(n, n, n), workers=-1) / n**3
-        for each in (power, power**2)
+        scipy.fft.irfftn(each[shells], s=(n, n, n), workers=-1) / n**3 for each in (power, power**2)
     )
     spread = np.real(scipy.fft.rfftn(own**2 + common**2, workers=-1))
-    frequency = 2.0 * np.pi * np.arange(len(power)) / n
-    window = np.exp(-((sigma * frequency) ** 2))  # the square of the window's transform
+    # The square of the window's transform, along each axis.
+    z, y, x = (
+        np.exp(-((2.0 * np.pi * sigma * f) ** 2))
+        for f in (np.fft.fftfreq(n), np.fft.fftfreq(n), np.fft.rfftfreq(n))
+    )
     weight = rfft_shells(n)[1].reshape(shape)
-    return float(np.sum(weight * spread * window[shells], dtype=np.float64)) / n**3
+    return float(np.einsum("zyx,z,y,x->", weight * spread, z, y, x)) / n**3
 
 
-def concentration(
-    profile: Float32[AnyArray, "n n n"], mask: Float32[AnyArray, "n n n"]
-) -> float:
+def concentration(profile: Float32[AnyArray, "n n n"], mask: Float32[AnyArray, "n n n"]) -> float:
     """Relative power at places where the signal is: Σt²/Σt, 1 where it is everywhere alike."""
     profile, inside = np.asarray(profile, np.float64), np.asarray(mask, np.float64) ** 2
     total = np.sum(profile * inside)
@@ -133,8 +140,8 @@ def filtered_locally(
 ) -> Float32[AnyArray, "n n n"]:
     """A map multiplied by gains that vary in space.
 
-    It is filtered as for a few relative powers, between which every voxel is interpolated
-    by the logarithm of its own: within 0.04 of the gain itself.
+    It is filtered as for a few relative powers, between which every voxel is interpolated by the
+    logarithm of its own: within 0.03 of the gain itself. Below the lowest it is less than that.
 
     Args:
         map_: a map.

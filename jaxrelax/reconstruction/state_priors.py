@@ -8,9 +8,10 @@ of that part between the half-sets:
     V_k = C + E_k + D_k,    C = Σ_k π_k Sym_k V_k,    E_k = Sym_k V_k − C,    D_k = V_k − Sym_k V_k
 
 with π_k the populations and Sym_k the average over the group of the state. It is the isotypic prior
-once more, with the permutations of states among its symmetries. What is C's is everywhere; what is
-not may be in a few places, and E_k and D_k have gains that vary in space as well
-(:mod:`jaxrelax.reconstruction.local_gains`).
+once more, with the permutations of states among its symmetries. States may differ in fewer ways
+than there are states, so gains are those of contrasts between the E_k
+(:mod:`jaxrelax.reconstruction.contrasts`); and they may differ in a few places, so gains of these
+and of D_k vary in space as well (:mod:`jaxrelax.reconstruction.local_gains`).
 """
 
 from __future__ import annotations
@@ -216,14 +217,14 @@ class SharedAndOwn(StatesPrior):
         ]
         fsc_own = np.array([fsc(*pair)[:n_shells] for pair in zip(*of_states, strict=True)])
         found = contrasts(*of_states, last + 1)
-        own, own_profile = np.zeros((len(halves) - 1, n_shells)), []
+        own, own_profile = np.zeros((len(found.of_maps), n_shells)), []
         counts = particles[0].symmetric_coefficients(differing)[:n_shells]
-        pairs = (combined(found.of_maps, maps) for maps in of_states) if len(halves) > 1 else ()
+        pairs = (combined(found.of_maps, maps) for maps in of_states)
         for number, pair in enumerate(zip(*pairs, strict=True)):
             curve = np.where(beyond, 0.0, fsc(*pair)[:n_shells])
-            own_profile.append(signal_profile(pair, curve, differing))
-            own[number] = curve + belief.optimism / np.sqrt(np.maximum(counts, 1.0))
-        own = np.clip(np.where(beyond, 0.0, own), 0.0, LARGEST_GAIN)
+            own_profile.append(signal_profile(pair, curve, differing, counts))
+            curve = curve + belief.optimism / np.sqrt(np.maximum(counts, 1.0))
+            own[number] = np.clip(np.where(beyond, 0.0, curve), 0.0, LARGEST_GAIN)
         for number, (one, particle) in enumerate(zip(halves, particles, strict=True)):
             if not particle.relaxed:
                 asymmetric.append(None)
@@ -307,11 +308,10 @@ class SharedAndOwn(StatesPrior):
         ]
         gains, lows = ([row[i][0] for row in rows] for i in (0, 1))
         symmetric = _own_filtered(mean, shared, state, gains)
-        kept = combined(
-            state.contrasts.of_maps, [one.symmetric - alone_shared for one in alone]
-        )
+        kept = combined(state.contrasts.of_maps, [one.symmetric - alone_shared for one in alone])
         kept = [apply_gain(map_, 1.0 - low) for map_, low in zip(kept, lows, strict=True)]
-        symmetric = [a + b for a, b in zip(symmetric, combined(state.contrasts.to_maps, kept))]
+        kept = combined(state.contrasts.to_maps, kept, like=shared)
+        symmetric = [a + b for a, b in zip(symmetric, kept, strict=True)]
         made = []
         for number, (one, own, particle) in enumerate(zip(mean, alone, particles, strict=True)):
             asymmetric = own.asymmetric
@@ -348,11 +348,11 @@ def _joined_locally(curves, counts, profile, mask) -> tuple[np.ndarray, np.ndarr
 def _own_filtered(parts, shared, state: OwnGains, gains) -> list[Float32[AnyArray, "b b b"]]:
     """Every E_k, filtered contrast by contrast."""
     found = combined(state.contrasts.of_maps, [one.symmetric - shared for one in parts])
-    found = [
-        filtered_locally(map_, gain, profile) * state.differing
-        for map_, gain, profile in zip(found, gains, state.own_profile, strict=True)
-    ]
-    return combined(state.contrasts.to_maps, found)
+    every = zip(found, gains, state.own_profile, strict=True)
+    return combined(
+        state.contrasts.to_maps, [filtered_locally(*each) * state.differing for each in every],
+        like=shared,
+    )  # fmt: skip
 
 
 def _of_all_registers(particle: Particle, inside, index: int, curve, mask):
@@ -360,10 +360,11 @@ def _of_all_registers(particle: Particle, inside, index: int, curve, mask):
     first, second = (particle.region(one.asymmetric) for one in inside)
     pair = (first, onto_first(particle, index, second))
     # They add up to nothing, so that one of them is known from the others.
-    others = particle.n_registers - 1
+    others = float(particle.n_registers - 1)
     return signal_profile(
-        pair, curve, mask, average=lambda m: symmetrise(m, particle.group), averaged=others
-    )
+        pair, curve, mask, particle.coefficients(mask),
+        average=lambda m: symmetrise(m, particle.group), averaged=others,
+    )  # fmt: skip
 
 
 def _registers_filtered(asymmetric, gain, profile, particle: Particle):
