@@ -8,7 +8,10 @@ of that part between the half-sets:
     V_k = C + E_k + D_k,    C = Σ_k π_k Sym_k V_k,    E_k = Sym_k V_k − C,    D_k = V_k − Sym_k V_k
 
 with π_k the populations and Sym_k the average over the group of the state. It is the isotypic prior
-once more, with the permutations of states among its symmetries.
+once more, with the permutations of states among its symmetries. States may differ in fewer ways
+than there are states, so gains are those of contrasts between the E_k
+(:mod:`jaxrelax.reconstruction.contrasts`); and they may differ in a few places, so gains of these
+and of D_k vary in space as well (:mod:`jaxrelax.reconstruction.local_gains`).
 """
 
 from __future__ import annotations
@@ -26,8 +29,15 @@ from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.geometry import isotypic_weights
 from jaxrelax.imaging import MARGIN, resample_map, working_box
 from jaxrelax.reconstruction.components import apply_component_gains
+from jaxrelax.reconstruction.contrasts import Contrasts, combined, contrasts
 from jaxrelax.reconstruction.fsc import corrected_fsc, fsc
 from jaxrelax.reconstruction.isotypic import IsotypicParts, apply_gain, isotypic_parts
+from jaxrelax.reconstruction.local_gains import (
+    concentration,
+    filtered_locally,
+    signal_profile,
+    stronger,
+)
 from jaxrelax.reconstruction.map_priors import (
     LARGEST_GAIN,
     Belief,
@@ -41,6 +51,7 @@ from jaxrelax.reconstruction.map_priors import (
 )
 from jaxrelax.reconstruction.matching import match_halves, onto_first
 from jaxrelax.reconstruction.particle import Particle
+from jaxrelax.reconstruction.rotate import symmetrise
 from jaxrelax.reconstruction.wiener import inverse_tau2, wiener_map
 
 
@@ -135,23 +146,29 @@ class OwnGains(eqx.Module):
 
     Attributes:
         fsc_shared: FSC of C.
-        own: gains of every E_k.
+        contrasts: of all E_k.
+        own: gains of every contrast, where its power is the mean inside the mask.
         fsc_own: FSC of every E_k inside the mask.
-        asymmetric: gains of every D_k, per isotypic component; None where a state has none.
+        asymmetric: the same of every D_k, per isotypic component; None where a state has none.
         fsc_asymmetric: FSC of every D_k; zeros where there is none.
         shares: π.
         density: mask of the particle on the working box.
         differing: mask of what may differ between states and registers.
+        own_profile: power of the signal of every contrast at every place, over its mean.
+        asymmetric_profile: the same of every D_k, the mean over all registers.
     """
 
     fsc_shared: Float[AnyArray, " shells"]
-    own: Float[AnyArray, "maps shells"]
+    contrasts: Contrasts
+    own: Float[AnyArray, "contrasts shells"]
     fsc_own: Float[AnyArray, "maps shells"]
     asymmetric: tuple[Float[AnyArray, "components shells"] | None, ...]
     fsc_asymmetric: Float[AnyArray, "maps shells"]
     shares: Float[AnyArray, " maps"]
     density: Float32[AnyArray, "b b b"]
     differing: Float32[AnyArray, "b b b"]
+    own_profile: tuple[Float32[AnyArray, "b b b"], ...]
+    asymmetric_profile: tuple[Float32[AnyArray, "b b b"] | None, ...]
 
 
 class SharedAndOwn(StatesPrior):
@@ -188,22 +205,31 @@ class SharedAndOwn(StatesPrior):
         symmetric = [[one.parts[half].symmetric for one in halves] for half in (0, 1)]
         shared = [_weighted(shares, maps) for maps in symmetric]
         fsc_shared = corrected_fsc(*shared, density, rng)["corrected"][:n_shells]
-        own, fsc_own = np.zeros((2, len(halves), n_shells))
         asymmetric, fsc_asymmetric = [], np.zeros((len(halves), n_shells))
+        asymmetric_profile = []
         last = max_shell - MARGIN
         if self.finest_difference_angstrom is not None:
             edge = particles[0].edge_angstrom
             last = min(last, max(int(edge / self.finest_difference_angstrom), 1))
         beyond = np.arange(n_shells) > last
+        of_states = [
+            [(map_ - shared[half]) * differing for map_ in symmetric[half]] for half in (0, 1)
+        ]
+        fsc_own = np.array([fsc(*pair)[:n_shells] for pair in zip(*of_states, strict=True)])
+        found = contrasts(*of_states, last + 1)
+        own, own_profile = np.zeros((len(found.of_maps), n_shells)), []
+        counts = particles[0].symmetric_coefficients(differing)[:n_shells]
+        pairs = (combined(found.of_maps, maps) for maps in of_states)
+        for number, pair in enumerate(zip(*pairs, strict=True)):
+            curve = np.where(beyond, 0.0, fsc(*pair)[:n_shells])
+            own_profile.append(signal_profile(pair, curve, differing, counts))
+            curve = curve + belief.optimism / np.sqrt(np.maximum(counts, 1.0))
+            own[number] = np.clip(np.where(beyond, 0.0, curve), 0.0, LARGEST_GAIN)
+        own *= 1.0 - belief.similarity
         for number, (one, particle) in enumerate(zip(halves, particles, strict=True)):
-            pair = [(symmetric[half][number] - shared[half]) * differing for half in (0, 1)]
-            counts = particle.symmetric_coefficients(differing)[:n_shells]
-            if len(halves) > 1:
-                fsc_own[number] = fsc(*pair)[:n_shells]
-                curve = fsc_own[number] + belief.optimism / np.sqrt(np.maximum(counts, 1.0))
-                own[number] = np.clip(curve, 0.0, LARGEST_GAIN)
             if not particle.relaxed:
                 asymmetric.append(None)
+                asymmetric_profile.append(None)
                 continue
             inside = [IsotypicParts(p.symmetric, p.asymmetric * differing) for p in one.parts]
             inner = match_halves(
@@ -212,14 +238,18 @@ class SharedAndOwn(StatesPrior):
             components = max(len(isotypic_weights(particle.group)) - 1, 1)
             shape = (components, n_shells)
             gain = isotypic_gains(particle, inside, inner, belief, differing, shape)
-            gain[:, np.arange(n_shells) > particle.register_limit(last)] = 0.0
+            unseen = np.arange(n_shells) > particle.register_limit(last)
+            gain[:, unseen] = 0.0
             fsc_asymmetric[number] = inner.fsc[:n_shells]
             asymmetric.append(gain)
-        own *= 1.0 - belief.similarity
-        own[:, beyond] = 0.0
+            seen = np.where(unseen, 0.0, fsc_asymmetric[number])
+            profile = _of_all_registers(particle, inside, inner.index, seen, differing)
+            # In full, it is wherever it may be.
+            asymmetric_profile.append(np.ones_like(profile) if belief.full else profile)
         state = OwnGains(
-            fsc_shared, own, fsc_own, tuple(asymmetric), fsc_asymmetric, shares, density, differing
-        )
+            fsc_shared, found, own, fsc_own, tuple(asymmetric), fsc_asymmetric, shares, density,
+            differing, tuple(own_profile), tuple(asymmetric_profile),
+        )  # fmt: skip
         relaxed = [number for number, gain in enumerate(asymmetric) if gain is not None]
         seen = fsc_asymmetric[relaxed[0]] if relaxed else np.zeros(n_shells)
         return Learned(state, fsc_shared, seen)
@@ -242,14 +272,16 @@ class SharedAndOwn(StatesPrior):
             map_ = np.asarray(map_) if on_host(map_) else map_
             split.append(isotypic_parts(map_ * sphere, particle.group, particle.subgroup))
         shared = _weighted(state.shares, [one.symmetric for one in split])
+        own = _own_filtered(split, shared, state, state.own)
         made = []
         for number, (one, particle) in enumerate(zip(split, particles, strict=True)):
-            own = apply_gain(one.symmetric - shared, state.own[number]) * state.differing
             gain, asymmetric = state.asymmetric[number], 0.0 * one.asymmetric
             if gain is not None:
-                asymmetric = apply_component_gains(one.asymmetric, gain, particle.group)
+                asymmetric = _registers_filtered(
+                    one.asymmetric, gain, state.asymmetric_profile[number], particle
+                )
                 asymmetric = particle.region(asymmetric * state.differing)
-            made.append(IsotypicParts(shared * state.density + own, asymmetric))
+            made.append(IsotypicParts(shared * state.density + own[number], asymmetric))
         return made
 
     def join(self, state: OwnGains, portions, others, strength, particles) -> list[IsotypicParts]:
@@ -270,21 +302,32 @@ class SharedAndOwn(StatesPrior):
         gain, low = _joined(state.fsc_shared[None], counts)
         body = apply_gain(shared, gain[0]) * state.density
         body += apply_gain(alone_shared, 1.0 - low[0])
+        counts = particles[0].symmetric_coefficients(state.differing)
+        rows = [
+            _joined_locally(gain[None], counts, profile, state.differing)
+            for gain, profile in zip(state.own, state.own_profile, strict=True)
+        ]
+        gains, lows = ([row[i][0] for row in rows] for i in (0, 1))
+        symmetric = _own_filtered(mean, shared, state, gains)
+        kept = combined(state.contrasts.of_maps, [one.symmetric - alone_shared for one in alone])
+        kept = [apply_gain(map_, 1.0 - low) for map_, low in zip(kept, lows, strict=True)]
+        kept = combined(state.contrasts.to_maps, kept, like=shared)
+        symmetric = [a + b for a, b in zip(symmetric, kept, strict=True)]
         made = []
         for number, (one, own, particle) in enumerate(zip(mean, alone, particles, strict=True)):
-            counts = particle.symmetric_coefficients(state.differing)
-            gain, low = _joined(state.own[number][None], counts)
-            symmetric = apply_gain(one.symmetric - shared, gain[0]) * state.differing
-            symmetric += apply_gain(own.symmetric - alone_shared, 1.0 - low[0])
             asymmetric = own.asymmetric
             if state.asymmetric[number] is not None:
+                profile = state.asymmetric_profile[number]
                 counts = particle.coefficients(state.differing)
-                gain, low = _joined(state.asymmetric[number], counts)
+                gain, low = _joined_locally(
+                    state.asymmetric[number], counts, profile, state.differing
+                )
+                joined = _registers_filtered(one.asymmetric, gain, profile, particle)
                 asymmetric = particle.region(
-                    apply_component_gains(one.asymmetric, gain, particle.group) * state.differing
+                    joined * state.differing
                     + apply_component_gains(own.asymmetric, 1.0 - low, particle.group)
                 )
-            made.append(IsotypicParts(body + symmetric, asymmetric * np.float32(strength)))
+            made.append(IsotypicParts(body + symmetric[number], asymmetric * np.float32(strength)))
         return made
 
 
@@ -293,6 +336,44 @@ def _joined(curves, counts) -> tuple[np.ndarray, np.ndarray]:
     curves = np.clip(curves, 0.0, LARGEST_GAIN)
     low = np.stack([agreeing(row, counts) for row in curves])
     return 2.0 * curves / (1.0 + curves) * low, low
+
+
+def _joined_locally(curves, counts, profile, mask) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`_joined`, as far as half-sets agree where the signal is."""
+    curves = np.clip(curves, 0.0, LARGEST_GAIN)
+    ratio = concentration(profile, mask)
+    _, low = _joined(stronger(curves, ratio), counts / ratio)
+    return stronger(curves, 2.0) * low, low
+
+
+def _own_filtered(parts, shared, state: OwnGains, gains) -> list[Float32[AnyArray, "b b b"]]:
+    """Every E_k, filtered contrast by contrast."""
+    found = combined(state.contrasts.of_maps, [one.symmetric - shared for one in parts])
+    every = zip(found, gains, state.own_profile, strict=True)
+    return combined(
+        state.contrasts.to_maps, [filtered_locally(*each) * state.differing for each in every],
+        like=shared,
+    )  # fmt: skip
+
+
+def _of_all_registers(particle: Particle, inside, index: int, curve, mask):
+    """Where asymmetric parts have signal; half-sets need not be in the same register."""
+    first, second = (particle.region(one.asymmetric) for one in inside)
+    pair = (first, onto_first(particle, index, second))
+    # They add up to nothing, so that one of them is known from the others.
+    others = float(particle.n_registers - 1)
+    return signal_profile(
+        pair, curve, mask, particle.coefficients(mask),
+        average=lambda m: symmetrise(m, particle.group), averaged=others,
+    )  # fmt: skip
+
+
+def _registers_filtered(asymmetric, gain, profile, particle: Particle):
+    """An asymmetric part with gains per component that vary in space."""
+    return filtered_locally(
+        asymmetric, gain, profile,
+        apply=lambda map_, rows: apply_component_gains(map_, rows, particle.group),
+    )  # fmt: skip
 
 
 def _weighted(shares, maps: Sequence[Float32[AnyArray, "b b b"]]) -> Float32[AnyArray, "b b b"]:
