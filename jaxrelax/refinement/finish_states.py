@@ -14,6 +14,7 @@ from jaxrelax.reconstruction import (
     HalfMaps,
     IsotypicParts,
     OwnGains,
+    PatternParticle,
     SharedAndOwn,
     apply_component_gains,
     apply_gain,
@@ -26,6 +27,7 @@ from jaxrelax.reconstruction import (
     symmetrise,
     unregularised_map,
 )
+from jaxrelax.refinement.classification import OccupancyPatterns
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
 from jaxrelax.refinement.held_out_states import given, state_support
@@ -101,6 +103,7 @@ def finish_states(
     counts = np.bincount(of_states.argmax(axis=1)[shown], minlength=len(matched))
     states, mean = _state_maps(problem, matched, fractions, counts)
     first, second, final, mask, curves = mean
+    mode = problem.plan.mode
     symmetrised = symmetrise(final, problem.particle.group)
     return Result(
         particles=particles,
@@ -124,6 +127,7 @@ def finish_states(
         peak_memory_gib=peak_memory_gib(),
         states=states,
         support=supported,
+        patterns=mode.patterns if isinstance(mode, OccupancyPatterns) else None,
     )
 
 
@@ -238,6 +242,8 @@ def _on_working_box(one: HalfMaps) -> HalfMaps:
 
 
 def _name(particle) -> str:
+    if isinstance(particle, PatternParticle):
+        return particle.pattern.name
     if particle.relaxed:
         return f"{particle.group.name} relaxed to {particle.subgroup.name}"
     return particle.group.name

@@ -8,7 +8,15 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from jaxrelax.reconstruction import IsotypicParts, Particle, symmetrise
+from jaxrelax.reconstruction import (
+    IsotypicParts,
+    Particle,
+    PatternParticle,
+    pattern_parts,
+    rotate_map,
+    rotated_maps,
+    symmetrise,
+)
 from jaxrelax.refinement.maximisation import portions, total
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import Beliefs, MapState, State, Strength, frozen, replaced
@@ -72,6 +80,55 @@ def by_occupancy(
     return states
 
 
+def by_patterns(
+    parts: IsotypicParts, particle: Particle, of_maps: Sequence[PatternParticle]
+) -> list[IsotypicParts]:
+    """States with a partner on the sites of each pattern, from a relaxed map of their mixture.
+
+    As :func:`by_occupancy`, but the partner is D only where no other site has more of it: in a
+    mixture a relaxed map has some partner everywhere, at one site most. That site is taken to be
+    occupied in all images; then of D there it is not (n − 1)/n, but 1 − q. (In a mixture of one
+    pattern with one partner that is the same.)
+
+    Args:
+        parts: of the consensus, relaxed.
+        particle: what it is of.
+        of_maps: what every state is of.
+    """
+    n = particle.group.order
+    turned = list(rotated_maps(np.asarray(parts.asymmetric), particle.group.operators))
+    here = turned[0] >= np.max(turned, axis=0)
+    partner = n / (n - 1) * np.where(here, np.maximum(turned[0], 0.0), 0.0).astype(np.float32)
+    everywhere = np.float32(n) * symmetrise(partner, particle.group)
+    dense = everywhere > WITHIN_PARTNER * everywhere.max()
+    filled = 0.0
+    if dense.any():
+        squared = float(np.sum(everywhere[dense] ** 2))
+        filled = max(float(np.sum(parts.symmetric[dense] * everywhere[dense])) / squared, 0.0)
+    # With a times this partner: a q = filled and a (1 − q) = (n − 1)/n.
+    larger = filled + (n - 1) / n
+    return pattern_parts(
+        parts.symmetric, np.float32(larger) * partner, filled / larger,
+        [one.pattern for one in of_maps], particle.group,
+    )  # fmt: skip
+
+
+def in_first_frame(
+    maps: list[IsotypicParts], particle: Particle, alignment: int
+) -> list[IsotypicParts]:
+    """Maps of both half-sets, those of the second turned into the frame of the first.
+
+    Args:
+        maps: of half-set 1, then as many of half-set 2.
+        particle: what they are of.
+        alignment: index in G: g × (half-map 2) is in the frame of half-map 1.
+    """
+    half = len(maps) // 2
+    turn = particle.group.operators[alignment]
+    second = [IsotypicParts(m.symmetric, rotate_map(m.asymmetric, turn)) for m in maps[half:]]
+    return maps[:half] + second
+
+
 def init_states(
     problem: Problem, earlier: Problem, before: State, *, start: str, seed: int
 ) -> State:
@@ -86,7 +143,15 @@ def init_states(
     """
     n, table = len(problem.data), problem.plan.table
     consensus = maps_without_folds(earlier, before)
-    if start == "occupancy":
+    of_patterns = [one for one in problem.of_maps if isinstance(one, PatternParticle)]
+    if of_patterns:
+        alignment = int(before.maps.alignment)
+        parts = [
+            state
+            for one in in_first_frame(consensus, earlier.particle, alignment)
+            for state in by_patterns(one, earlier.particle, of_patterns)
+        ]
+    elif start == "occupancy":
         parts = [
             state
             for one in consensus
