@@ -13,7 +13,7 @@ Half-sets are brought into one frame where the patterns start, and P keeps them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
@@ -55,6 +55,11 @@ class PatternParticle(Particle):
 
     pattern: Pattern = field(kw_only=True)
 
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """Patterns are known by their sites, whatever their symmetry."""
+        return self.group, self.pattern.digits
+
     @cached_property
     def normaliser(self) -> list[int]:
         """The identity: all patterns share the frame of the partner, and half-sets begin in it.
@@ -72,14 +77,12 @@ def of_patterns(particle: Particle, patterns: OccupancyPatterns) -> tuple[Patter
         patterns: of its group.
     """
     given = {one.name: getattr(particle, one.name) for one in fields(Particle)}
-    made = []
-    for pattern in patterns.patterns:
-        # Of its own for each: patterns are known by their sites, and those of one stabiliser are
-        # not to be exchanged between half-sets.
-        kept = PointGroup(pattern.stabiliser.name, pattern.stabiliser.operators)
-        groups = {"group": patterns.group, "subgroup": kept}
-        made.append(PatternParticle(**given | groups, pattern=pattern))
-    return tuple(made)
+    return tuple(
+        PatternParticle(
+            **given | {"group": patterns.group, "subgroup": pattern.stabiliser}, pattern=pattern
+        )
+        for pattern in patterns.patterns
+    )
 
 
 def mean_occupancy(patterns: Sequence[Pattern], shares: Float[AnyArray, " maps"]) -> float:

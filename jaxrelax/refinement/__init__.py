@@ -7,6 +7,7 @@ from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.course import (
     Course,
     Orders,
+    Seeded,
     SeekAmplifySettle,
     Seen,
     Straight,
@@ -21,6 +22,7 @@ from jaxrelax.refinement.criteria import (
     StatesSettled,
 )
 from jaxrelax.refinement.finish import finish
+from jaxrelax.refinement.finish_states import finish_states
 from jaxrelax.refinement.history import History, StepInfo
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers
@@ -54,6 +56,7 @@ __all__ = [
     "Relax",
     "ResolutionStalled",
     "Result",
+    "Seeded",
     "SeekAmplifySettle",
     "Seen",
     "Setup",
@@ -69,6 +72,7 @@ __all__ = [
     "available_workers",
     "done",
     "finish",
+    "finish_states",
     "followed",
     "init",
     "iterate",

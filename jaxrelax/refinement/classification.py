@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Literal
 
 import equinox as eqx
+import numpy as np
 
 from jaxrelax import geometry
 from jaxrelax.geometry import (
@@ -36,7 +36,9 @@ class Classification(Mode):
     Attributes:
         states: symmetries of classes 1, 2, …
         poses: ``"local"`` refines poses with every state, ``"held"`` leaves them where the
-            consensus has them; or a mode.
+            consensus, which is refined locally, has them, and lets only frequencies score that
+            their errors allow; or a mode (with ``Registers()`` the poses of the input are held,
+            whose errors nobody knows).
         start: ``"occupancy"``: from the relaxed consensus, relaxed states with one partner and of
             the others the first with all and the last with none; ``"random"``: a seeded random
             state for every image, from which what images differ by most grows; ``"splits"``: with
@@ -49,8 +51,8 @@ class Classification(Mode):
     """
 
     states: tuple[str, ...] = eqx.field(converter=tuple)
-    poses: Mode | Literal["held", "local"] = "local"
-    start: Literal["auto", "occupancy", "random", "splits"] = "auto"
+    poses: Mode | str = "local"
+    start: str = "auto"
     most: int = 8
     max_resolution: float | None = None
     focus_mask: str | None = None
@@ -225,6 +227,25 @@ class OccupancyPatterns(Classification):
                 f"relaxing to {relax.to}: every pattern keeps what it has; relax to C1"
             )
         return relax, self.group
+
+
+def finest_at_held_poses(
+    diameter_angstrom: float, sigma_rotation_deg: float, sigma_shift_angstrom: float
+) -> float:
+    """Resolution in Å beyond which errors of held poses would be read as other states.
+
+    There the error moves density at the radius of gyration of a ball, √(3/5) of its radius, by a
+    radian of phase: 2π √((σ R)² + σ_s²). At 2π/d above one what an image shows no longer correlates
+    with its map at the held pose; the misfit grows with the density that a state has, and favours
+    the state with less of it.
+
+    Args:
+        diameter_angstrom: of the particle's sphere.
+        sigma_rotation_deg, sigma_shift_angstrom: error of poses, per axis.
+    """
+    radius = np.sqrt(0.6) * 0.5 * diameter_angstrom
+    moved = np.hypot(np.deg2rad(sigma_rotation_deg) * radius, sigma_shift_angstrom)
+    return float(2.0 * np.pi * moved)
 
 
 def state_groups(text: str) -> tuple[PointGroup, PointGroup]:

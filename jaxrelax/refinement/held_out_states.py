@@ -159,7 +159,7 @@ def of_one_symmetry(particles: tuple[Particle, ...]) -> list[list[int]]:
     """Numbers of states that have the same symmetry and keep the same of it, kind by kind."""
     kinds: dict[tuple, list[int]] = {}
     for number, one in enumerate(particles):
-        kinds.setdefault((one.group, one.subgroup), []).append(number)
+        kinds.setdefault(one.kind, []).append(number)
     return list(kinds.values())
 
 

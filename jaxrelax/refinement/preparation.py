@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from jaxrelax.io import (
 from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
-from jaxrelax.refinement.classification import Classification
+from jaxrelax.refinement.classification import Classification, finest_at_held_poses
 from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
@@ -41,6 +42,7 @@ from jaxrelax.refinement.criteria import (
 )
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.modes import Local, Mode
+from jaxrelax.refinement.pose_prior import left_of_pose_errors
 from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, make_problem
 from jaxrelax.refinement.projection_match import low_passed
@@ -93,6 +95,40 @@ class Stage:
     make: Callable[[Particles], Problem]
     begin: Callable[[Problem, Problem, State], State]
 
+    def problem(self, earlier: Problem, state: State, particles: Particles) -> Problem:
+        """The problem of the stage.
+
+        Poses that it holds are not exact: the width of their prior, learned before, limits the
+        frequencies that may score.
+
+        Args:
+            earlier: of the stage before.
+            state: its last one, or a later one.
+            particles: with the poses that were found before.
+        """
+        return within_pose_error(self.make, earlier, state)(particles)
+
+
+def within_pose_error(
+    make: Callable[[Particles], Problem], earlier: Problem, state: State
+) -> Callable[[Particles], Problem]:
+    """A problem's maker with its band limited where the poses that it holds are not exact enough.
+
+    Args:
+        make: of the problem, ``make_problem`` with its arguments.
+        earlier, state: as of :meth:`Stage.problem`.
+    """
+    asked = make.keywords if isinstance(make, partial) else {}
+    mode = asked.get("mode")
+    # Without having been refined, nothing is known of their errors.
+    if mode is None or not mode.holds_poses or earlier.plan.mode.holds_poses:
+        return make
+    limit = finest_at_held_poses(earlier.particle.diameter_angstrom, *left_of_pose_errors(state))
+    LOG.info("poses are held, with errors that let frequencies up to %.1f Å score", limit)
+    finest = asked.get("max_alignment_resolution_angstrom")
+    limit = limit if finest is None else max(limit, finest)
+    return partial(make, max_alignment_resolution_angstrom=limit)
+
 
 @dataclass(frozen=True)
 class Splits(Stage):
@@ -104,10 +140,20 @@ class Splits(Stage):
 
     most: int = 2
 
-    def with_count(self, count: int) -> Callable[[Particles], Problem]:
-        """The classification into so many states."""
+    def with_count(self, count: int, *, held: bool) -> Stage:
+        """The classification into so many states.
+
+        Args:
+            count: of states.
+            held: poses are, whatever was asked: what is found of states at refined poses does not
+                depend on refining them further, but costs a third.
+        """
         assert isinstance(self.make, partial)
-        return partial(self.make, states=count * self.make.keywords["states"][:1])
+        mode: Classification = self.make.keywords["mode"]
+        if held:
+            mode = dataclasses.replace(mode, poses="held")
+        make = partial(self.make, states=count * self.make.keywords["states"][:1], mode=mode)
+        return Stage(make, self.begin)
 
 
 @dataclass(frozen=True)
@@ -170,7 +216,8 @@ def prepare(
     if classification is not None:
         relax, consensus = classification.consensus(relax)
         symmetry = _symmetry_of_consensus(symmetry, consensus, relax)
-        mode = classification.pose_mode
+        # Held poses are those of the consensus, which says how exact they are.
+        mode = Local() if classification.poses == "held" else classification.pose_mode
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry, contrast)

@@ -73,7 +73,7 @@ def following(setup: Setup, state: State) -> Setup:
     if isinstance(stage, Splits) and state.stage > setup.state.stage:
         if "state" not in state.latents:  # one state it is
             return dataclasses.replace(setup, state=state, following=())
-        return with_states(setup, len(state.latents["state"][0]), state)
+        return with_states(setup, len(state.latents["state"][0]), state, held=False)
     poses, ended = state.poses, state.stage == setup.state.stage
     # What a search of all orientations finds is the input of the next stage; else it was known.
     found = ended and not setup.problem.plan.mode.needs_poses
@@ -81,7 +81,7 @@ def following(setup: Setup, state: State) -> Setup:
         rotations=poses.rotations if found else poses.centre_rotations,
         origins_angstrom=poses.origins_angstrom if found else poses.centre_origins_angstrom,
     )
-    problem = stage.make(particles)
+    problem = stage.problem(setup.problem, state, particles)
     start = stage.begin(problem, setup.problem, state) if ended else state
     return Setup(problem, start, setup.until, setup.identity, tuple(rest))
 
@@ -91,7 +91,7 @@ def iterate(
 ) -> Iterator[tuple[State, StepInfo]]:
     """The refinement one step at a time: yields ``(state, info)`` until the criterion stops it.
 
-    Where the number of states is found, of these only the last. Takes what :func:`prepare` takes.
+    Not those in which the number of states is found. Takes what :func:`prepare` takes.
     """
     setup = prepare(particles, reference, **options)
     while True:
@@ -102,10 +102,7 @@ def iterate(
         if not setup.following:
             return
         if isinstance(setup.following[0], Splits):
-            setup, ended = _split(setup, state, (), None)
-            if ended:
-                yield setup.state, setup.state.history[-1]
-                return
+            setup = _split(setup, state, (), None)
         else:
             setup = following(setup, state)
 
@@ -235,11 +232,7 @@ def refine(
                 if not setup.following:
                     break
                 if isinstance(setup.following[0], Splits):
-                    setup, ended = _split(setup, state, callbacks, on_batch)
-                    state = setup.state
-                    if ended:
-                        reason = done(setup, state)
-                        break
+                    setup = _split(setup, state, callbacks, on_batch)
                     continue
                 LOG.info("stage %d ended: %s", int(state.stage) + 1, reason)
                 setup = following(setup, state)
@@ -276,10 +269,8 @@ def refine(
     return result
 
 
-def _split(
-    setup: Setup, consensus: State, callbacks: Sequence[Callback], on_batch: Any
-) -> tuple[Setup, bool]:
-    """The classification that held-out images support, and whether it has ended.
+def _split(setup: Setup, consensus: State, callbacks: Sequence[Callback], on_batch: Any) -> Setup:
+    """The classification that held-out images support, to go on with.
 
     If they support none, the consensus goes on: as a stage of its own, so that it is known when it
     is resumed that this was asked.
@@ -296,10 +287,10 @@ def _split(
 
     found = split_states(setup, consensus, iterate=ended, on_batch=on_batch)
     if found is not None:
-        return found, True
+        return found
     LOG.info("one state: the consensus goes on")
     goes_on = consensus.replace(stage=consensus.stage + 1)
-    return dataclasses.replace(setup, state=goes_on, following=()), False
+    return dataclasses.replace(setup, state=goes_on, following=())
 
 
 def _way_on(out: OutputFolder | None, state: State) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -17,19 +16,21 @@ from jaxrelax.refinement.state import State
 LOG = logging.getLogger("jaxrelax")
 
 
-def with_states(setup: Setup, count: int, state: State) -> Setup:
+def with_states(setup: Setup, count: int, state: State, *, held: bool) -> Setup:
     """The classification into so many states.
 
     Args:
         setup: of the consensus, followed by `Splits`.
         count: of states.
         state: where the consensus ended, or one of the classification, to go on from there.
+        held: poses are, whatever was asked.
     """
     splits = setup.following[0]
     assert isinstance(splits, Splits)
-    problem = splits.with_count(count)(setup.problem.data.particles)
+    stage = splits.with_count(count, held=held)
+    problem = stage.problem(setup.problem, state, setup.problem.data.particles)
     if state.stage == setup.state.stage:
-        state = splits.begin(problem, setup.problem, state)
+        state = stage.begin(problem, setup.problem, state)
     return Setup(problem, state, setup.until, setup.identity)
 
 
@@ -40,7 +41,9 @@ def split_states(
     iterate: Callable[[Setup], State],
     on_batch: Callable[[int], None] | None = None,
 ) -> Setup | None:
-    """The classification into as many states as held-out images tell apart, at its end.
+    """The classification into as many states as held-out images tell apart, ready to go on.
+
+    The number is found at the poses of the consensus.
 
     Args:
         setup: of the consensus, followed by `Splits`.
@@ -54,14 +57,18 @@ def split_states(
     splits, found = setup.following[0], None
     assert isinstance(splits, Splits)
     for count in range(2, splits.most + 1):
-        trial = with_states(setup, count, state)
+        trial = with_states(setup, count, state, held=True)
         LOG.info("%d states: asking whether held-out images tell them apart", count)
         ended = iterate(trial)
         answer = supported(trial.problem, ended, on_batch)
         LOG.info("%s", answer.sentence())
         if not answer.supported:
             break
-        found = dataclasses.replace(trial, state=ended)
+        history = ended.history_before
+        for info in ended.history:
+            history = history.appended(info)
+        ended = ended.replace(history=type(history).empty(), history_before=history)
+        found = with_states(setup, count, ended, held=False)
     return found
 
 
