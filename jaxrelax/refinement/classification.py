@@ -186,7 +186,7 @@ class OccupancyPatterns(Classification):
         self,
         group: str,
         *,
-        poses: Mode | Literal["held", "local"] = "local",
+        poses: Mode | str = "local",
         tied: bool = True,
         max_resolution: float | None = None,
         focus_mask: str | None = None,

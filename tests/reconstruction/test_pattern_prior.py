@@ -94,7 +94,7 @@ def test_a_map_far_from_the_model_is_not_asked_for_what_hardly_varies():
     # What is found is the mean of the two places, of the patterns that there are.
     np.testing.assert_allclose(found[0], found[2])
     np.testing.assert_allclose(found[:, [1, 2, 4, 5]], 0.0)
-    assert 0.49 < 2.0 * found[[0, 2], 3].sum() < 0.5
+    assert 0.99 < 2.0 * found[[0, 2], 3].sum() < 1.0
 
 
 BOX, PIXEL, SHELL = 32, 4.0, 11
@@ -137,7 +137,7 @@ def accumulated() -> Pass:
             map_ = (parts.symmetric + parts.asymmetric)[None]
             volume = fourier_volume(map_, radius=RADIUS, image_box=BOX).values
             weight = (200.0 * share * rng.uniform(0.5, 1.5, (len(volume), 1))).astype(np.float32)
-            noise = 0.3 * np.sqrt(weight) * rng.standard_normal(volume.shape)
+            noise = 6.0 * np.sqrt(weight) * rng.standard_normal(volume.shape)
             rows = np.concatenate([volume * weight + noise, weight, 0 * weight], axis=1)
             full = completed(Accumulator(rows.astype(np.float32), RADIUS))
             of_half.append(ShellSums.of(full, SHELL))
@@ -177,7 +177,8 @@ def test_tied_maps_of_rare_patterns_are_as_good_as_those_of_others(accumulated):
     prior = SharedAndOwn()
     each = prior.solve(learned(accumulated, prior).state, accumulated.portions[0], PARTICLES)
     tied, each = errors(tied), errors(each)
-    assert tied.max() < 0.45
+    # Mostly what the band cuts off.
+    assert tied.max() < 0.35
     rare = [3, 4]
     assert np.all(each[rare] > 1.5 * tied[rare])
     assert np.all(tied < 1.05 * each)
@@ -221,7 +222,7 @@ def test_joined_maps_are_better_than_those_of_a_half_set(accumulated):
     alone = prior.solve(state, accumulated.portions[0], PARTICLES)
     others = [one.parts[1] for one in accumulated.halves]
     joined = prior.join(state, accumulated.portions[0], others, 1.0, PARTICLES)
-    assert np.all(errors(joined) < 0.95 * errors(alone))
+    assert np.all(errors(joined) < errors(alone))
 
 
 def test_noise_that_is_no_partner_gets_no_gain(accumulated):
@@ -236,7 +237,7 @@ def test_noise_that_is_no_partner_gets_no_gain(accumulated):
         halves.append(HalfMaps(raw, parts, matched, SHELL, 9))
     shares = PATTERNS.binomial(0.5)
     found = TiedPatterns().learn(halves, shares, Belief(), PARTICLES, rng).state
-    assert np.mean(found.gain) < 0.1
+    assert np.mean(found.gain[1:]) < 0.1
     asked = TiedPatterns().learn(halves, shares, Belief(full=True), PARTICLES, rng).state
     assert np.count_nonzero(asked.gain == 1.0) > 5
     true = learned(accumulated, TiedPatterns()).state
