@@ -81,7 +81,7 @@ def test_patterns_start_from_the_partner_of_the_fullest_site(occupancies, error)
     found = by_patterns(
         consensus, PARTICLE, of_patterns(PARTICLE, PATTERNS), fullest_site([consensus], GROUP)
     )
-    mean = body + np.sum(occupancies) * symmetrise(partner, GROUP)
+    mean = body + np.float32(np.sum(occupancies)) * symmetrise(partner, GROUP)
     occupancy = float(np.mean(occupancies))
     true = pattern_parts(mean, partner, occupancy, PATTERNS.patterns, GROUP)
     for one, other in zip(found, true, strict=True):
@@ -93,7 +93,7 @@ def test_half_sets_start_at_one_site_where_two_are_as_full():
     """Which of them is the fuller of a half-set is left to noise."""
     rng = np.random.default_rng(0)
     _, partner, consensus = mixture((0.9, 0.2, 0.9, 0.2))
-    noise = [0.02 * rng.standard_normal(partner.shape).astype(np.float32) for _ in range(2)]
+    noise = [0.01 * rng.standard_normal(partner.shape).astype(np.float32) for _ in range(2)]
     maps = [IsotypicParts(consensus.symmetric, consensus.asymmetric + one) for one in noise]
     # The second half-set in another frame.
     away = rotate_map(maps[1].asymmetric, GROUP.operators[1].T)
