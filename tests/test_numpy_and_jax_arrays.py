@@ -262,6 +262,23 @@ CASES = {
             )._asdict(),
             *ASYMMETRIC, MASK,
         ),
+        "isotypic_gains": (
+            lambda *x: r.isotypic_gains(
+                PARTICLE, parts(*x[:2]),
+                r.match_halves(PARTICLE, parts(*x[:2]), x[2], max_shell=6, score_shell=5),
+                r.Belief(), x[2], (COMPONENTS, 7),
+            ),
+            *ASYMMETRIC, MASK,
+        ),
+        "match_states": (
+            lambda *x: np.array(
+                r.match_states(
+                    [PARTICLE] * 2, [parts(*x[:2]), parts(*x[1::-1])], np.array([0.5, 0.5]), x[2],
+                    max_shell=6, score_shell=5,
+                )
+            ),
+            *ASYMMETRIC, MASK,
+        ),
         "mean_agreement": (
             bound(r.mean_agreement, n_shells=7, score_shell=5), PARTICLE, CURVE.astype(float), MASK,
         ),
@@ -274,6 +291,13 @@ CASES = {
         "deposit": (
             r.deposit, ACCUMULATOR, BATCH, GEOMETRY, np.stack([ROTATIONS, NEARBY], 1)[:, :, None],
             numbers(N, 2, 1, 2), numbers(N, 2, 1) ** 2, np.eye(3)[None],
+        ),
+        "deposit_in_maps": (
+            lambda sums, *x: r.deposit_in_maps(
+                [sums, sums], x[0], GEOMETRY, *x[1:], np.stack([np.eye(3)] * 2), np.arange(2)
+            ),
+            ACCUMULATOR, BATCH, np.stack([ROTATIONS, NEARBY], 1)[:, :, None].repeat(2, axis=2),
+            numbers(N, 2, 2, 2), numbers(N, 2, 2) ** 2,
         ),
         "first_below": (r.first_below, CURVE, 0.5),
         "fsc": (r.fsc, MAP, OTHER, MASK),

@@ -14,14 +14,13 @@ from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.findings import warnings
 from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.report import report_html
+from jaxrelax.assessment.state_shares import expected_state_accuracy, in_state, state_shares
 from jaxrelax.assessment.versions import versions
 from jaxrelax.inference.orientation_test import SMALLEST_COUNTED_P
 from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
 from jaxrelax.judgement import AsymmetryEvidence
 from jaxrelax.refinement.result import Result
 
-# From this probability on an image is left out of the particles of a state.
-LIKELY_JUNK = 0.5
 # RELION's names in postprocess.star, for the curves that it has too.
 RELION_CURVES = {
     "corrected": "rlnFourierShellCorrelationCorrected",
@@ -72,12 +71,10 @@ def save(result: Result, folder: OutputFolder) -> None:
 
 def save_states(result: Result, folder: OutputFolder) -> None:
     """Files of every state, if there are states."""
-    columns = result.particles.extra_columns
     for number, one in enumerate(result.states, start=1):
-        shown = columns["rlnClassNumber"] == number
-        shown &= np.asarray(columns["jrxJunkProbability"]) < LIKELY_JUNK
-        if shown.any():
-            chosen = result.particles.select(np.flatnonzero(shown))
+        mine = in_state(result, number - 1)
+        if mine.any():
+            chosen = result.particles.select(np.flatnonzero(mine))
             write_star(chosen, folder / f"particles_class{number:02d}.star")
         maps = {
             "map": one.map, "half1": one.half_maps[0], "half2": one.half_maps[1], "mask": one.mask
@@ -212,26 +209,20 @@ def symmetry_summary(result: Result) -> dict[str, Any]:
 
 def state_table(result: Result) -> list[dict[str, Any]]:
     """One entry per state, as ``result.json`` has them; empty without states."""
-    posterior = result.state_posterior if result.states else None
-    junk = result.particles.extra_columns.get("jrxJunkProbability")
-    table = []
-    for number, one in enumerate(result.states):
-        assert posterior is not None
-        mine = (posterior.argmax(axis=1) == number) & (np.asarray(junk) < LIKELY_JUNK)
-        table.append(
-            {
-                "class": number + 1,
-                "name": one.name,
-                "symmetry": one.group,
-                "kept": one.kept,
-                "registers": one.registers,
-                "fraction": one.fraction,
-                "particles": int(np.count_nonzero(mine)),
-                "mean_probability": float(posterior[mine, number].mean()) if mine.any() else None,
-                "resolution_angstrom": one.resolution_angstrom,
-            }
-        )
-    return table
+    return [
+        {
+            "class": share.number,
+            "name": share.name,
+            "symmetry": one.group,
+            "kept": one.kept,
+            "registers": one.registers,
+            "fraction": share.fraction,
+            "particles": share.particles,
+            "mean_probability": share.mean_probability if share.particles else None,
+            "resolution_angstrom": share.resolution_angstrom,
+        }
+        for one, share in zip(result.states, state_shares(result), strict=True)
+    ]
 
 
 def mixture(result: Result) -> dict[str, Any]:
@@ -251,12 +242,6 @@ def mixture(result: Result) -> dict[str, Any]:
             "blind_fraction": float(predicted.blind.mean()),
         }
     return content
-
-
-def _expected_accuracy(result: Result) -> float:
-    """Of the most probable state, over images that show the particle."""
-    shown = 1.0 - np.asarray(result.particles.extra_columns["jrxJunkProbability"])
-    return float(np.average(result.state_posterior.max(axis=1), weights=np.maximum(shown, 1e-9)))
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -291,7 +276,7 @@ def summary(result: Result) -> dict[str, Any]:
         content["register_occupancy"] = result.registers.mean(axis=0, dtype=np.float64)
     if result.states:
         content |= mixture(result)
-        content["expected_state_accuracy"] = _expected_accuracy(result)
+        content["expected_state_accuracy"] = expected_state_accuracy(result)
         content["states"] = state_table(result)
         content["states_supported"] = None
         if result.support is not None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrelax.assessment import consequence, save, warnings
+from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
     ClassificationOptions,
@@ -219,7 +220,12 @@ def _check_folder(path: Path, resume: bool, overwrite: bool) -> None:
 def tell(result: Result, folder: OutputFolder) -> None:
     """Say what was found, and where it is. The evidence's own sentence has been said."""
     LOGGER.info("%s", consequence(result))
-    LOGGER.info("Resolution %.2f Å. Stopped: %s.", result.resolution_angstrom, result.reason)
+    for share in state_shares(result):
+        LOGGER.info("%s", share.sentence())
+    of_what = " of the mean map" if result.states else ""
+    LOGGER.info(
+        "Resolution%s %.2f Å. Stopped: %s.", of_what, result.resolution_angstrom, result.reason
+    )
     for note in warnings(result):
         LOGGER.warning("%s", note)
     LOGGER.info("Results are in %s; read %s first.", folder.path, folder / "report.html")

@@ -73,6 +73,13 @@ class Particle:
         """Maps of one kind may be taken for each other: that of a half-set for another's."""
         return self.group, self.subgroup
 
+    @property
+    def name(self) -> str:
+        """Its symmetry in words."""
+        if self.relaxed:
+            return f"{self.group.name} relaxed to {self.subgroup.name}"
+        return self.group.name
+
     @cached_property
     def registers(self) -> RightCosets:
         """Cosets of H in G."""

@@ -56,6 +56,11 @@ class PatternParticle(Particle):
     pattern: Pattern = field(kw_only=True)
 
     @property
+    def name(self) -> str:
+        """Of the pattern, for people."""
+        return self.pattern.name
+
+    @property
     def kind(self) -> tuple[Hashable, ...]:
         """Patterns are known by their sites, whatever their symmetry."""
         return self.group, self.pattern.digits

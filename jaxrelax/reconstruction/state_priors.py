@@ -215,6 +215,7 @@ class SharedAndOwn(StatesPrior):
             gain[:, np.arange(n_shells) > particle.register_limit(last)] = 0.0
             fsc_asymmetric[number] = inner.fsc[:n_shells]
             asymmetric.append(gain)
+        own *= 1.0 - belief.similarity
         own[:, beyond] = 0.0
         state = OwnGains(
             fsc_shared, own, fsc_own, tuple(asymmetric), fsc_asymmetric, shares, density, differing

@@ -119,9 +119,7 @@ class Classification(Mode):
 
     def starts_from(self) -> str:
         """How the maps of the states begin: by occupancy or at random."""
-        if self.start == "splits":
-            return "random"
-        if self.start != "auto":
+        if self.start in ("occupancy", "random"):
             return self.start
         groups = self.groups()
         relaxed = [group for group, kept in groups if kept.order < group.order]

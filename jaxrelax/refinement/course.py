@@ -177,12 +177,18 @@ class SeededState(eqx.Module):
 
 
 class Seeded(Straight):
-    """Straight, but criteria are asked only when a random start had time to grow into states.
+    """Straight, for states that start at random: they are held alike at first.
+
+    What random states differ by is noise at first, and images that are sure of it lock. Held alike,
+    posteriors follow images in proportion, and states grow along what images differ by most, as the
+    asymmetric part does while it is sought. Criteria are asked when that had time to grow.
 
     Attributes:
-        fewest: iterations before.
+        alike: iterations over which similarity falls to nothing.
+        fewest: iterations before criteria are asked.
     """
 
+    alike: int = 6
     fewest: int = 10
 
     def init(self, shell: int) -> SeededState:
@@ -190,10 +196,16 @@ class Seeded(Straight):
         band = Band.starting(shell, growing=True)
         return SeededState(band, np.asarray(self.optimism), np.asarray(0))
 
+    def orders(self, state: SeededState) -> Orders:
+        """Maps that are alike at first."""
+        orders = super().orders(state)
+        similarity = max(0.0, 1.0 - (int(state.done) + 1) / self.alike)
+        return orders._replace(belief=orders.belief._replace(similarity=similarity))
+
     def next(self, state: SeededState, seen: Seen) -> SeededState:
         """As straight, one iteration on."""
         after = super().next(state, seen)
-        return SeededState(after.band, after.optimism, state.done + 1)
+        return SeededState(after.band, after.optimism, np.asarray(state.done + 1))
 
     def may_stop(self, state: SeededState) -> bool:
         """After so many iterations."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from jaxrelax.engine.memory import give_back_freed, peak_memory_gib
 from jaxrelax.imaging import rebox_map, resample_map, working_box
@@ -14,7 +14,6 @@ from jaxrelax.reconstruction import (
     HalfMaps,
     IsotypicParts,
     OwnGains,
-    PatternParticle,
     SharedAndOwn,
     apply_component_gains,
     apply_gain,
@@ -172,7 +171,7 @@ def _state_maps(
     problem: Problem,
     matched: list[HalfMaps],
     fractions: Float[np.ndarray, " states"],
-    counts: Float[np.ndarray, " states"],
+    counts: Int[np.ndarray, " states"],
 ):
     """Maps of all states, and half-maps, map, mask and curves of their mean."""
     shells, plan, particles = problem.shells, problem.plan, problem.of_maps
@@ -214,7 +213,7 @@ def _state_maps(
         n = min(map(len, curves.values()))
         states.append(
             StateMap(
-                name=_name(particle),
+                name=particle.name,
                 group=particle.group.name,
                 kept=particle.subgroup.name,
                 fraction=float(fractions[number]),
@@ -239,11 +238,3 @@ def _on_working_box(one: HalfMaps) -> HalfMaps:
     box = working_box(one.max_shell)
     parts = [IsotypicParts(*(resample_map(p, box) for p in each)) for each in one.parts]
     return one._replace(raw=[resample_map(m, box) for m in one.raw], parts=parts)
-
-
-def _name(particle) -> str:
-    if isinstance(particle, PatternParticle):
-        return particle.pattern.name
-    if particle.relaxed:
-        return f"{particle.group.name} relaxed to {particle.subgroup.name}"
-    return particle.group.name

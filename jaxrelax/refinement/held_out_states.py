@@ -10,7 +10,6 @@ its mean over independent images, in standard errors, is a one-sided test (Vuong
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +48,7 @@ class StateSupport(NamedTuple):
         found = "support" if self.supported else "do not support"
         return (
             f"Held-out images {found} the difference between classes {self.classes[0]} and "
-            f"{self.classes[1]}, the most alike of one symmetry ({self.nats:+.3g} nats per image, "
+            f"{self.classes[1]}, the most alike ({self.nats:+.3g} nats per image, "
             f"{self.z_score:+.1f} standard errors)."
         )
 
@@ -84,64 +83,63 @@ def alike(
     problem: Problem,
     maps: list[IsotypicParts],
     shares: Float[np.ndarray, " maps"],
-    members: Sequence[int],
+    pair: tuple[int, int],
     *,
     max_shell: int,
     score_shell: int,
 ) -> list[IsotypicParts]:
-    """Maps of some states, all of one symmetry, replaced by their mean: as if they were one state.
+    """Maps with those of two states replaced by their mean, as if they were one state.
+
+    Of states of different symmetry that is the mean of their symmetric parts; what breaks the
+    symmetry stays as it is.
 
     Args:
         problem: what every map is of.
         maps: of half-set 1, then of half-set 2, on a working box.
         shares: of every state.
-        members: the states.
+        pair: the states.
         max_shell, score_shell: of the maps, and of what scores.
     """
-    n, particle = len(problem.of_maps), problem.of_maps[members[0]]
-    weight = np.asarray(shares, np.float64)[list(members)]
-    weight = (weight / weight.sum()).astype(np.float32)
+    n, particles = len(problem.of_maps), problem.of_maps
+    weight = np.asarray(shares, np.float64)[list(pair)]
+    first, second = (weight / weight.sum()).astype(np.float32)
     made = list(maps)
     for half in (0, 1):
-        own = [maps[half * n + k] for k in members]
-        turned = [
-            own[0].asymmetric,
-            *(
-                _onto(particle, own[0], one, max_shell=max_shell, score_shell=score_shell)
-                for one in own[1:]
-            ),
-        ]
-        mean = IsotypicParts(
-            np.einsum("k,kzyx->zyx", weight, np.stack([one.symmetric for one in own])),
-            np.einsum("k,kzyx->zyx", weight, np.stack(turned)),
-        )
-        for k in members:
-            made[half * n + k] = mean
+        one, other = (maps[half * n + k] for k in pair)
+        symmetric = first * one.symmetric + second * other.symmetric
+        asymmetric = [one.asymmetric, other.asymmetric]
+        if _same(*(particles[k] for k in pair)):
+            turned = _onto(
+                particles[pair[0]], one, other, max_shell=max_shell, score_shell=score_shell
+            )
+            asymmetric = 2 * [first * one.asymmetric + second * turned]
+        for k, part in zip(pair, asymmetric, strict=True):
+            made[half * n + k] = IsotypicParts(symmetric, part)
     return made
 
 
 def most_alike(
     problem: Problem, maps: list[IsotypicParts], *, max_shell: int, score_shell: int
-) -> tuple[int, int] | None:
-    """The two states of one symmetry that differ least; None where no two have the same.
+) -> tuple[int, int]:
+    """The two states that differ least: of one symmetry, or in their symmetric parts.
 
     Args:
         problem: what every map is of.
         maps: of half-set 1, then of half-set 2.
         max_shell, score_shell: of the maps, and of what scores.
     """
-    nearest, pair = np.inf, None
-    for members in of_one_symmetry(problem.of_maps):
-        for first, second in itertools.combinations(members, 2):
-            one, other = maps[first], maps[second]
-            turned = _onto(
-                problem.of_maps[first], one, other, max_shell=max_shell, score_shell=score_shell
-            )
-            distance = float(np.sum((one.symmetric - other.symmetric) ** 2))
-            distance += float(np.sum((one.asymmetric - turned) ** 2))
-            if distance < nearest:
-                nearest, pair = distance, (first, second)
-    return pair
+    distances = {}
+    for pair in itertools.combinations(range(len(problem.of_maps)), 2):
+        (one, other), particles = (maps[k] for k in pair), [problem.of_maps[k] for k in pair]
+        distances[pair] = float(np.sum((one.symmetric - other.symmetric) ** 2))
+        if _same(*particles):
+            turned = _onto(particles[0], one, other, max_shell=max_shell, score_shell=score_shell)
+            distances[pair] += float(np.sum((one.asymmetric - turned) ** 2))
+    return min(distances, key=lambda pair: distances[pair])
+
+
+def _same(one: Particle, other: Particle) -> bool:
+    return one.group == other.group and one.subgroup == other.subgroup
 
 
 def _onto(
@@ -155,14 +153,6 @@ def _onto(
     return np.asarray(rotate_map(other.asymmetric, particle.group.operators[index]))
 
 
-def of_one_symmetry(particles: tuple[Particle, ...]) -> list[list[int]]:
-    """Numbers of states that have the same symmetry and keep the same of it, kind by kind."""
-    kinds: dict[tuple, list[int]] = {}
-    for number, one in enumerate(particles):
-        kinds.setdefault(one.kind, []).append(number)
-    return list(kinds.values())
-
-
 def state_support(
     problem: Problem,
     state: State,
@@ -170,8 +160,8 @@ def state_support(
     junk: Float[np.ndarray, " n"],
     max_shell: int,
     on_batch=None,
-) -> tuple[Expectation, StateSupport | None]:
-    """Whether the two most similar states of one symmetry are told apart by held-out images.
+) -> tuple[Expectation, StateSupport]:
+    """Whether the two most similar states are told apart by held-out images.
 
     Args:
         problem, state: inputs, poses, noise, band.
@@ -181,15 +171,12 @@ def state_support(
         on_batch: called with the number of images done.
 
     Returns:
-        what the other half-set's maps say of every image, and the answer; None where no two states
-        have the same symmetry.
+        what the other half-set's maps say of every image, and the answer.
     """
     shells = {"max_shell": solved.halves[0].max_shell, "score_shell": state.score_shell}
     maps = half_maps(problem, solved)
     several = under_the_other_half(problem, state, maps, max_shell, on_batch)
     pair = most_alike(problem, maps, **shells)
-    if pair is None:
-        return several, None
     one = alike(problem, maps, solved.shares, pair, **shells)
     fewer = under_the_other_half(problem, state, one, max_shell, on_batch)
     ratio = several.log_marginal - fewer.log_marginal

@@ -140,20 +140,28 @@ class Splits(Stage):
 
     most: int = 2
 
-    def with_count(self, count: int, *, held: bool) -> Stage:
-        """The classification into so many states.
+    def kinds(self) -> list[str]:
+        """Symmetries that a state may have: with its group imposed, or relaxed as asked."""
+        assert isinstance(self.make, partial)
+        (asked,) = self.make.keywords["mode"].states
+        imposed = asked.partition(":")[0]
+        return [imposed] if imposed == asked else [imposed, asked]
+
+    def with_kinds(self, states: Sequence[str], *, held: bool) -> Stage:
+        """The classification into states of these symmetries.
 
         Args:
-            count: of states.
+            states: of every state, as of :class:`Classification`.
             held: poses are, whatever was asked: what is found of states at refined poses does not
                 depend on refining them further, but costs a third.
         """
         assert isinstance(self.make, partial)
         mode: Classification = self.make.keywords["mode"]
-        if held:
-            mode = dataclasses.replace(mode, poses="held")
-        make = partial(self.make, states=count * self.make.keywords["states"][:1], mode=mode)
-        return Stage(make, self.begin)
+        poses = "held" if held else mode.poses
+        mode = dataclasses.replace(mode, states=tuple(states), start="auto", poses=poses)
+        make = partial(self.make, states=mode.groups(), mode=mode)
+        assert isinstance(self.begin, partial)
+        return Stage(make, partial(self.begin, start=mode.starts_from()))
 
 
 @dataclass(frozen=True)

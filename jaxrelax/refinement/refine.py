@@ -30,7 +30,7 @@ from jaxrelax.refinement.pose_schedule import have_settled
 from jaxrelax.refinement.preparation import Map, Setup, Splits, prepare
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.result import Result
-from jaxrelax.refinement.splits_of_states import split_states, with_states
+from jaxrelax.refinement.splits_of_states import found_before, split_states
 from jaxrelax.refinement.state import State
 
 LOG = logging.getLogger("jaxrelax")
@@ -73,7 +73,7 @@ def following(setup: Setup, state: State) -> Setup:
     if isinstance(stage, Splits) and state.stage > setup.state.stage:
         if "state" not in state.latents:  # one state it is
             return dataclasses.replace(setup, state=state, following=())
-        return with_states(setup, len(state.latents["state"][0]), state, held=False)
+        return found_before(setup, state)
     poses, ended = state.poses, state.stage == setup.state.stage
     # What a search of all orientations finds is the input of the next stage; else it was known.
     found = ended and not setup.problem.plan.mode.needs_poses

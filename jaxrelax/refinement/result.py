@@ -85,8 +85,8 @@ class Result:
         notes: what the log warned of during the run.
         states: where images may show one of several maps, these; ``map`` and the other maps are
             then of their mean, ``registers`` has the registers of all states one after another.
-        support: whether held-out images tell states of one symmetry apart; None where no two
-            states have the same.
+        support: whether held-out images tell the two most similar states apart; None without
+            states.
         patterns: where states are occupancy patterns, these, in their order.
     """
 

@@ -56,7 +56,7 @@ def by_occupancy(
     With P the partner at one site of n, D = P − Σ_g g P / n and S = body + q Σ_g g P: where D is
     positive it is (n − 1)/n of the partner, and q, the mean occupancy, is what S has of Σ_g g P
     where that is dense. States that are relaxed have one partner; of those that are not, the first
-    has all, the last none, and others as many in between.
+    has all, the last of several none, and others as many in between.
 
     Args:
         parts: of the consensus, relaxed.
@@ -73,7 +73,7 @@ def by_occupancy(
         occupancy = float(np.sum(parts.symmetric[dense] * everywhere[dense])) / squared
     occupancy = min(max(occupancy, 0.0), 1.0)
     alike = sum(not one.relaxed for one in of_maps)
-    levels = iter(np.linspace(1.0, 0.0, alike) if alike > 1 else [occupancy])
+    levels = iter(np.linspace(1.0, 0.0, alike))
     states = []
     for one in of_maps:
         level = 1.0 / n if one.relaxed else next(levels)

@@ -77,7 +77,7 @@ def mixture(tmp_path_factory):
     simulate(
         "phantom", folder,
         Simulation(
-            n_images=320, box=48, pixel_size_angstrom=6.0, snr=0.3, group="C4",
+            n_images=240, box=40, pixel_size_angstrom=7.0, snr=0.3, group="C4",
             protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
         ),
     )  # fmt: skip
@@ -168,7 +168,7 @@ def test_the_origin_says_nothing_of_states(classified):
 
 def test_states_of_half_set_2_take_the_numbers_of_half_set_1(classified):
     problem, state, _ = classified[2][-1]
-    assert most_alike(problem, state.maps.parts(), max_shell=8, score_shell=6) is None
+    assert most_alike(problem, state.maps.parts(), max_shell=8, score_shell=6) == (0, 1)
     found = SimpleNamespace(
         registers=np.array(state.beliefs.registers),
         sums=[list(folds) for folds in state.maps.sums.by_half()],
