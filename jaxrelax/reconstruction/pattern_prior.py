@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def of_patterns(particle: Particle, patterns: OccupancyPatterns) -> tuple[Patter
         particle: its sphere, box and masks.
         patterns: of its group.
     """
-    given = {one.name: getattr(particle, one.name) for one in fields(Particle)}
+    given: dict[str, Any] = {one.name: getattr(particle, one.name) for one in fields(Particle)}
     return tuple(
         PatternParticle(
             **given | {"group": patterns.group, "subgroup": pattern.stabiliser}, pattern=pattern
@@ -230,24 +231,24 @@ class TiedPatterns(StatesPrior):
         # With all partners on it the particle is nowhere fainter than any pattern.
         missing = np.float32((1.0 - occupancy) * group.order)
         full = [c + missing * symmetrise(p, group) for c, p in zip(shared, partner, strict=True)]
-        density = np.maximum(
-            *(first.density_mask(*pair, faint=belief.faint) for pair in (shared, full))
-        )
+        seen = [first.density_mask(a, b, faint=belief.faint) for a, b in (shared, full)]
+        density = np.maximum(seen[0], seen[1])
         differing = density
         if self.focus_mask is not None:
             differing = density * np.clip(resample_map(self.focus_mask, box), 0.0, 1.0)
         differing = np.asarray(first.region(differing))
         sphere = first.sphere(box)
-        inside = [one * sphere for one in shared]
-        fsc_shared = corrected_fsc(*inside, density, rng)["corrected"][:n_shells]
+        curves = corrected_fsc(shared[0] * sphere, shared[1] * sphere, density, rng)
+        fsc_shared = curves["corrected"][:n_shells]
         fraction = independent_fraction(differing)
         counts = np.maximum(shell_counts(box) * fraction, 1.0)
         weight = np.sqrt(counts)
         weight[:n_shells] *= voting_shells(first, n_shells, score_shell)
         weight[n_shells:] = 0.0
         matched = align_half_maps(
-            *(one * differing for one in partner), group, list(range(group.order)), weight, fraction
-        )
+            partner[0] * differing, partner[1] * differing, group, list(range(group.order)),
+            weight, fraction,
+        )  # fmt: skip
         fsc_partner = matched.fsc[:n_shells]
         gain = fsc_partner + belief.optimism / np.sqrt(counts[:n_shells])
         gain = np.ones(n_shells) if belief.full else np.clip(gain, 0.0, LARGEST_GAIN)

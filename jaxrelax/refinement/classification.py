@@ -177,8 +177,8 @@ class OccupancyPatterns(Classification):
             pattern has what it likes (:class:`jaxrelax.reconstruction.SharedAndOwn`).
     """
 
-    group: str
-    tied: bool
+    group: str = ""
+    tied: bool = True
 
     def __init__(
         self,

@@ -86,7 +86,7 @@ class Result:
         states: where images may show one of several maps, these; ``map`` and the other maps are
             then of their mean, ``registers`` has the registers of all states one after another.
         support: whether held-out images tell the two most similar states apart; None without
-            states.
+            states, and where they are occupancy patterns.
         patterns: where states are occupancy patterns, these, in their order.
     """
 

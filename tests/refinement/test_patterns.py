@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxrelax.assessment.saving import pattern_populations, save_states
+from jaxrelax.assessment import save
+from jaxrelax.assessment.saving import pattern_populations
+from jaxrelax.assessment.state_warnings import state_doubt, state_warnings
 from jaxrelax.geometry import occupancy_patterns, point_group
 from jaxrelax.io import InputError, OutputFolder, read_particles
 from jaxrelax.reconstruction import (
@@ -45,8 +47,10 @@ def test_states_are_the_patterns_with_their_stabilisers():
     assert [kept.name for _, kept in mode.groups()] == ["C4", "C1", "C1", "C2", "C1", "C4"]
     assert mode.starts_from() == "occupancy"
     relax, symmetry = mode.consensus(None)
+    assert relax is not None
     assert (relax.group, relax.to, symmetry) == ("C4", "C1", "C4")
-    assert mode.consensus(Relax("C4", junk=False))[0].junk is False
+    given = Relax("C4", junk=False)
+    assert mode.consensus(given)[0] == given
 
 
 def test_what_makes_no_sense_is_refused():
@@ -104,7 +108,7 @@ def test_half_sets_start_at_one_site_where_two_are_as_full():
     assert max(held) > 0.98
     assert sorted(held)[-2] < 0.02
     # Sites tile the box; the axis belongs to all of them.
-    turned = sum(rotate_map(site.astype(np.float32), g) for g in GROUP.operators)
+    turned = np.sum([rotate_map(site.astype(np.float32), g) for g in GROUP.operators], axis=0)
     assert np.mean(turned[1:, 1:, 1:] == 1.0) > 0.9
     particles = of_patterns(PARTICLE, PATTERNS)
     first, second = (by_patterns(one, PARTICLE, particles, site)[1] for one in maps)
@@ -136,7 +140,7 @@ def test_maps_are_tied_unless_it_is_said(three_patterns, tied):
     assert isinstance(problem.plan.prior, TiedPatterns if tied else SharedAndOwn)
     assert len(problem.of_maps) == 6
     assert problem.plan.table.n_places == PATTERNS.multiplicity.sum()
-    names = [one.pattern.name for one in problem.of_maps]
+    names = [one.name for one in problem.of_maps]
     assert names == PATTERNS.names
 
 
@@ -146,6 +150,7 @@ def test_populations_of_patterns_are_found(three_patterns, tmp_path):
         mode=OccupancyPatterns("C4", poses=Registers()), until=MaxIterations(11),
     )  # fmt: skip
     truth = read_particles(three_patterns / "truth.star").column("rlnClassNumber")
+    assert truth is not None
     states = np.array([int(one) for one in truth]) - 1
     shares = np.bincount(states, minlength=6) / len(states)
     assert [one.name for one in result.states] == PATTERNS.names
@@ -157,8 +162,11 @@ def test_populations_of_patterns_are_found(three_patterns, tmp_path):
     np.testing.assert_allclose(found.populations, shares, atol=0.03)
     assert found.test.p_value < 1e-10
     assert abs(found.occupancy - PATTERNS.mean_occupancy(shares)) < 0.02
+    # That a pattern is empty, or has the mean mass, is nothing to warn of.
+    assert not [one for one in state_warnings(result) if "fewer" in one or "partner" in one]
+    assert state_doubt(result) == ""
     folder = OutputFolder.create(tmp_path / "out")
-    save_states(result, folder)
+    save(result, folder)
     written = json.loads((folder / "populations.json").read_text())
     assert [one["name"] for one in written["patterns"]] == PATTERNS.names
     assert written["occupancy"] == found.occupancy
