@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.findings import warnings
+from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.report import report_html
 from jaxrelax.assessment.state_shares import expected_state_accuracy, in_state, state_shares
 from jaxrelax.assessment.versions import versions
@@ -37,7 +38,8 @@ def save(result: Result, folder: OutputFolder) -> None:
     ``result.json``; with relaxation also ``registers.npz``, ``map_symmetrised.mrc`` and
     ``difference.mrc``. With states the maps are of their mean, and every state has
     ``particles_classNN.star`` (images that show it most probably, less junk), ``map_classNN.mrc``,
-    ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc`` and ``fsc_classNN.star``.
+    ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc`` and ``fsc_classNN.star``;
+    where states are occupancy patterns there is ``populations.json``.
     Every file appears whole; ``result.json`` is the last one, so a folder with it is complete.
 
     Raises:
@@ -82,6 +84,21 @@ def save_states(result: Result, folder: OutputFolder) -> None:
             write_map(path, array, result.pixel_size_angstrom)
         table = fsc_table(one.fsc, result.shell_edge_angstrom)
         write_fsc_star(folder / f"fsc_class{number:02d}.star", table)
+    if result.patterns is not None:
+        folder.write_json("populations.json", pattern_populations(result).to_dict())
+
+
+def pattern_populations(result: Result) -> Populations:
+    """How frequent every occupancy pattern is, by the posteriors of a result.
+
+    Raises:
+        ValueError: its states are no occupancy patterns.
+    """
+    if result.patterns is None:
+        raise ValueError("the states of this result are no occupancy patterns")
+    junk = np.asarray(result.particles.extra_columns["jrxJunkProbability"], np.float64)
+    posterior = np.asarray(result.state_posterior, np.float64)
+    return populations(result.patterns, posterior, 1.0 - junk)
 
 
 def register_arrays(result: Result) -> dict[str, np.ndarray]:

@@ -68,6 +68,8 @@ def of_kept(one: StateMap) -> int:
 
 def state_doubt(result: Result) -> str:
     """What speaks against states, in short, for the headline; empty if nothing does."""
+    if result.patterns is not None:
+        return ""
     empty, unsupported = empty_states(result), unsupported_states(result)
     said = [
         f"{_classes(numbers)} {what}"
@@ -84,12 +86,25 @@ def state_warnings(result: Result) -> list[str]:
     """Warnings about states; none without states."""
     if not result.states:
         return []
+    if result.patterns is not None:
+        return [*_of_partner(result), *_of_views(result), *_of_certainty(result)]
     return [
         *_of_emptiness(result),
         *_of_support(result),
         *_of_likeness(result),
         *_of_views(result),
         *_of_certainty(result),
+    ]
+
+
+def _of_partner(result: Result) -> list[str]:
+    """Of occupancy patterns, of which some may well be empty, or be the mean of all."""
+    curves = [(one, one.fsc["asymmetric"]) for one in result.states if "asymmetric" in one.fsc]
+    if any(agrees(curve, of_kept(one)) for one, curve in curves):
+        return []
+    return [
+        "The asymmetric parts of the half-maps correlate in no pattern above 0.143: there is no "
+        "partner that both half-sets know of, and populations of patterns mean nothing."
     ]
 
 

@@ -32,6 +32,7 @@ from jaxrelax.refinement import (
     Map,
     MaxIterations,
     Mode,
+    OccupancyPatterns,
     Registers,
     Relax,
     refine,
@@ -41,6 +42,7 @@ from jaxrelax.refinement.preparation import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
 
 assert isinstance(DEFAULT_UNTIL, Either)
 assert isinstance(UNTIL_STATES_SETTLED, Either)
+PATTERNS = "patterns"
 SETTLED, LIMIT = DEFAULT_UNTIL.first, DEFAULT_UNTIL.second
 assert isinstance(LIMIT, MaxIterations)
 
@@ -211,7 +213,8 @@ class ClassificationOptions:
 
     states: tuple[str, ...] = ()
     """Symmetries of classes 1, 2, …: C4 imposes it, C4:C1 relaxes from C4 to C1, C4:C2 keeps a C2,
-    C1 has none."""
+    C1 has none. Or patterns (with --relax C4; or patterns:C4): the patterns in which the sites of
+    that group are occupied by a partner."""
     classes: int | Literal["auto"] | None = None
     """So many states, all relaxed as --relax and --to say, or with --symmetry without them; auto:
     as many as held-out images tell apart."""
@@ -243,6 +246,8 @@ class ClassificationOptions:
                 "--mode classification needs the symmetries of the states (--states C4:C1 C4) or "
                 "their number (--classes 3), and not both."
             )
+        if self.states and self.states[0].partition(":")[0] == PATTERNS:
+            return self._patterns(relax, poses)
         if isinstance(self.classes, int) and self.classes < 2:
             raise InputError(f"--classes is {self.classes}; there are at least 2, or auto.")
         if self.classes == "auto":
@@ -257,6 +262,23 @@ class ClassificationOptions:
             poses=poses,
             start="splits" if self.classes == "auto" else self.state_start,
             most=self.most_classes,
+            max_resolution=self.classification_resolution,
+            focus_mask=None if self.focus_mask is None else str(self.focus_mask),
+        )
+
+    def _patterns(self, relax: Relax | None, poses: Mode) -> OccupancyPatterns:
+        """States are occupancy patterns."""
+        group = self.states[0].partition(":")[2] or (relax.group if relax is not None else "")
+        if len(self.states) > 1 or not group:
+            raise InputError(
+                "--states patterns stands alone, and needs a group: --relax C4, or patterns:C4"
+            )
+        idle = ["state_start", "most_classes"]
+        refuse_idle(self, idle, "cannot act with --states patterns")
+        return checked(
+            OccupancyPatterns,
+            group=group,
+            poses=poses,
             max_resolution=self.classification_resolution,
             focus_mask=None if self.focus_mask is None else str(self.focus_mask),
         )

@@ -67,6 +67,16 @@ from jaxrelax.reconstruction.matching import (
     voting_shells,
 )
 from jaxrelax.reconstruction.particle import MaskedRegions, Particle, particle_box
+from jaxrelax.reconstruction.pattern_prior import (
+    PartnerGains,
+    PatternParticle,
+    TiedPatterns,
+    mean_occupancy,
+    of_patterns,
+    partner_coefficients,
+    partner_map,
+    pattern_parts,
+)
 from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.scoring_maps import regularised_parts, scoring_volume
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
@@ -95,12 +105,15 @@ __all__ = [
     "MeanAgreement",
     "OwnGains",
     "Particle",
+    "PartnerGains",
+    "PatternParticle",
     "Plain",
     "Portion",
     "SelfRotation",
     "SharedAndOwn",
     "ShellSums",
     "StatesPrior",
+    "TiedPatterns",
     "Verdict",
     "accumulate",
     "align_axes",
@@ -133,12 +146,17 @@ __all__ = [
     "match_halves",
     "match_states",
     "mean_agreement",
+    "mean_occupancy",
     "mean_weight",
     "misaligned_axes",
     "moved",
+    "of_patterns",
     "onto_first",
     "particle_box",
     "particle_radius_angstrom",
+    "partner_coefficients",
+    "partner_map",
+    "pattern_parts",
     "registers_onto_first",
     "regularised_parts",
     "resolution_shell",

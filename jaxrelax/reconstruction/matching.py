@@ -100,7 +100,7 @@ def match_states(
         own.append([spectrum((one - mean) * np.asarray(mask)) for one in symmetric])
     kinds: dict[tuple, list[int]] = {}
     for number, one in enumerate(particles):
-        kinds.setdefault((one.group, one.subgroup), []).append(number)
+        kinds.setdefault(one.kind, []).append(number)
     n = len(mask)
     for alike in kinds.values():
         if len(alike) == 1:

@@ -3,7 +3,7 @@
 from jaxrelax.engine import WorkerLost, Workers, available_workers
 from jaxrelax.judgement import AsymmetryEvidence, SubgroupTest
 from jaxrelax.refinement.callbacks import Callback
-from jaxrelax.refinement.classification import Classification
+from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.course import (
     Course,
     Orders,
@@ -47,6 +47,7 @@ __all__ = [
     "Map",
     "MaxIterations",
     "Mode",
+    "OccupancyPatterns",
     "Orders",
     "Plan",
     "Problem",

@@ -8,7 +8,15 @@ import re
 import equinox as eqx
 import numpy as np
 
-from jaxrelax.geometry import PointGroup, parse_group, point_group, subgroup, subgroup_indices
+from jaxrelax import geometry
+from jaxrelax.geometry import (
+    PointGroup,
+    occupancy_patterns,
+    parse_group,
+    point_group,
+    subgroup,
+    subgroup_indices,
+)
 from jaxrelax.inference import PoseSearch
 from jaxrelax.io import InputError
 from jaxrelax.refinement.modes import Local, Mode, Registers, Searched
@@ -153,6 +161,70 @@ class Classification(Mode):
         if relax is None:
             return Relax(largest.name, to=least), largest.name
         return dataclasses.replace(relax, to=least), largest.name
+
+
+class OccupancyPatterns(Classification):
+    """States are the patterns in which the sites of a group are occupied by a partner.
+
+    They are those of :func:`jaxrelax.geometry.occupancy_patterns`, in their order; each keeps its
+    stabiliser. The consensus is relaxed to no symmetry, and its partner placed on the sites of
+    every pattern is where they start.
+
+    Attributes:
+        group: that moves the sites onto each other: its name, or a text file of matrices.
+        tied: maps of all patterns are made of one body and one partner
+            (:class:`jaxrelax.reconstruction.TiedPatterns`), as long as it is refined; else each
+            pattern has what it likes (:class:`jaxrelax.reconstruction.SharedAndOwn`).
+    """
+
+    group: str = ""
+    tied: bool = True
+
+    def __init__(
+        self,
+        group: str,
+        *,
+        poses: Mode | str = "local",
+        tied: bool = True,
+        max_resolution: float | None = None,
+        focus_mask: str | None = None,
+    ):
+        """Look at the group.
+
+        Raises:
+            ValueError: no group, one without sites to tell apart, or one with too many.
+        """
+        if parse_group(group).order == 1:
+            raise ValueError(f"{group} has one site; occupancy patterns need a larger group")
+        self.group, self.tied = group, tied
+        self.states = tuple(occupancy_patterns(parse_group(group)).names)
+        self.poses, self.start, self.most = poses, "occupancy", len(self.states)
+        self.max_resolution, self.focus_mask = max_resolution, focus_mask
+
+    @property
+    def patterns(self) -> geometry.OccupancyPatterns:
+        """All of the group."""
+        return occupancy_patterns(parse_group(self.group))
+
+    def groups(self) -> list[tuple[PointGroup, PointGroup]]:
+        """Of every pattern the group and its stabiliser."""
+        patterns = self.patterns
+        return [(patterns.group, one.stabiliser) for one in patterns.patterns]
+
+    def consensus(self, relax: Relax | None) -> tuple[Relax | None, str]:
+        """It is relaxed from the group to C1.
+
+        Raises:
+            InputError: another group or a subgroup was asked for.
+        """
+        relax = Relax(self.group) if relax is None else relax
+        if relax.group != self.group:
+            raise InputError(f"relaxing {relax.group}, but the patterns are those of {self.group}")
+        if relax.to.upper() != "C1":
+            raise InputError(
+                f"relaxing to {relax.to}: every pattern keeps what it has; relax to C1"
+            )
+        return relax, self.group
 
 
 def finest_at_held_poses(

@@ -26,11 +26,13 @@ from jaxrelax.reconstruction import (
     symmetrise,
     unregularised_map,
 )
+from jaxrelax.refinement.classification import OccupancyPatterns
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
-from jaxrelax.refinement.held_out_states import given, state_support
+from jaxrelax.refinement.held_out_states import given, state_support, under_the_other_half
 from jaxrelax.refinement.loop import exchange_states
 from jaxrelax.refinement.maximisation import (
+    half_maps,
     joined_maps,
     maximisation,
     total,
@@ -70,7 +72,14 @@ def finish_states(
     belief = problem.plan.course.orders(state.course).belief
     solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
     exchange_states(problem, banded, solved.order)
-    other, supported = state_support(problem, state, solved, banded.junk, accumulated, on_batch)
+    mode = problem.plan.mode
+    patterns = mode.patterns if isinstance(mode, OccupancyPatterns) else None
+    if patterns is None:
+        other, supported = state_support(problem, state, solved, banded.junk, accumulated, on_batch)
+    else:
+        # Patterns are known to differ: by their sites, of one partner.
+        maps, supported = half_maps(problem, solved), None
+        other = under_the_other_half(problem, state, maps, accumulated, on_batch)
     shows = banded.junk < LIKELY_JUNK
     exponent = honest_exponent(banded.registers[shows], other.registers[shows])
     joined = joined_maps(problem, banded.sums, solved, 1.0)
@@ -124,6 +133,7 @@ def finish_states(
         peak_memory_gib=peak_memory_gib(),
         states=states,
         support=supported,
+        patterns=patterns,
     )
 
 

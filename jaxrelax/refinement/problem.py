@@ -29,8 +29,10 @@ from jaxrelax.reconstruction import (
     Plain,
     SharedAndOwn,
     StatesPrior,
+    TiedPatterns,
+    of_patterns,
 )
-from jaxrelax.refinement.classification import Classification
+from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straight
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.relax import Relax, relaxation_groups
@@ -153,6 +155,8 @@ def make_problem(
     of_maps = tuple(
         dataclasses.replace(particle, group=group, subgroup=kept) for group, kept in states
     ) or (particle,)
+    if isinstance(mode, OccupancyPatterns):
+        of_maps = of_patterns(particle, mode.patterns)
     model = Model(_latents(of_maps, relax, shells.count, latents))
     _require_known_maps(model, of_maps)
     plan = Plan(
@@ -216,6 +220,8 @@ def _prior(
     """That of all maps: what was given or, by default, what states share and what they do not."""
     if isinstance(given, StatesPrior):
         return given
+    if given is None and isinstance(mode, OccupancyPatterns) and mode.tied:
+        return TiedPatterns(mode.max_resolution, focus_mask)
     if given is None and n_maps > 1:
         return SharedAndOwn(getattr(mode, "max_resolution", None), focus_mask)
     if given is None:

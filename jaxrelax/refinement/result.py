@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from jaxrelax.geometry import OccupancyPatterns
 from jaxrelax.io import Particles
 from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.judgement.verdict import AsymmetryEvidence
@@ -85,7 +86,8 @@ class Result:
         states: where images may show one of several maps, these; ``map`` and the other maps are
             then of their mean, ``registers`` has the registers of all states one after another.
         support: whether held-out images tell the two most similar states apart; None without
-            states.
+            states, and where they are occupancy patterns.
+        patterns: where states are occupancy patterns, these, in their order.
     """
 
     particles: Particles
@@ -113,6 +115,7 @@ class Result:
     notes: tuple[str, ...] = ()
     states: tuple[StateMap, ...] = ()
     support: StateSupport | None = None
+    patterns: OccupancyPatterns | None = None
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:
