@@ -234,10 +234,12 @@ def _state_maps(
             )
         )
     weights = fractions.astype(np.float32)
-    halves = [np.einsum("k,kzyx->zyx", weights, np.stack([p[i] for p in pairs])) for i in (0, 1)]
+    first, second = (
+        np.einsum("k,kzyx->zyx", weights, np.stack([p[half] for p in pairs])) for half in (0, 1)
+    )
     mask = solvent_mask(body, shells.pixel_size_angstrom)
-    curves = corrected_fsc(*halves, mask, np.random.default_rng((plan.seed, 3)))
-    return tuple(states), (*halves, np.asarray(body, np.float32), mask, curves)
+    curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
+    return tuple(states), (first, second, np.asarray(body, np.float32), mask, curves)
 
 
 def _on_working_box(one: HalfMaps) -> HalfMaps:
