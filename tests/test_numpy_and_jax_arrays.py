@@ -94,6 +94,8 @@ POINTS = inference.accuracy_points(REGISTERS, 64)
 DIRECTIONS = geometry.healpix_directions(1)
 CURVE = np.linspace(1.0, 0.05, N_SHELLS).astype(np.float32)
 MAP, OTHER, MASK = blob(0), blob(1), reconstruction.soft_sphere(BOX, 5.0, 2.0)
+PATTERNS = geometry.occupancy_patterns(C4).patterns
+SHARES = np.full(6, 1.0 / 6.0)
 ASYMMETRIC = [m - reconstruction.symmetrise(m, C4) for m in (MAP, OTHER)]
 COMPONENTS = len(reconstruction.component_shares(C4, C1))
 WAVES = GEOMETRY.slice_wavevectors
@@ -262,6 +264,23 @@ CASES = {
             )._asdict(),
             *ASYMMETRIC, MASK,
         ),
+        "isotypic_gains": (
+            lambda *x: r.isotypic_gains(
+                PARTICLE, parts(*x[:2]),
+                r.match_halves(PARTICLE, parts(*x[:2]), x[2], max_shell=6, score_shell=5),
+                r.Belief(), x[2], (COMPONENTS, 7),
+            ),
+            *ASYMMETRIC, MASK,
+        ),
+        "match_states": (
+            lambda *x: np.array(
+                r.match_states(
+                    [PARTICLE] * 2, [parts(*x[:2]), parts(*x[1::-1])], np.array([0.5, 0.5]), x[2],
+                    max_shell=6, score_shell=5,
+                )
+            ),
+            *ASYMMETRIC, MASK,
+        ),
         "mean_agreement": (
             bound(r.mean_agreement, n_shells=7, score_shell=5), PARTICLE, CURVE.astype(float), MASK,
         ),
@@ -274,6 +293,13 @@ CASES = {
         "deposit": (
             r.deposit, ACCUMULATOR, BATCH, GEOMETRY, np.stack([ROTATIONS, NEARBY], 1)[:, :, None],
             numbers(N, 2, 1, 2), numbers(N, 2, 1) ** 2, np.eye(3)[None],
+        ),
+        "deposit_in_maps": (
+            lambda sums, *x: r.deposit_in_maps(
+                [sums, sums], x[0], GEOMETRY, *x[1:], np.stack([np.eye(3)] * 2), np.arange(2)
+            ),
+            ACCUMULATOR, BATCH, np.stack([ROTATIONS, NEARBY], 1)[:, :, None].repeat(2, axis=2),
+            numbers(N, 2, 2, 2), numbers(N, 2, 2) ** 2,
         ),
         "first_below": (r.first_below, CURVE, 0.5),
         "fsc": (r.fsc, MAP, OTHER, MASK),
@@ -289,6 +315,15 @@ CASES = {
         "mean_weight": (r.mean_weight, ACCUMULATOR, SHELL),
         "misaligned_axes": (r.misaligned_axes, MAP, C2),
         "moved": (r.moved, MAP, ROTATIONS[0], numbers(3)),
+        "mean_occupancy": (r.mean_occupancy, PATTERNS, SHARES),
+        "partner_coefficients": (r.partner_coefficients, PATTERNS, C4, SHARES),
+        "partner_map": (
+            lambda a, b, c: r.partner_map([a, b] * 3, c, C4), MAP, OTHER, numbers(4, 6),
+        ),
+        "pattern_parts": (
+            lambda c, p: [tuple(one) for one in r.pattern_parts(c, p, 0.5, PATTERNS, C4)],
+            MAP, OTHER,
+        ),
         "particle_radius_angstrom": (r.particle_radius_angstrom, MAP, 3.0),
         "regularised_parts": (
             lambda sums, tau, gains, mask: r.regularised_parts(

@@ -9,8 +9,15 @@ from jaxrelax.assessment.accuracy import (
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
 from jaxrelax.assessment.findings import consequence, headline, warnings
+from jaxrelax.assessment.independence import (
+    IndependenceTest,
+    likelihood_ratio_test,
+    wald_test,
+)
+from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
 from jaxrelax.assessment.partner import partner_ball
+from jaxrelax.assessment.pattern_oracle import PatternAccuracy, oracle_patterns
 from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
 from jaxrelax.assessment.saving import save, symmetry_summary
@@ -28,7 +35,10 @@ from jaxrelax.judgement import Discriminability
 __all__ = [
     "Calibration",
     "Discriminability",
+    "IndependenceTest",
     "OracleAccuracy",
+    "PatternAccuracy",
+    "Populations",
     "RegisterAccuracy",
     "StateAccuracy",
     "adjusted_rand",
@@ -41,10 +51,13 @@ __all__ = [
     "consequence",
     "contour_levels",
     "headline",
+    "likelihood_ratio_test",
     "match_states",
     "matching_rows",
+    "oracle_patterns",
     "oracle_registers",
     "partner_ball",
+    "populations",
     "predict_registers",
     "register_accuracy",
     "registers_within",
@@ -52,6 +65,7 @@ __all__ = [
     "save",
     "state_accuracy",
     "symmetry_summary",
+    "wald_test",
     "warnings",
     "write_report",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxrelax.assessment.figures import SERIES
+from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.reconstruction.masks import otsu_threshold
 from jaxrelax.refinement.result import Result
 
@@ -31,13 +33,18 @@ def chimerax_script(result: Result) -> str:
     """Commands that open the maps next to the script; ChimeraX runs it in its own folder.
 
     The map is transparent grey; density that it has beyond its symmetrised self is red, density
-    that it lacks is blue.
+    that it lacks is blue. With states there is a map of each, all at one level and in the colours
+    of the report, and nothing else.
     """
     density, difference = contour_levels(result)
     lines = [
         "# ChimeraX: open this file, or run `chimerax view.cxc`.",
         "set bgColor white",
         "lighting soft",
+    ]
+    if result.states:
+        return "\n".join([*lines, *_states(result, density), "view"]) + "\n"
+    lines += [
         "open map.mrc",
         f"volume #1 style surface step 1 level {density:.4g} color {GREY}",
     ]
@@ -53,3 +60,17 @@ def chimerax_script(result: Result) -> str:
             "# Show the symmetrised map instead: hide #1 models; show #2 models",
         ]
     return "\n".join([*lines, "view"]) + "\n"
+
+
+def _states(result: Result, level: float) -> list[str]:
+    """Commands that open the maps of all states at one level."""
+    lines = []
+    for share in state_shares(result):
+        colour = SERIES[(share.number - 1) % len(SERIES)]
+        lines += [
+            f"# {share.title}",
+            f"open map_class{share.number:02d}.mrc",
+            f"volume #{share.number} style surface step 1 level {level:.4g} color {colour}",
+            f"transparency #{share.number} 50",
+        ]
+    return [*lines, "# One at a time: hide #2-99 models. Side by side: tile"]

@@ -13,6 +13,13 @@ from jaxrelax.assessment.contradictions import (
     crowded_text,
     doubt,
 )
+from jaxrelax.assessment.state_shares import (
+    expected_state_accuracy,
+    shown,
+    state_shares,
+    sure_fraction,
+)
+from jaxrelax.assessment.state_warnings import state_doubt, state_warnings
 from jaxrelax.assessment.words import percent, relaxation_setting
 from jaxrelax.reconstruction import resolution_shell
 from jaxrelax.refinement.result import Result
@@ -31,7 +38,12 @@ class KeyFigure(NamedTuple):
 
 
 def relaxation_name(result: Result) -> str:
-    """``C4 → C1``, or the number of registers where the settings do not tell."""
+    """``C4 → C1``, or the number of registers where the settings do not tell.
+
+    With states: how many.
+    """
+    if result.states:
+        return f"{len(result.states)} states"
     group = relaxation_setting(result, "group")
     if group is not None:
         return f"{group} → {relaxation_setting(result, 'to') or 'C1'}"
@@ -47,6 +59,13 @@ def headline(result: Result) -> str:
 
 def consequence(result: Result) -> str:
     """What the answer means for the use of the result."""
+    if result.states:
+        shares = [f"{share.name} {percent(share.fraction)}" for share in state_shares(result)]
+        return (
+            f"{len(shares)} states: {', '.join(shares)}; the most probable state is expected to be "
+            f"right for {percent(expected_state_accuracy(result))} of the particles."
+            f"{state_doubt(result)}"
+        )
     if result.evidence is None:
         return f"Refined to {result.resolution_angstrom:.2f} Å without symmetry relaxation."
     if not result.evidence.found:
@@ -75,6 +94,8 @@ def key_figures(result: Result) -> list[KeyFigure]:
     figures = [
         KeyFigure("Resolution", f"{result.resolution_angstrom:.2f} Å", "corrected FSC at 0.143")
     ]
+    if result.states:
+        figures = _of_states(result)
     registers = len(result.operators)
     evidence = result.evidence
     if evidence is not None:
@@ -108,14 +129,12 @@ def key_figures(result: Result) -> list[KeyFigure]:
             )
     columns = result.particles.extra_columns
     if "jrxJunkProbability" in columns:
-        symmetric = float(np.mean(columns["jrxSymmetricProbability"]))
-        figures.append(
-            KeyFigure(
-                "Junk",
-                percent(float(np.mean(columns["jrxJunkProbability"]))),
-                f"of the images; {percent(symmetric)} of the particles symmetric",
-            )
-        )
+        note = "of the images"
+        if "jrxSymmetricProbability" in columns:
+            symmetric = float(np.mean(columns["jrxSymmetricProbability"]))
+            note += f"; {percent(symmetric)} of the particles symmetric"
+        junk = percent(float(np.mean(columns["jrxJunkProbability"])))
+        figures.append(KeyFigure("Junk", junk, note))
     halves = np.bincount(result.particles.half_set, minlength=3)
     figures += [
         KeyFigure("Particles", f"{len(result.particles):,}", f"{halves[1]:,} + {halves[2]:,}"),
@@ -124,9 +143,46 @@ def key_figures(result: Result) -> list[KeyFigure]:
     return figures
 
 
+def _of_states(result: Result) -> list[KeyFigure]:
+    """Key figures of a classification."""
+    shares = state_shares(result)
+    resolutions = ", ".join(f"{share.resolution_angstrom:.2f}" for share in shares)
+    fractions = ", ".join(percent(share.fraction) for share in shares)
+    support = []
+    if result.support is not None:
+        first, second = result.support.classes
+        support = [
+            KeyFigure(
+                "Held-out difference",
+                "supported" if result.support.supported else "not supported",
+                f"{result.support.z_score:+.1f} σ, {result.support.nats:+.2g} nats per image: "
+                f"classes {first} and {second}, the most alike",
+            )
+        ]
+    return [
+        KeyFigure("States", f"{len(shares)}", f"{fractions} of the particles"),
+        KeyFigure(
+            "Expected state accuracy",
+            percent(expected_state_accuracy(result)),
+            f"mean probability of the most probable of {len(shares)}",
+        ),
+        KeyFigure(
+            "Sure particles",
+            percent(sure_fraction(result)),
+            f"state probability above 0.9, of {np.count_nonzero(shown(result)):,} without junk",
+        ),
+        KeyFigure(
+            "Resolution",
+            f"{result.resolution_angstrom:.2f} Å",
+            f"of the mean map; classes {resolutions} Å",
+        ),
+        *support,
+    ]
+
+
 def warnings(result: Result) -> list[str]:
     """What a careful reader should know before using the maps, besides the notes of the run."""
-    notes = _map_warnings(result)
+    notes = _map_warnings(result) + state_warnings(result)
     if result.evidence is None:
         return notes
     notes += [one.text for one in contradictions(result) if one.text not in result.notes]

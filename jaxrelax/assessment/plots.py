@@ -47,6 +47,15 @@ CONVERGENCE = {
     "junk_fraction": ("Junk", "fraction of the images", True),
     "resolution_angstrom": ("Resolution of the iteration", "Å", False),
 }
+# Of a classification: the test of the symmetry and what it needs are not there.
+CLASSIFICATION = {
+    "state_change": ("Images that changed state, where sure", "fraction", True),
+    "register_change": ("Images that changed register", "fraction", True),
+    "junk_fraction": CONVERGENCE["junk_fraction"],
+    "rotation_change_deg": ("Rotation change", "°", True),
+    "shift_change_angstrom": ("Shift change", "Å", True),
+    "resolution_angstrom": CONVERGENCE["resolution_angstrom"],
+}
 
 
 def fsc_figure(result: Result) -> Figure:
@@ -60,12 +69,7 @@ def fsc_figure(result: Result) -> Figure:
         label, colour, width, line = FSC_CURVES.get(name, (name, SERIES[3], 1.2, "-."))
         frequency = np.arange(1, len(curve)) / result.shell_edge_angstrom
         axes.plot(frequency, curve[1:], line, color=colour, lw=width, label=label)
-    axes.axhline(0.0, color=MUTED, lw=0.8)
-    axes.axhline(THRESHOLD, color=INK, lw=0.8, ls=(0, (4, 3)))
-    axes.annotate(
-        "0.143", (0.0, THRESHOLD), xycoords=("axes fraction", "data"), xytext=(4, 3),
-        textcoords="offset points", fontsize=8, color=MUTED,
-    )  # fmt: skip
+    threshold_line(axes)
     axes.axvline(1.0 / result.resolution_angstrom, color=INK, lw=0.8, ls=(0, (1, 2)))
     axes.annotate(
         f"{result.resolution_angstrom:.2f} Å", (1.0 / result.resolution_angstrom, 1.0),
@@ -74,9 +78,19 @@ def fsc_figure(result: Result) -> Figure:
     axes.set_xlim(0.0, 0.5 / result.pixel_size_angstrom)
     lowest = min((float(np.min(c[1:])) for c in result.fsc.values()), default=0.0)
     axes.set_ylim(max(min(-0.08, 1.1 * lowest), -0.5), 1.05)
-    _resolution_ticks(axes)
+    resolution_ticks(axes)
     legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
     return figure
+
+
+def threshold_line(axes: Axes) -> None:
+    """0.143, and zero, in a plot of Fourier shell correlations."""
+    axes.axhline(0.0, color=MUTED, lw=0.8)
+    axes.axhline(THRESHOLD, color=INK, lw=0.8, ls=(0, (4, 3)))
+    axes.annotate(
+        "0.143", (0.0, THRESHOLD), xycoords=("axes fraction", "data"), xytext=(4, 3),
+        textcoords="offset points", fontsize=8, color=MUTED,
+    )  # fmt: skip
 
 
 def register_figure(result: Result) -> Figure:
@@ -88,8 +102,8 @@ def register_figure(result: Result) -> Figure:
 
     first = style(axes[0], "largest register probability", "particles", "How sure each particle is")
     first.hist(np.clip(largest, uniform, 1.0), bins=np.linspace(uniform, 1.0, 41), color=BLUE)
-    _marked(first, uniform, f"uniform 1/{registers}", MUTED, 0.93)
-    _marked(first, float(largest.mean()), f"mean {largest.mean():.2f}", ORANGE, 0.78)
+    marked(first, uniform, f"uniform 1/{registers}", MUTED, 0.93)
+    marked(first, float(largest.mean()), f"mean {largest.mean():.2f}", ORANGE, 0.78)
     first.set_xlim(uniform - 0.03 * (1 - uniform), 1.0)
 
     second = style(axes[1], "register", "fraction of particles", "Occupancy")
@@ -104,16 +118,20 @@ def register_figure(result: Result) -> Figure:
         low, high = np.percentile(gain, [0.5, 99.5])
         low, high = min(low, -1e-3), max(high, 1e-3)
         third.hist(np.clip(gain, low, high), bins=41, range=(low, high), color=BLUE)
-        _marked(third, 0.0, "", MUTED, 0.93)
-        _marked(third, float(gain.mean()), f"mean {gain.mean():.2g}", ORANGE, 0.93)
+        marked(third, 0.0, "", MUTED, 0.93)
+        marked(third, float(gain.mean()), f"mean {gain.mean():.2g}", ORANGE, 0.93)
     return figure
 
 
-def convergence_figure(history: Sequence[dict[str, float]], relaxed: bool) -> Figure | None:
+def convergence_figure(
+    history: Sequence[dict[str, float]], relaxed: bool, states: bool = False
+) -> Figure | None:
     """Small multiples over iterations; None where there is nothing to draw."""
+    drawn = CLASSIFICATION if states else CONVERGENCE
+    relaxed = relaxed or states
     names = [
         name
-        for name in CONVERGENCE
+        for name in drawn
         if any(name in row for row in history) and (relaxed or name == "resolution_angstrom")
     ]
     if not history or not names:
@@ -123,7 +141,7 @@ def convergence_figure(history: Sequence[dict[str, float]], relaxed: bool) -> Fi
     figure = new_figure(3.43 * columns, 2.15 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
-        title, unit, from_zero = CONVERGENCE[name]
+        title, unit, from_zero = drawn[name]
         iteration = [row.get("iteration", i + 1) for i, row in enumerate(history)]
         values = [row.get(name, np.nan) for row in history]
         style(axes, "iteration", unit, title)
@@ -149,7 +167,7 @@ def noise_figure(result: Result) -> Figure:
         frequency = shells / result.shell_edge_angstrom
         axes.semilogy(frequency, _positive(power[1:]), color=colour, label=group.name)
     axes.set_xlim(0.0, 0.5 / result.pixel_size_angstrom)
-    _resolution_ticks(axes)
+    resolution_ticks(axes)
     if len(result.particles.optics) <= 12:
         legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
     axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
@@ -164,13 +182,14 @@ def _positive(values: Float64[np.ndarray, " shells"]) -> Float64[np.ndarray, " s
     return np.where(values > 0, values, np.nan)
 
 
-def _resolution_ticks(axes: Axes) -> None:
+def resolution_ticks(axes: Axes) -> None:
     """A frequency axis labelled by resolution, which is what people read."""
     axes.xaxis.set_major_locator(MaxNLocator(8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda f, _: "∞" if f <= 0 else f"{1.0 / f:.3g}"))
 
 
-def _marked(axes: Axes, x: float, text: str, colour: str, height: float) -> None:
+def marked(axes: Axes, x: float, text: str, colour: str, height: float) -> None:
+    """A vertical line with words, which are at a height from 0 to 1."""
     axes.axvline(x, color=colour, lw=1.2, ls=(0, (4, 3)))
     if text:
         right = x > np.mean(axes.get_xlim())

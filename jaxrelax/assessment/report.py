@@ -23,8 +23,18 @@ from jaxrelax.assessment.plots import (
     noise_figure,
     register_figure,
 )
-from jaxrelax.assessment.slices import slices_figure
+from jaxrelax.assessment.slices import slices_figure, state_slices_figure
+from jaxrelax.assessment.state_plots import (
+    certainty_figure,
+    occupancy_figure,
+    population_figure,
+    state_colour,
+    state_fsc_figure,
+    views_figure,
+)
+from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.assessment.versions import versions
+from jaxrelax.assessment.words import percent
 from jaxrelax.io.atomic import atomic_write_text
 from jaxrelax.refinement.result import Result
 
@@ -58,6 +68,7 @@ COLUMNS = {
     "held_out_gain": Column("Held-out gain", "nats", ".3f", True),
     "optimism": Column("Optimism", "std. errors", ".2g", True),
     "amplitude": Column("Strength", "", ".2f", True),
+    "state_change": Column("State changed", "%", "%", True),
     "symmetric_fraction": Column("Symmetric", "%", "%", True),
     "junk_fraction": Column("Junk", "%", "%", True),
     # Zero throughout where poses are searched around the consensus alone.
@@ -68,6 +79,8 @@ COLUMNS = {
     "sigma_shift_angstrom": Column("Prior shift", "Å", ".2f"),
     "seconds": Column("Time", "s", ".1f"),
 }
+# Of a classification: they belong to the test of a symmetry, which is not made.
+UNUSED = ("held_out_gain", "optimism", "amplitude", "symmetric_fraction")
 
 
 def write_report(result: Result, path: str | os.PathLike) -> None:
@@ -81,8 +94,8 @@ def write_report(result: Result, path: str | os.PathLike) -> None:
 
 def report_html(result: Result) -> str:
     """The report as one HTML page; figures are inline, nothing is fetched."""
-    relaxed = len(result.operators) > 1
-    convergence = convergence_figure(result.history, relaxed)
+    relaxed = len(result.operators) > 1 and not result.states
+    convergence = convergence_figure(result.history, relaxed, bool(result.states))
     predicted = result.discriminability
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxrelax.assessment", "templates"),
@@ -100,8 +113,11 @@ def report_html(result: Result) -> str:
         reason=result.reason,
         figures=key_figures(result),
         warnings=[*result.notes, *warnings(result)],
-        slices=as_data_uri(slices_figure(result), "png"),
-        fsc=as_data_uri(fsc_figure(result)),
+        slices=as_data_uri(
+            state_slices_figure(result) if result.states else slices_figure(result), "png"
+        ),
+        fsc=as_data_uri(state_fsc_figure(result) if result.states else fsc_figure(result)),
+        states=_states(result),
         registers=as_data_uri(register_figure(result)) if relaxed else None,
         subgroups=_subgroups(result),
         discriminability=predicted.sentence() if predicted is not None else None,
@@ -129,6 +145,34 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     return pairs
 
 
+def _states(result: Result) -> dict[str, Any] | None:
+    """What the sections on states show; None without states."""
+    if not result.states:
+        return None
+    population, occupancy = population_figure(result), occupancy_figure(result)
+    return {
+        "rows": [
+            (
+                state_colour(share.number - 1),
+                share,
+                [
+                    percent(share.fraction),
+                    f"{share.particles:,}",
+                    percent(share.sure) if share.particles else "–",
+                    f"{share.mean_probability:.2f}" if share.particles else "–",
+                    f"{share.resolution_angstrom:.2f}",
+                ],
+            )
+            for share in state_shares(result)
+        ],
+        "support": None if result.support is None else result.support.sentence(),
+        "certainty": as_data_uri(certainty_figure(result)),
+        "population": None if population is None else as_data_uri(population),
+        "occupancy": None if occupancy is None else as_data_uri(occupancy),
+        "views": as_data_uri(views_figure(result), "png"),
+    }
+
+
 def _subgroups(result: Result) -> list[tuple[str, list[str]]]:
     """Tested symmetries: name, and the cells of its row."""
     rows = () if result.evidence is None else result.evidence.subgroups
@@ -150,11 +194,20 @@ def _subgroups(result: Result) -> list[tuple[str, list[str]]]:
 def _columns(result: Result, relaxed: bool) -> list[tuple[str, Column]]:
     present = {name for row in result.history for name in row}
     nonzero = {name for row in result.history for name, value in row.items() if value}
-    return [
+    columns = [
         (name, column)
         for name, column in COLUMNS.items()
         if name in (present if column.zero else nonzero) and (relaxed or not column.relaxed)
     ]
+    if not result.states:
+        return columns
+    first = ("iteration", "resolution_angstrom", "score_resolution_angstrom", "state_change")
+    known = {name: COLUMNS[name] for name in first}
+    for number in range(1, len(result.states) + 1):
+        known[f"fraction_class{number:02d}"] = Column(f"Class {number}", "%", "%")
+    # Names that are there keep their place: the others come after what is about states.
+    known |= {name: column for name, column in COLUMNS.items() if name not in UNUSED}
+    return [(name, column) for name, column in known.items() if name in nonzero]
 
 
 def _rows(result: Result, relaxed: bool) -> list[list[str]]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.findings import warnings
+from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.report import report_html
+from jaxrelax.assessment.state_shares import expected_state_accuracy, in_state, state_shares
 from jaxrelax.assessment.versions import versions
 from jaxrelax.inference.orientation_test import SMALLEST_COUNTED_P
 from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
@@ -33,8 +36,11 @@ def save(result: Result, folder: OutputFolder) -> None:
     ``particles.star`` (and ``particles.cs`` when the input was one), ``map.mrc``, ``half1.mrc``,
     ``half2.mrc``, ``mask.mrc``, ``fsc.star``, ``history.csv``, ``view.cxc``, ``report.html`` and
     ``result.json``; with relaxation also ``registers.npz``, ``map_symmetrised.mrc`` and
-    ``difference.mrc``. Every file appears whole; ``result.json`` is the last one, so a folder
-    with it is complete.
+    ``difference.mrc``. With states the maps are of their mean, and every state has
+    ``particles_classNN.star`` (images that show it most probably, less junk), ``map_classNN.mrc``,
+    ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc`` and ``fsc_classNN.star``;
+    where states are occupancy patterns there is ``populations.json``.
+    Every file appears whole; ``result.json`` is the last one, so a folder with it is complete.
 
     Raises:
         InputError: the disk is full or the folder cannot be written to.
@@ -55,11 +61,44 @@ def save(result: Result, folder: OutputFolder) -> None:
         folder.write_npz("registers.npz", register_arrays(result))
     for name, array in maps.items():
         write_map(folder / f"{name}.mrc", array, result.pixel_size_angstrom)
-    write_fsc_star(folder / "fsc.star", fsc_table(result))
+    write_fsc_star(folder / "fsc.star", fsc_table(result.fsc, result.shell_edge_angstrom))
+    save_states(result, folder)
     folder.write_text("history.csv", history_csv(result))
     folder.write_text("view.cxc", chimerax_script(result))
     folder.write_text("report.html", report_html(result))
     folder.write_json("result.json", summary(result))
+
+
+def save_states(result: Result, folder: OutputFolder) -> None:
+    """Files of every state, if there are states."""
+    for number, one in enumerate(result.states, start=1):
+        mine = in_state(result, number - 1)
+        if mine.any():
+            chosen = result.particles.select(np.flatnonzero(mine))
+            write_star(chosen, folder / f"particles_class{number:02d}.star")
+        maps = {
+            "map": one.map, "half1": one.half_maps[0], "half2": one.half_maps[1], "mask": one.mask
+        }  # fmt: skip
+        for name, array in maps.items():
+            path = folder / f"{name}_class{number:02d}.mrc"
+            write_map(path, array, result.pixel_size_angstrom)
+        table = fsc_table(one.fsc, result.shell_edge_angstrom)
+        write_fsc_star(folder / f"fsc_class{number:02d}.star", table)
+    if result.patterns is not None:
+        folder.write_json("populations.json", pattern_populations(result).to_dict())
+
+
+def pattern_populations(result: Result) -> Populations:
+    """How frequent every occupancy pattern is, by the posteriors of a result.
+
+    Raises:
+        ValueError: its states are no occupancy patterns.
+    """
+    if result.patterns is None:
+        raise ValueError("the states of this result are no occupancy patterns")
+    junk = np.asarray(result.particles.extra_columns["jrxJunkProbability"], np.float64)
+    posterior = np.asarray(result.state_posterior, np.float64)
+    return populations(result.patterns, posterior, 1.0 - junk)
 
 
 def register_arrays(result: Result) -> dict[str, np.ndarray]:
@@ -68,7 +107,8 @@ def register_arrays(result: Result) -> dict[str, np.ndarray]:
     ``posterior`` (particles, registers); ``operators`` (registers, 3, 3), the r_j such that
     register j of pose A is ``A r_jᵀ`` (the poses of ``particles.star`` are in the most probable
     one); and ``log_gain``, held-out log likelihood ratio of asymmetric over symmetrised map, less
-    its mean at foreign orientations, in nats, where it was computed.
+    its mean at foreign orientations, in nats, where it was computed. With states the posterior is
+    over the registers of all, and ``state`` (registers,) says to which class each belongs, from 1.
     """
     arrays = {
         "posterior": np.asarray(result.registers, np.float32),
@@ -76,29 +116,36 @@ def register_arrays(result: Result) -> dict[str, np.ndarray]:
     }
     if result.evidence is not None:
         arrays["log_gain"] = result.evidence.log_gain
+    if result.states:
+        counts = [one.registers for one in result.states]
+        arrays["state"] = np.repeat(np.arange(1, len(counts) + 1), counts)
     return arrays
 
 
-def fsc_table(result: Result) -> dict[str, np.ndarray]:
+def fsc_table(fsc: Mapping[str, np.ndarray], shell_edge_angstrom: float) -> dict[str, np.ndarray]:
     """Columns of ``fsc.star``: RELION's labels where RELION has the curve.
+
+    Args:
+        fsc: curves by name.
+        shell_edge_angstrom: shell s is at so much over s.
 
     Raises:
         ValueError: the curves differ in length.
     """
-    lengths = {name: len(curve) for name, curve in result.fsc.items()}
+    lengths = {name: len(curve) for name, curve in fsc.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"FSC curves of different lengths: {lengths}")
     shells = np.arange(next(iter(lengths.values()), 0))
-    frequency = shells / result.shell_edge_angstrom
+    frequency = shells / shell_edge_angstrom
     with np.errstate(divide="ignore"):
         table = {
             "rlnSpectralIndex": shells,
             "rlnResolution": frequency,
             "rlnAngstromResolution": 1.0 / frequency,
         }
-    order = [*(n for n in RELION_CURVES if n in result.fsc)]
-    order += [name for name in result.fsc if name not in RELION_CURVES]
-    return table | {fsc_label(name): np.asarray(result.fsc[name], float) for name in order}
+    order = [*(n for n in RELION_CURVES if n in fsc)]
+    order += [name for name in fsc if name not in RELION_CURVES]
+    return table | {fsc_label(name): np.asarray(fsc[name], float) for name in order}
 
 
 def fsc_label(curve: str) -> str:
@@ -160,12 +207,31 @@ def symmetry_summary(result: Result) -> dict[str, Any]:
     }
 
 
-def states(result: Result) -> dict[str, Any]:
+def state_table(result: Result) -> list[dict[str, Any]]:
+    """One entry per state, as ``result.json`` has them; empty without states."""
+    return [
+        {
+            "class": share.number,
+            "name": share.name,
+            "symmetry": one.group,
+            "kept": one.kept,
+            "registers": one.registers,
+            "fraction": share.fraction,
+            "particles": share.particles,
+            "mean_probability": share.mean_probability if share.particles else None,
+            "resolution_angstrom": share.resolution_angstrom,
+        }
+        for one, share in zip(result.states, state_shares(result), strict=True)
+    ]
+
+
+def mixture(result: Result) -> dict[str, Any]:
     """What the images show besides registers, and how well these can be told apart at all."""
     columns = result.particles.extra_columns
     content: dict[str, Any] = {}
     if "jrxJunkProbability" in columns:
         content["junk_fraction"] = float(np.mean(columns["jrxJunkProbability"]))
+    if "jrxSymmetricProbability" in columns:
         content["symmetric_fraction"] = float(np.mean(columns["jrxSymmetricProbability"]))
     predicted = result.discriminability
     if predicted is not None:
@@ -206,8 +272,20 @@ def summary(result: Result) -> dict[str, Any]:
             "half_set_agreement": evidence.half_set_agreement,
             "chance": 1.0 / len(result.operators),
         }
-        content |= states(result)
+        content |= mixture(result)
         content["register_occupancy"] = result.registers.mean(axis=0, dtype=np.float64)
+    if result.states:
+        content |= mixture(result)
+        content["expected_state_accuracy"] = expected_state_accuracy(result)
+        content["states"] = state_table(result)
+        content["states_supported"] = None
+        if result.support is not None:
+            content["states_supported"] = {
+                "supported": result.support.supported,
+                "sentence": result.support.sentence(),
+                "nats_per_particle": result.support.nats,
+                "z_score": result.support.z_score,
+            }
     content |= {
         "seconds": result.seconds,
         "peak_memory_gib": result.peak_memory_gib,

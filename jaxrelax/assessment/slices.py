@@ -1,4 +1,4 @@
-"""Slices of the map in grey with the difference to its symmetrised self in colour."""
+"""Slices of maps in grey, with what breaks the symmetry, or is a state's own, in colour."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -81,10 +82,7 @@ def slices_figure(result: Result) -> Figure:
     if relaxed:
         beside = len(planes) * (side + gap) / width
         place = figure.add_axes((beside, 0.27 / height, 0.11 / width, side / height))
-        bar = figure.colorbar(ScalarMappable(colour, DIVERGING), cax=place)
-        bar.set_label("map − symmetrised map", fontsize=8, color=INK)
-        bar.ax.tick_params(labelsize=7.5, colors=MUTED)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        _colour_bar(figure, place, colour, "map − symmetrised map")
     return figure
 
 
@@ -97,6 +95,62 @@ def overlay(
     scaled = np.asarray(norm(difference))
     opacity = HIGHEST_OPACITY * np.clip(np.abs(2.0 * scaled - 1.0), 0.0, 1.0)[..., None] ** 0.8
     return (1.0 - opacity) * picture + opacity * colormaps[DIVERGING](scaled)[..., :3]
+
+
+def state_slices_figure(result: Result) -> Figure:
+    """A row per state: central planes and the plane in which the states differ most.
+
+    All on one grey scale, and coloured by the difference to the mean map of all states.
+    """
+    n, pixel = result.map.shape[0], result.pixel_size_angstrom
+    mask = np.max([one.mask for one in result.states], axis=0)
+    differences = [one.map - result.map for one in result.states]
+    planes = [(f"centre, {name}", plane) for name, plane in _central(n)]
+    power = np.sqrt(np.sum([d.astype(np.float64) ** 2 for d in differences], axis=0))
+    worst = plane_of_largest_difference(power.astype(np.float32), mask)
+    offset = (worst.index - n // 2) * pixel
+    planes.append((f"largest difference: {AXIS_NAMES[worst.axis]} = {offset:+.0f} Å", worst))
+    window, inside = _window(mask), mask > 0.5
+    inside = inside if inside.any() else np.ones_like(inside)
+    densities = np.concatenate([one.map[inside] for one in result.states])
+    grey = Normalize(*np.percentile(densities, [0.5, 99.8]))
+    limit = max(
+        float(np.percentile(np.abs(np.concatenate([d[inside] for d in differences])), 99.5)),
+        FAINTEST_FULL_COLOUR * float(np.percentile(np.abs(densities), 99.5)),
+        1e-12,
+    )
+    colour = Normalize(-limit, limit)
+    side, gap, left, below = 2.42, 0.1, 0.42, 0.27
+    rows = len(result.states)
+    width = left + len(planes) * (side + gap) + 0.75
+    height = rows * (side + gap) + below + 0.23
+    figure = new_figure(width, height, by_hand=True)
+    for row, (one, difference) in enumerate(zip(result.states, differences, strict=True)):
+        bottom = (below + (rows - 1 - row) * (side + gap)) / height
+        figure.text(
+            0.4 * left / width, bottom + 0.5 * side / height, f"class {row + 1}\n{one.name}",
+            rotation=90, fontsize=9, color=INK, ha="center", va="center", linespacing=1.3,
+        )  # fmt: skip
+        for column, (title, plane) in enumerate(planes):
+            place = (left + column * (side + gap)) / width
+            axes = figure.add_axes((place, bottom, side / width, side / height))
+            picture = colormaps["gray"](grey(plane.of(one.map)))[..., :3] * 0.92 + 0.04
+            picture = overlay(picture, plane.of(difference), colour)
+            axes.imshow(picture[window, window], origin="lower", interpolation="bicubic")
+            _plain(axes, title if row == 0 else "", plane, n, pixel, window)
+            if row < rows - 1:
+                axes.set_xlabel("")
+    beside = (left + len(planes) * (side + gap)) / width
+    place = figure.add_axes((beside, below / height, 0.11 / width, side / height))
+    _colour_bar(figure, place, colour, "map − mean of all states")
+    return figure
+
+
+def _colour_bar(figure: Figure, place: Axes, colour: Normalize, label: str) -> None:
+    bar = figure.colorbar(ScalarMappable(colour, DIVERGING), cax=place)
+    bar.set_label(label, fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=7.5, colors=MUTED)
+    bar.outline.set_visible(False)  # type: ignore[operator]
 
 
 def _colour_limit(result: Result, inside) -> float:

@@ -26,6 +26,9 @@ from jaxrelax.refinement.state import State
 
 LOGGER = logging.getLogger("jaxrelax")
 SILENT = logging.CRITICAL + 1
+# Passes over all images after the loop: in the scored band for what is judged, and up to Nyquist
+# for the maps.
+BANDED_AND_WHOLE = 2
 MOST_BUFFERED = 10_000  # records; there are a few before the folder is made
 
 
@@ -161,11 +164,12 @@ class ProgressBars(Callback):
             transient=True,
             disable=not run.show_bars,
         )
-        self._images, self._passes = 0, 1
+        self._images, self._passes = 0, BANDED_AND_WHOLE
 
     def on_start(self, problem: Problem, state: State) -> None:
         """Start the bar of the first iteration."""
         self._images = int(problem.execution.own.sum())
+        self._passes = _final_passes(problem)
         self.bar.start()
         self._task = self.bar.add_task(_name(state.iterations_done + 1), total=self._images)
 
@@ -175,16 +179,26 @@ class ProgressBars(Callback):
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
         """Start the bar of the next iteration."""
-        self._passes = 2 if problem.particle.n_registers > 1 else 1
+        # Another problem after every stage.
+        self._passes = _final_passes(problem)
         self.bar.reset(self._task, description=_name(state.iterations_done + 1))
 
     def on_finish(self, reason: str) -> None:
-        """The final passes: one for the evidence where there is relaxation, one for the maps."""
-        self.bar.reset(self._task, description="final pass", total=self._passes * self._images)
+        """Start the bar of the final passes."""
+        self.bar.reset(self._task, description="final passes", total=self._passes * self._images)
 
     def stop(self) -> None:
         """Take the bar away."""
         self.bar.stop()
+
+
+def _final_passes(problem: Problem) -> int:
+    """How often all images are gone through when the loop has stopped.
+
+    Those of a classification are also scored by the maps of the other half-set, and once more with
+    two states taken for one.
+    """
+    return BANDED_AND_WHOLE + (2 if len(problem.of_maps) > 1 else 0)
 
 
 def _name(iteration: int) -> str:

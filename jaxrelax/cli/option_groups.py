@@ -26,19 +26,23 @@ from jaxrelax.io import (
     read_reference,
 )
 from jaxrelax.refinement import (
+    Classification,
     Homogeneous,
     Local,
     Map,
     MaxIterations,
     Mode,
+    OccupancyPatterns,
     Registers,
     Relax,
     refine,
 )
 from jaxrelax.refinement.criteria import Either
-from jaxrelax.refinement.preparation import DEFAULT_UNTIL
+from jaxrelax.refinement.preparation import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
 
 assert isinstance(DEFAULT_UNTIL, Either)
+assert isinstance(UNTIL_STATES_SETTLED, Either)
+PATTERNS = "patterns"
 SETTLED, LIMIT = DEFAULT_UNTIL.first, DEFAULT_UNTIL.second
 assert isinstance(LIMIT, MaxIterations)
 
@@ -204,6 +208,83 @@ class GlobalSearchOptions:
 
 
 @dataclass(frozen=True)
+class ClassificationOptions:
+    """Which states there are, and how they are told apart."""
+
+    states: tuple[str, ...] = ()
+    """Symmetries of classes 1, 2, …: C4 imposes it, C4:C1 relaxes from C4 to C1, C4:C2 keeps a C2,
+    C1 has none. Or patterns (with --relax C4; or patterns:C4): the patterns in which the sites of
+    that group are occupied by a partner."""
+    classes: int | Literal["auto"] | None = None
+    """So many states, all relaxed as --relax and --to say, or with --symmetry without them; auto:
+    as many as held-out images tell apart."""
+    most_classes: int = default_of(Classification, "most")
+    """With --classes auto: no more than these."""
+    poses: Literal["held", "local"] = default_of(Classification, "poses")
+    """Leave poses where the consensus has them, or refine them locally with every state."""
+    state_start: Literal["auto", "occupancy", "random"] = default_of(Classification, "start")
+    """Start states from the occupancy of the consensus' partner, or from seeded random states; auto
+    takes occupancy where one state is relaxed and others have the whole group."""
+    classification_resolution: float | None = default_of(Classification, "max_resolution")
+    """States are told apart by frequencies up to this resolution (Å)."""
+    focus_mask: Path | None = default_of(Classification, "focus_mask")
+    """Mask (.mrc); states differ only inside it."""
+
+    def component(self, relax: Relax | None, symmetry: str, poses: Mode) -> Classification:
+        """The mode.
+
+        Args:
+            relax: what all states are relaxed by, where only their number is given.
+            symmetry: of all states, without.
+            poses: how they are searched.
+
+        Raises:
+            InputError: a value is out of range, or none or both of states and their number given.
+        """
+        if bool(self.states) == (self.classes is not None):
+            raise InputError(
+                "--mode classification needs the symmetries of the states (--states C4:C1 C4) or "
+                "their number (--classes 3), and not both."
+            )
+        if self.states and self.states[0].partition(":")[0] == PATTERNS:
+            return self._patterns(relax, poses)
+        if isinstance(self.classes, int) and self.classes < 2:
+            raise InputError(f"--classes is {self.classes}; there are at least 2, or auto.")
+        if self.classes == "auto":
+            refuse_idle(self, ["state_start"], "cannot act with --classes auto")
+        else:
+            refuse_idle(self, ["most_classes"], "can act only with --classes auto")
+        one = symmetry if relax is None else f"{relax.group}:{relax.to}"
+        count = 1 if self.classes == "auto" else self.classes or 0
+        return checked(
+            Classification,
+            states=self.states or (one,) * count,
+            poses=poses,
+            start="splits" if self.classes == "auto" else self.state_start,
+            most=self.most_classes,
+            max_resolution=self.classification_resolution,
+            focus_mask=None if self.focus_mask is None else str(self.focus_mask),
+        )
+
+    def _patterns(self, relax: Relax | None, poses: Mode) -> OccupancyPatterns:
+        """States are occupancy patterns."""
+        group = self.states[0].partition(":")[2] or (relax.group if relax is not None else "")
+        if len(self.states) > 1 or not group:
+            raise InputError(
+                "--states patterns stands alone, and needs a group: --relax C4, or patterns:C4"
+            )
+        idle = ["state_start", "most_classes"]
+        refuse_idle(self, idle, "cannot act with --states patterns")
+        return checked(
+            OccupancyPatterns,
+            group=group,
+            poses=poses,
+            max_resolution=self.classification_resolution,
+            focus_mask=None if self.focus_mask is None else str(self.focus_mask),
+        )
+
+
+@dataclass(frozen=True)
 class RefinementOptions:
     """How the refinement begins, and how long it may go on."""
 
@@ -230,8 +311,8 @@ class RefinementOptions:
     """Memory for images between iterations (GiB), where reading them in every pass is slow; used
     for the images of an optics group if all of them fit."""
 
-    def arguments(self) -> dict[str, Any]:
-        """These options as arguments of `jaxrelax.refine`.
+    def arguments(self, mode: Mode | None = None) -> dict[str, Any]:
+        """These options as arguments of `jaxrelax.refine`, which is to stop as its mode needs.
 
         Raises:
             InputError: a value is out of range.
@@ -242,7 +323,8 @@ class RefinementOptions:
             raise InputError(f"--cache-gib is {self.cache_gib:g}; it cannot be negative.")
         arguments = dict(vars(self))
         limit = MaxIterations(arguments.pop("max_iterations"))
-        return {**arguments, "until": SETTLED | limit}
+        settled = UNTIL_STATES_SETTLED.first if isinstance(mode, Classification) else SETTLED
+        return {**arguments, "until": settled | limit}
 
 
 @dataclass(frozen=True)

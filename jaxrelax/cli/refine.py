@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrelax.assessment import consequence, save, warnings
+from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
+    ClassificationOptions,
     GlobalSearchOptions,
     MapOptions,
     ParticleOptions,
@@ -54,9 +56,9 @@ class Command:
     """With --relax: which of its subgroups the images are asked about besides the group itself;
     auto asks about all if the group is rejected and has no more than 24 operators."""
 
-    mode: Literal["homogeneous", "local", "registers"] = "local"
-    """Find poses among all orientations, refine those of the input locally, or hold them and infer
-    registers only."""
+    mode: Literal["homogeneous", "local", "registers", "classification"] = "local"
+    """Find poses among all orientations, refine those of the input locally, hold them and infer
+    registers only, or infer which of several states an image shows, together with its register."""
     symmetry: str = default_of(refine, "symmetry")
     """Without --relax: symmetry of the map."""
     force_group: Switch = False
@@ -77,6 +79,8 @@ class Command:
     """With --relax: which registers there are, and how they are inferred."""
     pose_prior: tyro.conf.OmitArgPrefixes[PosePriorOptions] = PosePriorOptions()
     """With --mode local: how well the poses are known, at first."""
+    classification: tyro.conf.OmitArgPrefixes[ClassificationOptions] = ClassificationOptions()
+    """With --mode classification: which states there are, and how they are told apart."""
     search: tyro.conf.OmitArgPrefixes[GlobalSearchOptions] = GlobalSearchOptions()
     """With --mode homogeneous: how finely all orientations are searched."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
@@ -93,8 +97,8 @@ class Command:
 
     def run(self) -> Result:
         """Refine, save everything, and say what was found."""
-        arguments = self.refinement.arguments()
         mode, relax, noise = self.components()
+        arguments = self.refinement.arguments(mode)
         self.workers.check()
         _check_folder(self.out, self.resume, self.overwrite)
         writes = self.workers.join()
@@ -133,15 +137,26 @@ class Command:
         Raises:
             InputError: a value is out of range, or an option is given that cannot act.
         """
-        relax = None
+        relax, mode = None, None
         if self.relax is not None:
             relax = self.relaxation.component(self.relax, register=self.register)
         else:
             idle = [*vars(self.relaxation), "register", "subgroups", "relax_from"]
             refuse_idle(self, idle, "can act only with --relax")
+        if self.mode != "classification":
+            idle = list(vars(self.classification))
+            refuse_idle(self, idle, "can act only with --mode classification")
+        if self.mode == "classification":
+            refuse_idle(self, vars(self.search), "can act only with --mode homogeneous")
+            refuse_idle(self, ["subgroups"], "states are not tested for subgroups")
+            poses = self.pose_prior.mode("--poses", self.classification.poses)
+            mode = self.classification.component(relax, self.symmetry, poses)
+            if self.classification.states:
+                refuse_idle(self, ["symmetry"], "every state of --states says its own")
+            return mode, relax, self._noise()
         if self.mode == "homogeneous":
             refuse_idle(self, vars(self.pose_prior), "can act only with --mode local")
-            mode: Mode = self.search.component()
+            mode = self.search.component()
         else:
             refuse_idle(self, vars(self.search), "can act only with --mode homogeneous")
             mode = self.pose_prior.mode("--mode", self.mode)
@@ -205,7 +220,12 @@ def _check_folder(path: Path, resume: bool, overwrite: bool) -> None:
 def tell(result: Result, folder: OutputFolder) -> None:
     """Say what was found, and where it is. The evidence's own sentence has been said."""
     LOGGER.info("%s", consequence(result))
-    LOGGER.info("Resolution %.2f Å. Stopped: %s.", result.resolution_angstrom, result.reason)
+    for share in state_shares(result):
+        LOGGER.info("%s", share.sentence())
+    of_what = " of the mean map" if result.states else ""
+    LOGGER.info(
+        "Resolution%s %.2f Å. Stopped: %s.", of_what, result.resolution_angstrom, result.reason
+    )
     for note in warnings(result):
         LOGGER.warning("%s", note)
     LOGGER.info("Results are in %s; read %s first.", folder.path, folder / "report.html")

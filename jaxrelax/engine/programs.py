@@ -145,6 +145,7 @@ class PerImage(NamedTuple):
         symmetric: of the rows of symmetrised maps together.
         outside: of what stands outside the table, by the latent's name.
         log_evidence: of every row.
+        log_marginal: of everything together, priors included.
     """
 
     rotations: Float[AnyArray, "batch 3 3"]
@@ -155,6 +156,7 @@ class PerImage(NamedTuple):
     symmetric: Float[AnyArray, " batch"]
     outside: Mapping[str, Float[AnyArray, " batch"]]
     log_evidence: Float[AnyArray, "batch rows"]
+    log_marginal: Float[AnyArray, " batch"]
 
 
 class Placed(NamedTuple):
@@ -206,6 +208,7 @@ def _search_program(
                 posterior.rows @ symmetrised,
                 posterior.outside,
                 posterior.log_evidence,
+                posterior.log_marginal,
             )
             kept = harden(posterior.places) if hard else posterior.places
             kept = jnp.where(use, given, kept * posterior.shows_particle[:, None])

@@ -20,6 +20,7 @@ from .directions import (
 )
 from .groups import NotAGroupError, PointGroup, group_from_operators, nearest_operator
 from .operator_files import parse_group, read_operators
+from .patterns import OccupancyPatterns, Pattern, occupancy_patterns
 from .point_groups import UnknownGroupError, point_group
 from .rotations import (
     cryosparc_pose_to_matrix,
@@ -40,6 +41,8 @@ __all__ = [
     "Aberrations",
     "GlobalOperator",
     "NotAGroupError",
+    "OccupancyPatterns",
+    "Pattern",
     "PointGroup",
     "RegisterAgreement",
     "RightCosets",
@@ -61,6 +64,7 @@ __all__ = [
     "matrix_to_euler",
     "matrix_to_rotvec",
     "nearest_operator",
+    "occupancy_patterns",
     "operator_classes",
     "parse_group",
     "point_group",

@@ -65,7 +65,7 @@ def subgroup(
             return _select(group, subgroup_indices(group, standard), name)
         except ValueError:
             pass  # not in this orientation: search for another one
-    kind = _type_name(standard.element_orders)
+    kind = type_name(standard.element_orders)
     candidates = [] if name in _ICOSAHEDRAL_SETTINGS else _all_of_type(group, kind)
     if not candidates:
         names = ", ".join(dict.fromkeys(n for n, _ in subgroups(group)))
@@ -158,7 +158,7 @@ def _select(group: PointGroup, members: Int[np.ndarray, "n"], name: str) -> Poin
     return PointGroup(name, group.operators[np.sort(members)])
 
 
-def _type_name(element_orders: Int[np.ndarray, "n"]) -> str:
+def type_name(element_orders: Int[np.ndarray, "n"]) -> str:
     """The type of a finite rotation group from the orders of its elements."""
     n, highest = len(element_orders), int(np.max(element_orders))
     if highest == n:
@@ -178,7 +178,7 @@ def _classes(group: PointGroup) -> list[tuple[str, list[_Members]]]:
             return False
         conjugates = _conjugates(group, members)
         seen.update(conjugates)
-        classes.append((_type_name(group.element_orders[list(members)]), conjugates))
+        classes.append((type_name(group.element_orders[list(members)]), conjugates))
         return True
 
     table, orders = group.multiplication_table, group.element_orders
@@ -191,11 +191,11 @@ def _classes(group: PointGroup) -> list[tuple[str, list[_Members]]]:
             inverts = table[flip, generator] == table[group.inverse[generator], flip]
             if flip not in cyclic and inverts:
                 add(tuple(sorted((*cyclic, *table[flip, list(cyclic)].tolist()))))
-    if _type_name(orders) in ("T", "O", "I"):
+    if type_name(orders) in ("T", "O", "I"):
         for two_fold in two_folds:
             for three_fold in np.flatnonzero(orders == 3):
                 members = _generated(group, (int(two_fold), int(three_fold)))
-                if _type_name(orders[list(members)]) == "T":
+                if type_name(orders[list(members)]) == "T":
                     add(members)
     add(tuple(range(group.order)))
     return classes
@@ -241,7 +241,7 @@ def _main_axes(
     """The axes that orient a subgroup: those of highest order, but the 2-folds of T."""
     rows = np.array(members)
     orders = group.element_orders[rows]
-    wanted = 2 if _type_name(orders) == "T" else np.max(orders)
+    wanted = 2 if type_name(orders) == "T" else np.max(orders)
     return axes[rows[orders == wanted]]
 
 

@@ -24,10 +24,12 @@ from jaxrelax.io.star import make_table, write_star_tables
 _MAPS = ("map", "half1", "half2", "map_symmetrised", "difference", "mask")
 MANIFEST: tuple[str, ...] = (
     *("particles.star", "particles.cs", "registers.npz", "fsc.star", "history.csv"),
-    *("result.json", "symmetry_test.json", "report.html", "view.cxc", "log.txt"),
+    *("result.json", "populations.json", "symmetry_test.json"),
+    *("report.html", "view.cxc", "log.txt"),
     *(f"{name}.mrc" for name in _MAPS),
     *(f"{name}_class[0-9][0-9].mrc" for name in _MAPS),
     "fsc_class[0-9][0-9].star",
+    "particles_class[0-9][0-9].star",
     *("checkpoint/*.json", "checkpoint/*.npz"),
     *(f".*{TEMPORARY_SUFFIX}", f"checkpoint/.*{TEMPORARY_SUFFIX}"),
 )

@@ -46,12 +46,14 @@ class Belief(NamedTuple):
         faint: density may be that of a partner averaged over all registers.
         by_component: isotypic components are told apart by their FSCs; else all are alike.
         full: all of it counts, as far as maps reach.
+        similarity: of what states have of their own, this share is withheld.
     """
 
     optimism: float = 0.0
     faint: bool = False
     by_component: bool = True
     full: bool = False
+    similarity: float = 0.0
 
 
 class HalfMaps(NamedTuple):

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.optimize
 from jaxtyping import Bool, Float, Float32, Int
 
 from jaxrelax.arrays import AnyArray
 from jaxrelax.imaging import MARGIN
+from jaxrelax.reconstruction.fsc import cross_power, spectrum
 from jaxrelax.reconstruction.isotypic import HalfAlignment, IsotypicParts, align_half_maps
 from jaxrelax.reconstruction.masks import independent_fraction
 from jaxrelax.reconstruction.particle import Particle
@@ -64,6 +66,73 @@ def match_halves(
         weight,
         independent_fraction(particle.region(mask)),
     )
+
+
+def match_states(
+    particles: Sequence[Particle],
+    halves: Sequence[Sequence[IsotypicParts]],
+    shares: Float[AnyArray, " maps"],
+    mask: Float32[AnyArray, "b b b"],
+    *,
+    max_shell: int,
+    score_shell: int,
+) -> list[int]:
+    """Which map of half-set 2 is which of half-set 1; only maps of one symmetry are exchanged.
+
+    Half-sets that start at random name their states each in its own way. They are matched by what
+    every state has of its own: the correlation of what its symmetric part has beside the mean of
+    all, plus that of the asymmetric parts in the best register.
+
+    Args:
+        particles: of every map.
+        halves: parts of the maps of each half-set, in its own order and frames.
+        shares: of every map, for the mean.
+        mask, max_shell, score_shell: as of :func:`match_halves`.
+
+    Returns:
+        for every map of half-set 1 the number of its partner in half-set 2.
+    """
+    order = list(range(len(particles)))
+    own = []
+    for maps in halves:
+        symmetric = np.stack([np.asarray(one.symmetric) for one in maps])
+        mean = np.einsum("k,kzyx->zyx", np.asarray(shares, np.float32), symmetric)
+        own.append([spectrum((one - mean) * np.asarray(mask)) for one in symmetric])
+    kinds: dict[tuple, list[int]] = {}
+    for number, one in enumerate(particles):
+        kinds.setdefault(one.kind, []).append(number)
+    n = len(mask)
+    for alike in kinds.values():
+        if len(alike) == 1:
+            continue
+        similar = np.zeros((len(alike), len(alike)))
+        for row, first in enumerate(alike):
+            for column, second in enumerate(alike):
+                similar[row, column] = _correlation(own[0][first], own[1][second], n, score_shell)
+                if particles[first].relaxed:
+                    found = match_halves(
+                        particles[first], (halves[0][first], halves[1][second]), mask,
+                        max_shell=max_shell, score_shell=score_shell,
+                    )  # fmt: skip
+                    agreement = mean_agreement(
+                        particles[first], found.fsc, mask, n_shells=max_shell + 1,
+                        score_shell=score_shell,
+                    )  # fmt: skip
+                    similar[row, column] += agreement.fsc
+        rows, columns = scipy.optimize.linear_sum_assignment(-similar)
+        for row, column in zip(rows, columns, strict=True):
+            order[alike[row]] = alike[column]
+    return order
+
+
+def _correlation(first, second, n: int, last: int) -> float:
+    """Of two transforms up to a shell, their origin left out."""
+    shells = slice(1, last + 1)
+    cross, one, other = (
+        float(np.sum(cross_power(*pair, n)[shells]))
+        for pair in ((first, second), (first, first), (second, second))
+    )
+    return cross / max(np.sqrt(one * other), 1e-30)
 
 
 def onto_first(

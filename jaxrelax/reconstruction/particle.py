@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -66,6 +67,18 @@ class Particle:
     def edge_angstrom(self) -> float:
         """Edge of its map's box in Å."""
         return self.box * self.pixel_size_angstrom
+
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """Maps of one kind may be taken for each other: that of a half-set for another's."""
+        return self.group, self.subgroup
+
+    @property
+    def name(self) -> str:
+        """Its symmetry in words."""
+        if self.relaxed:
+            return f"{self.group.name} relaxed to {self.subgroup.name}"
+        return self.group.name
 
     @cached_property
     def registers(self) -> RightCosets:

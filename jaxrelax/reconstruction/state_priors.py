@@ -226,6 +226,7 @@ class SharedAndOwn(StatesPrior):
             own_profile.append(signal_profile(pair, curve, differing, counts))
             curve = curve + belief.optimism / np.sqrt(np.maximum(counts, 1.0))
             own[number] = np.clip(np.where(beyond, 0.0, curve), 0.0, LARGEST_GAIN)
+        own *= 1.0 - belief.similarity
         for number, (one, particle) in enumerate(zip(halves, particles, strict=True)):
             if not particle.relaxed:
                 asymmetric.append(None)

@@ -3,9 +3,11 @@
 from jaxrelax.engine import WorkerLost, Workers, available_workers
 from jaxrelax.judgement import AsymmetryEvidence, SubgroupTest
 from jaxrelax.refinement.callbacks import Callback
+from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.course import (
     Course,
     Orders,
+    Seeded,
     SeekAmplifySettle,
     Seen,
     Straight,
@@ -17,8 +19,10 @@ from jaxrelax.refinement.criteria import (
     MaxIterations,
     RegistersSettled,
     ResolutionStalled,
+    StatesSettled,
 )
 from jaxrelax.refinement.finish import finish
+from jaxrelax.refinement.finish_states import finish_states
 from jaxrelax.refinement.history import History, StepInfo
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers
@@ -26,7 +30,7 @@ from jaxrelax.refinement.preparation import Map, Setup, prepare
 from jaxrelax.refinement.problem import Plan, Problem
 from jaxrelax.refinement.refine import done, iterate, refine
 from jaxrelax.refinement.relax import Relax
-from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.result import Result, StateMap
 from jaxrelax.refinement.start import init
 from jaxrelax.refinement.state import Band, State
 
@@ -34,6 +38,7 @@ __all__ = [
     "AsymmetryEvidence",
     "Band",
     "Callback",
+    "Classification",
     "Course",
     "Criterion",
     "History",
@@ -42,6 +47,7 @@ __all__ = [
     "Map",
     "MaxIterations",
     "Mode",
+    "OccupancyPatterns",
     "Orders",
     "Plan",
     "Problem",
@@ -50,10 +56,13 @@ __all__ = [
     "Relax",
     "ResolutionStalled",
     "Result",
+    "Seeded",
     "SeekAmplifySettle",
     "Seen",
     "Setup",
     "State",
+    "StateMap",
+    "StatesSettled",
     "StepInfo",
     "Straight",
     "StraightState",
@@ -63,6 +72,7 @@ __all__ = [
     "available_workers",
     "done",
     "finish",
+    "finish_states",
     "followed",
     "init",
     "iterate",

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Literal
 
 import equinox as eqx
+import numpy as np
 
-from jaxrelax.geometry import PointGroup, parse_group, point_group, subgroup, subgroup_indices
+from jaxrelax import geometry
+from jaxrelax.geometry import (
+    PointGroup,
+    occupancy_patterns,
+    parse_group,
+    point_group,
+    subgroup,
+    subgroup_indices,
+)
 from jaxrelax.inference import PoseSearch
 from jaxrelax.io import InputError
 from jaxrelax.refinement.modes import Local, Mode, Registers, Searched
@@ -28,26 +36,40 @@ class Classification(Mode):
     Attributes:
         states: symmetries of classes 1, 2, …
         poses: ``"local"`` refines poses with every state, ``"held"`` leaves them where the
-            consensus has them; or a mode.
+            consensus, which is refined locally, has them, and lets only frequencies score that
+            their errors allow; or a mode (with ``Registers()`` the poses of the input are held,
+            whose errors nobody knows).
         start: ``"occupancy"``: from the relaxed consensus, relaxed states with one partner and of
             the others the first with all and the last with none; ``"random"``: a seeded random
-            state for every image, from which what images differ by most grows; ``"auto"``:
-            occupancy where one state is relaxed and others have the whole group.
+            state for every image, from which what images differ by most grows; ``"splits"``: with
+            the symmetry of one state, random starts of as many of it as held-out images tell apart;
+            ``"auto"``: occupancy where one state is relaxed and others have the whole group, and
+            random else.
+        most: states, where their number is found.
         max_resolution: states are told apart by frequencies up to this, in Å; None: all.
         focus_mask: path of a map-sized mask (0…1); states differ only inside of it.
     """
 
     states: tuple[str, ...] = eqx.field(converter=tuple)
-    poses: Mode | Literal["held", "local"] = "local"
-    start: Literal["auto", "occupancy", "random"] = "auto"
+    poses: Mode | str = "local"
+    start: str = "auto"
+    most: int = 8
     max_resolution: float | None = None
     focus_mask: str | None = None
 
     def __check_init__(self):
-        if len(self.states) < 2:
+        if self.start == "splits" and len(self.states) != 1:
             raise ValueError(
-                f"a classification has at least two states; got {', '.join(self.states) or 'none'}"
+                'with start="splits" all states have one symmetry, which is given once; got '
+                f"{', '.join(self.states) or 'none'}"
             )
+        if self.start != "splits" and len(self.states) < 2:
+            raise ValueError(
+                "a classification has at least two states, or one that is split "
+                f'(start="splits"); got {", ".join(self.states) or "none"}'
+            )
+        if self.most < 2:
+            raise ValueError(f"most is a number of states, at least 2; got {self.most}")
         if isinstance(self.poses, str) and self.poses not in POSES:
             raise ValueError(f'poses are "held", "local" or a mode, not {self.poses!r}')
         if not self.pose_mode.needs_poses:
@@ -55,8 +77,10 @@ class Classification(Mode):
                 "a classification refines poses locally or holds them; find them first with mode "
                 "Homogeneous"
             )
-        if self.start not in ("auto", "occupancy", "random"):
-            raise ValueError(f'start is "auto", "occupancy" or "random", not {self.start!r}')
+        if self.start not in ("auto", "occupancy", "random", "splits"):
+            raise ValueError(
+                f'start is "auto", "occupancy", "random" or "splits", not {self.start!r}'
+            )
         if self.max_resolution is not None and self.max_resolution <= 0:
             raise ValueError(f"max_resolution is in Å, above 0; got {self.max_resolution:g}")
 
@@ -94,8 +118,8 @@ class Classification(Mode):
         return [state_groups(text) for text in self.states]
 
     def starts_from(self) -> str:
-        """The start that "auto" stands for."""
-        if self.start != "auto":
+        """How the maps of the states begin: by occupancy or at random."""
+        if self.start in ("occupancy", "random"):
             return self.start
         groups = self.groups()
         relaxed = [group for group, kept in groups if kept.order < group.order]
@@ -137,6 +161,89 @@ class Classification(Mode):
         if relax is None:
             return Relax(largest.name, to=least), largest.name
         return dataclasses.replace(relax, to=least), largest.name
+
+
+class OccupancyPatterns(Classification):
+    """States are the patterns in which the sites of a group are occupied by a partner.
+
+    They are those of :func:`jaxrelax.geometry.occupancy_patterns`, in their order; each keeps its
+    stabiliser. The consensus is relaxed to no symmetry, and its partner placed on the sites of
+    every pattern is where they start.
+
+    Attributes:
+        group: that moves the sites onto each other: its name, or a text file of matrices.
+        tied: maps of all patterns are made of one body and one partner
+            (:class:`jaxrelax.reconstruction.TiedPatterns`), as long as it is refined; else each
+            pattern has what it likes (:class:`jaxrelax.reconstruction.SharedAndOwn`).
+    """
+
+    group: str = ""
+    tied: bool = True
+
+    def __init__(
+        self,
+        group: str,
+        *,
+        poses: Mode | str = "local",
+        tied: bool = True,
+        max_resolution: float | None = None,
+        focus_mask: str | None = None,
+    ):
+        """Look at the group.
+
+        Raises:
+            ValueError: no group, one without sites to tell apart, or one with too many.
+        """
+        if parse_group(group).order == 1:
+            raise ValueError(f"{group} has one site; occupancy patterns need a larger group")
+        self.group, self.tied = group, tied
+        self.states = tuple(occupancy_patterns(parse_group(group)).names)
+        self.poses, self.start, self.most = poses, "occupancy", len(self.states)
+        self.max_resolution, self.focus_mask = max_resolution, focus_mask
+
+    @property
+    def patterns(self) -> geometry.OccupancyPatterns:
+        """All of the group."""
+        return occupancy_patterns(parse_group(self.group))
+
+    def groups(self) -> list[tuple[PointGroup, PointGroup]]:
+        """Of every pattern the group and its stabiliser."""
+        patterns = self.patterns
+        return [(patterns.group, one.stabiliser) for one in patterns.patterns]
+
+    def consensus(self, relax: Relax | None) -> tuple[Relax | None, str]:
+        """It is relaxed from the group to C1.
+
+        Raises:
+            InputError: another group or a subgroup was asked for.
+        """
+        relax = Relax(self.group) if relax is None else relax
+        if relax.group != self.group:
+            raise InputError(f"relaxing {relax.group}, but the patterns are those of {self.group}")
+        if relax.to.upper() != "C1":
+            raise InputError(
+                f"relaxing to {relax.to}: every pattern keeps what it has; relax to C1"
+            )
+        return relax, self.group
+
+
+def finest_at_held_poses(
+    diameter_angstrom: float, sigma_rotation_deg: float, sigma_shift_angstrom: float
+) -> float:
+    """Resolution in Å beyond which errors of held poses would be read as other states.
+
+    There the error moves density at the radius of gyration of a ball, √(3/5) of its radius, by a
+    radian of phase: 2π √((σ R)² + σ_s²). At 2π/d above one what an image shows no longer correlates
+    with its map at the held pose; the misfit grows with the density that a state has, and favours
+    the state with less of it.
+
+    Args:
+        diameter_angstrom: of the particle's sphere.
+        sigma_rotation_deg, sigma_shift_angstrom: error of poses, per axis.
+    """
+    radius = np.sqrt(0.6) * 0.5 * diameter_angstrom
+    moved = np.hypot(np.deg2rad(sigma_rotation_deg) * radius, sigma_shift_angstrom)
+    return float(2.0 * np.pi * moved)
 
 
 def state_groups(text: str) -> tuple[PointGroup, PointGroup]:

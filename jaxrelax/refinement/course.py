@@ -144,22 +144,72 @@ class Straight(Course):
 
     optimism: float = 0.0
 
-    def init(self, shell: int) -> StraightState:
+    def init(self, shell: int) -> Any:
         """The band grows at once."""
         return StraightState(Band.starting(shell, growing=True), np.asarray(self.optimism))
 
-    def orders(self, state: StraightState) -> Orders:
+    def orders(self, state: Any) -> Orders:
         """Calibrated maps, component by component."""
         return Orders(Belief(float(state.optimism)), None, True, False, True)
 
-    def next(self, state: StraightState, seen: Seen) -> StraightState:
+    def next(self, state: Any, seen: Seen) -> Any:
         """Band after the FSC, less optimism."""
         optimism = withdrawn(self.optimism, float(state.optimism), seen.info.asymmetric_signal)
         return StraightState(followed(state.band, seen), np.asarray(optimism))
 
-    def may_stop(self, state: StraightState) -> bool:
+    def may_stop(self, state: Any) -> bool:
         """Always."""
         return True
+
+
+class SeededState(eqx.Module):
+    """See :class:`Seeded`.
+
+    Attributes:
+        band: which frequencies score.
+        optimism: of the next iteration.
+        done: iterations so far.
+    """
+
+    band: Band
+    optimism: Float64[np.ndarray, ""]
+    done: Int[np.ndarray, ""]
+
+
+class Seeded(Straight):
+    """Straight, for states that start at random: they are held alike at first.
+
+    What random states differ by is noise at first, and images that are sure of it lock. Held alike,
+    posteriors follow images in proportion, and states grow along what images differ by most, as the
+    asymmetric part does while it is sought. Criteria are asked when that had time to grow.
+
+    Attributes:
+        alike: iterations over which similarity falls to nothing.
+        fewest: iterations before criteria are asked.
+    """
+
+    alike: int = 6
+    fewest: int = 10
+
+    def init(self, shell: int) -> SeededState:
+        """The band grows at once."""
+        band = Band.starting(shell, growing=True)
+        return SeededState(band, np.asarray(self.optimism), np.asarray(0))
+
+    def orders(self, state: SeededState) -> Orders:
+        """Maps that are alike at first."""
+        orders = super().orders(state)
+        similarity = max(0.0, 1.0 - (int(state.done) + 1) / self.alike)
+        return orders._replace(belief=orders.belief._replace(similarity=similarity))
+
+    def next(self, state: SeededState, seen: Seen) -> SeededState:
+        """As straight, one iteration on."""
+        after = super().next(state, seen)
+        return SeededState(after.band, after.optimism, np.asarray(state.done + 1))
+
+    def may_stop(self, state: SeededState) -> bool:
+        """After so many iterations."""
+        return int(state.done) >= self.fewest
 
 
 class Stage(IntEnum):

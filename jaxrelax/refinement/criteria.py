@@ -116,6 +116,25 @@ class ResolutionStalled(Criterion):
         )
 
 
+class StatesSettled(Criterion):
+    """Images that are sure of their state have stopped changing it.
+
+    Attributes:
+        iterations: length of the standstill.
+        tolerance: largest share that may change, each image weighted by its certainty.
+    """
+
+    iterations: int = 2
+    tolerance: float = 0.01
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when fewer than the tolerance changed in each of the last iterations."""
+        calm = [info.state_change for info in state.history if info.settled]
+        if len(calm) <= self.iterations or max(calm[-self.iterations :]) > self.tolerance:
+            return None
+        return f"{100 * calm[-1]:.1f} % of the states changed"
+
+
 class RegistersSettled(Criterion):
     """The mean largest register probability and the best registers have stopped moving.
 

@@ -48,7 +48,7 @@ SUMMED = (
 )  # fmt: skip
 PER_IMAGE = (
     "rotations", "origins_angstrom", "mode_rotations", "mode_origins_angstrom", "registers",
-    "symmetric", "junk", "log_gain",
+    "symmetric", "junk", "log_gain", "log_marginal",
 )  # fmt: skip
 
 
@@ -65,6 +65,7 @@ class Expectation:
     symmetric: Float32[np.ndarray, " n"]
     junk: Float32[np.ndarray, " n"]
     log_gain: Float32[np.ndarray, " n"]
+    log_marginal: Float64[np.ndarray, " n"]  # log-evidence of everything, up to the images' own
     residual: Float64[np.ndarray, "groups shells"]
     count: Float64[np.ndarray, "groups shells"]
     # What every latent has learned, by its name; nothing before the first batch.
@@ -122,6 +123,7 @@ def expectation(
         symmetric=np.zeros(n, np.float32),
         junk=np.zeros(n, np.float32),
         log_gain=np.zeros(n, np.float32),
+        log_marginal=np.zeros(n),
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
     )
@@ -257,6 +259,7 @@ def _record(table: Hypotheses, batch: ScoredBatch, pixel: float, result: Expecta
     result.registers[rows] = found.places
     result.symmetric[rows] = found.symmetric
     result.junk[rows] = sum(found.outside.values())
+    result.log_marginal[rows] = found.log_marginal
     if table.symmetrised.any():
         apart = found.log_evidence[:, ~table.symmetrised]
         alike = found.log_evidence[:, table.guide]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from jaxrelax.engine.memory import give_back_freed, peak_memory_gib
 from jaxrelax.imaging import rebox_map, resample_map, working_box
@@ -26,10 +26,12 @@ from jaxrelax.reconstruction import (
     symmetrise,
     unregularised_map,
 )
+from jaxrelax.refinement.classification import OccupancyPatterns
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
+from jaxrelax.refinement.held_out_states import given, state_support, under_the_other_half
+from jaxrelax.refinement.loop import exchange_states
 from jaxrelax.refinement.maximisation import (
-    Maximisation,
     half_maps,
     joined_maps,
     maximisation,
@@ -37,8 +39,10 @@ from jaxrelax.refinement.maximisation import (
 )
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result, StateMap
-from jaxrelax.refinement.state import MapState, State, Strength, replaced
+from jaxrelax.refinement.state import State
 from jaxrelax.refinement.strength import honest_exponent, tempered
+
+LIKELY_JUNK = 0.5
 
 
 def finish_states(
@@ -67,11 +71,21 @@ def finish_states(
     banded = expectation(problem, state, accumulated, on_batch=on_batch)
     belief = problem.plan.course.orders(state.course).belief
     solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
-    exponent = _honest(problem, state, banded, solved, accumulated, on_batch)
+    exchange_states(problem, banded, solved.order)
+    mode = problem.plan.mode
+    patterns = mode.patterns if isinstance(mode, OccupancyPatterns) else None
+    if patterns is None:
+        other, supported = state_support(problem, state, solved, banded.junk, accumulated, on_batch)
+    else:
+        # Patterns are known to differ: by their sites, of one partner.
+        maps, supported = half_maps(problem, solved), None
+        other = under_the_other_half(problem, state, maps, accumulated, on_batch)
+    shows = banded.junk < LIKELY_JUNK
+    exponent = honest_exponent(banded.registers[shows], other.registers[shows])
     joined = joined_maps(problem, banded.sums, solved, 1.0)
-    del banded, solved
+    del banded, solved, other
     give_back_freed()
-    found = expectation(problem, _given(state, joined), shells.last, n_folds=1, on_batch=on_batch)
+    found = expectation(problem, given(state, joined), shells.last, n_folds=1, on_batch=on_batch)
     del joined
     found.registers = tempered(found.registers, exponent)
     halves = [total(folds) for folds in found.sums]
@@ -89,7 +103,7 @@ def finish_states(
         aligned = match_halves(particle, parts, sphere, max_shell=shells.last, score_shell=rung)
         kept.append(raw)
         matched.append(HalfMaps(raw, parts, aligned, shells.last, rung))
-    shown = found.junk < 0.5
+    shown = found.junk < LIKELY_JUNK
     registers, particles, of_states = _in_one_frame(problem, found, matched)
     weight = (1.0 - found.junk)[:, None] * of_states
     fractions = weight.sum(axis=0, dtype=np.float64) / weight.sum(dtype=np.float64)
@@ -118,34 +132,9 @@ def finish_states(
         seconds=seconds,
         peak_memory_gib=peak_memory_gib(),
         states=states,
+        support=supported,
+        patterns=patterns,
     )
-
-
-def _given(state: State, maps: list[IsotypicParts]) -> State:
-    """The state with maps that score as they are."""
-    symmetric, asymmetric = MapState.stacked(maps)
-    return state.replace(
-        maps=replaced(
-            state.maps, symmetric=symmetric, asymmetric=asymmetric, sums=None,
-            strength=Strength.untouched(),
-        )
-    )  # fmt: skip
-
-
-def _honest(
-    problem: Problem,
-    state: State,
-    banded: Expectation,
-    solved: Maximisation,
-    max_shell: int,
-    on_batch,
-) -> float:
-    """How far posteriors under a half-set's own maps can be believed, see `honest_exponent`."""
-    maps, n = half_maps(problem, solved), len(problem.of_maps)
-    swapped = _given(state, maps[n:] + maps[:n])
-    other = expectation(problem, swapped, max_shell, n_folds=1, on_batch=on_batch)
-    shows = banded.junk < 0.5
-    return honest_exponent(banded.registers[shows], other.registers[shows])
 
 
 def _in_one_frame(
@@ -189,7 +178,7 @@ def _state_maps(
     problem: Problem,
     matched: list[HalfMaps],
     fractions: Float[np.ndarray, " states"],
-    counts: Float[np.ndarray, " states"],
+    counts: Int[np.ndarray, " states"],
 ):
     """Maps of all states, and half-maps, map, mask and curves of their mean."""
     shells, plan, particles = problem.shells, problem.plan, problem.of_maps
@@ -231,7 +220,7 @@ def _state_maps(
         n = min(map(len, curves.values()))
         states.append(
             StateMap(
-                name=_name(particle),
+                name=particle.name,
                 group=particle.group.name,
                 kept=particle.subgroup.name,
                 fraction=float(fractions[number]),
@@ -254,11 +243,8 @@ def _state_maps(
 def _on_working_box(one: HalfMaps) -> HalfMaps:
     """Half-maps on the box of the particle, where priors expect the box of the last shell."""
     box = working_box(one.max_shell)
-    parts = [IsotypicParts(*(resample_map(p, box) for p in each)) for each in one.parts]
+    parts = [
+        IsotypicParts(resample_map(p.symmetric, box), resample_map(p.asymmetric, box))
+        for p in one.parts
+    ]
     return one._replace(raw=[resample_map(m, box) for m in one.raw], parts=parts)
-
-
-def _name(particle) -> str:
-    if particle.relaxed:
-        return f"{particle.group.name} relaxed to {particle.subgroup.name}"
-    return particle.group.name

@@ -49,6 +49,10 @@ class StepInfo:
         held_poses: poses were held.
         relaxed: registers were inferred.
         searched_globally: all orientations were searched.
+        state_change: of the images, those whose most probable state changed, each counted by how
+            sure it is of its state and of showing the particle (1 − normalised entropy, 1 − junk),
+            so that junk and what looks alike cannot keep a run alive; zero without states.
+        fractions: of every state; empty without states.
     """
 
     iteration: int
@@ -79,19 +83,27 @@ class StepInfo:
     held_poses: bool
     relaxed: bool
     searched_globally: bool
+    state_change: float = 0.0
+    fractions: tuple[float, ...] = ()
 
     def row(self) -> dict[str, float]:
-        """The scalars by name, all as numbers."""
-        return {k: float(v) for k, v in dataclasses.asdict(self).items()}
+        """The scalars by name, all as numbers; those of states only where there are states."""
+        values = dataclasses.asdict(self)
+        fractions = values.pop("fractions")
+        if not fractions:
+            del values["state_change"]
+        values |= {f"fraction_class{k:02d}": one for k, one in enumerate(fractions, start=1)}
+        return {k: float(v) for k, v in values.items()}
 
 
 _KINDS = {"int": int, "float": float, "bool": bool}
+SEVERAL = "fractions"  # the only field that is no scalar
 
 
 class History(eqx.Module):
     """One :class:`StepInfo` per iteration, kept as columns; a sequence, and a pytree of arrays."""
 
-    columns: Mapping[str, Shaped[np.ndarray, " iterations"]]
+    columns: Mapping[str, Shaped[np.ndarray, "iterations *each"]]
 
     @classmethod
     def empty(cls) -> History:
@@ -100,17 +112,24 @@ class History(eqx.Module):
             {
                 field.name: np.zeros(0, _KINDS[str(field.type)])
                 for field in dataclasses.fields(StepInfo)
+                if field.name != SEVERAL
             }
+            | {SEVERAL: np.zeros((0, 0))}
         )
 
     def appended(self, info: StepInfo) -> History:
         """With one more iteration."""
-        return History(
-            {
-                name: np.append(values, values.dtype.type(getattr(info, name)))
-                for name, values in self.columns.items()
-            }
-        )
+        columns = {
+            name: np.append(values, values.dtype.type(getattr(info, name)))
+            for name, values in self.columns.items()
+            if name != SEVERAL
+        }
+        fractions, before = np.asarray(info.fractions, np.float64), self.columns[SEVERAL]
+        # Stages before the one with states have none of them: NaN.
+        several = np.full((len(before) + 1, max(len(fractions), before.shape[1])), np.nan)
+        several[:-1, : before.shape[1]] = before
+        several[-1, : len(fractions)] = fractions
+        return History(columns | {SEVERAL: several})
 
     def __len__(self) -> int:
         return len(self.columns["iteration"])
@@ -122,7 +141,9 @@ class History(eqx.Module):
     def __getitem__(self, which: Any) -> Any:
         if isinstance(which, slice):
             return tuple(self[i] for i in range(*which.indices(len(self))))
-        return StepInfo(**{name: values[which].item() for name, values in self.columns.items()})
+        fractions = self.columns[SEVERAL][which]
+        scalars = {n: v[which].item() for n, v in self.columns.items() if n != SEVERAL}
+        return StepInfo(**scalars, fractions=tuple(fractions[~np.isnan(fractions)].tolist()))
 
     def __iter__(self) -> Iterator[StepInfo]:
         return (self[i] for i in range(len(self)))

@@ -6,14 +6,16 @@ import dataclasses
 import time
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
+from jaxrelax.inference import entropy
 from jaxrelax.reconstruction import IsotypicParts, resolution_shell
 from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.history import StepInfo
-from jaxrelax.refinement.maximisation import Maximisation, half_maps, maximisation
+from jaxrelax.refinement.maximisation import Maximisation, half_maps, in_order, maximisation
 from jaxrelax.refinement.pose_prior import next_poses
 from jaxrelax.refinement.pose_schedule import have_settled, pose_search
 from jaxrelax.refinement.problem import Problem
@@ -46,6 +48,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     weights = starting_weights(problem, state) if state.iteration == 0 else None
     found = expectation(problem, state, shell, weights_override=weights, on_batch=on_batch)
     solved = maximisation(problem, found.sums, orders.belief, score_shell=state.score_shell)
+    exchange_states(problem, found, solved.order)
     maps = half_maps(problem, solved)
     poses = next_poses(problem, state, found)
     info = _report(problem, state, found, solved, maps, poses)
@@ -69,6 +72,22 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         after = calibrated(problem, after, maps, None if held is None else float(held), shell)
     info = dataclasses.replace(info, seconds=time.perf_counter() - began)
     return after.replace(course=course, history=state.history.appended(info)), info
+
+
+def exchange_states(problem: Problem, found: Expectation, order: list[int]) -> None:
+    """Give the states of half-set 2 the numbers that they have in half-set 1, in place.
+
+    Args:
+        problem: half-sets, and the table.
+        found: of a pass.
+        order: of the M-step's :func:`jaxrelax.reconstruction.match_states`.
+    """
+    if order == list(range(len(order))):
+        return
+    maps, second = problem.plan.table.place_maps, problem.data.half_set == 2
+    columns = np.concatenate([np.flatnonzero(maps == k) for k in order])
+    found.registers[second] = found.registers[second][:, columns]
+    found.sums[1] = [in_order(fold, order) for fold in found.sums[1]]
 
 
 def _shared(solved: Maximisation) -> Maximisation:
@@ -163,4 +182,35 @@ def _report(
         held_poses=search.holds_poses,
         relaxed=plan.relax is not None,
         searched_globally=search.is_global,
+        state_change=state_change(problem, state.beliefs.registers, found),
+        fractions=state_fractions(problem, found),
     )
+
+
+def of_states(
+    problem: Problem, places: Float[np.ndarray, "n places"]
+) -> Float[np.ndarray, "n states"]:
+    """Posterior of every map, from that of the places where images go."""
+    maps = problem.plan.table.place_maps
+    return np.stack([places[:, maps == k].sum(axis=1) for k in range(len(problem.of_maps))], axis=1)
+
+
+def state_change(
+    problem: Problem, before: Float[np.ndarray, "n places"], found: Expectation
+) -> float:
+    """See ``StepInfo.state_change``."""
+    count = len(problem.of_maps)
+    if count == 1:
+        return 0.0
+    then, now = of_states(problem, before), of_states(problem, found.registers)
+    certain = (1.0 - entropy(now) / np.log(count)) * (1.0 - found.junk)
+    changed = then.argmax(axis=1) != now.argmax(axis=1)
+    return float(np.sum(certain * changed) / max(float(np.sum(certain)), 1e-30))
+
+
+def state_fractions(problem: Problem, found: Expectation) -> tuple[float, ...]:
+    """Of the images that show the particle, what is in every state; nothing with one map."""
+    if len(problem.of_maps) == 1:
+        return ()
+    counted = (1.0 - found.junk) @ of_states(problem, found.registers)
+    return tuple(float(one) for one in counted / counted.sum())

@@ -25,6 +25,7 @@ from jaxrelax.reconstruction import (
     each_seen_by_the_other,
     fsc,
     match_halves,
+    match_states,
     mean_agreement,
     mean_weight,
     onto_first,
@@ -42,6 +43,8 @@ class Maximisation(NamedTuple):
         weight: mean weight per voxel and shell of each, and of every map.
         maps: what the prior was learned from, of every map.
         shares: of all images, what went into every map.
+        order: for every map of half-set 1, which of half-set 2 was found to be the same; sums and
+            maps here are in the order of half-set 1.
         fsc: of the half-maps inside the sphere; of their mean over states.
         asymmetric_fsc: weighted mean over the scored band; of the first map that has registers.
         asymmetric_signal: the same in standard errors.
@@ -52,6 +55,7 @@ class Maximisation(NamedTuple):
     weight: Float64[np.ndarray, "2 maps shells"]
     maps: list[HalfMaps]
     shares: Float64[np.ndarray, " maps"]
+    order: list[int]
     fsc: Float64[np.ndarray, " shells"]
     asymmetric_fsc: float
     asymmetric_signal: float
@@ -89,14 +93,24 @@ def maximisation(
     weight = np.stack(
         [[mean_weight(one.accumulator(), n_shells) for one in half.maps] for half in halves]
     )
+    every: list[list[Float32[np.ndarray, "b b b"]]] = [
+        [unregularised_map(o, p) for o, p in zip(half.maps, problem.of_maps, strict=True)]
+        for half in halves
+    ]
+    split = [
+        [p.split(m * sphere) for m, p in zip(each, problem.of_maps, strict=True)] for each in every
+    ]
+    order = match_states(
+        problem.of_maps, split, _shares(weight), sphere,
+        max_shell=max_shell, score_shell=score_shell,
+    )  # fmt: skip
+    halves[1], weight[1] = in_order(halves[1], order), weight[1][order]
+    every[1], split[1] = [every[1][k] for k in order], [split[1][k] for k in order]
     shares = _shares(weight)
     maps, turned = [], []
     mean, signal = 0.0, 0.0
     for number, particle in enumerate(problem.of_maps):
-        raw: list[Float32[np.ndarray, "b b b"]] = [
-            unregularised_map(half.maps[number], particle) for half in halves
-        ]
-        parts = [particle.split(m * sphere) for m in raw]
+        raw, parts = [each[number] for each in every], [each[number] for each in split]
         matched = match_halves(
             particle, parts, sphere, max_shell=max_shell, score_shell=score_shell
         )
@@ -118,10 +132,16 @@ def maximisation(
         weight=weight,
         maps=maps,
         shares=shares,
+        order=order,
         fsc=curve,
         asymmetric_fsc=mean,
         asymmetric_signal=signal,
     )
+
+
+def in_order(sums: MapSums, order: list[int]) -> MapSums:
+    """Sums of all maps, these in another order."""
+    return MapSums(tuple(sums.maps[k] for k in order))
 
 
 def _shares(weight: Float64[np.ndarray, "2 maps shells"]) -> Float64[np.ndarray, " maps"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from jaxrelax.io import (
 from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
-from jaxrelax.refinement.classification import Classification
+from jaxrelax.refinement.classification import Classification, finest_at_held_poses
 from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
@@ -37,9 +38,11 @@ from jaxrelax.refinement.criteria import (
     MaxIterations,
     RegistersSettled,
     ResolutionStalled,
+    StatesSettled,
 )
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.modes import Local, Mode
+from jaxrelax.refinement.pose_prior import left_of_pose_errors
 from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, make_problem
 from jaxrelax.refinement.projection_match import low_passed
@@ -61,6 +64,9 @@ from jaxrelax.refinement.usable import WIDEST, usable_particles
 LOG = logging.getLogger("jaxrelax")
 
 DEFAULT_UNTIL: Criterion = (ResolutionStalled() & RegistersSettled()) | MaxIterations(50)
+UNTIL_STATES_SETTLED: Criterion = (
+    ResolutionStalled() & RegistersSettled() & StatesSettled()
+) | MaxIterations(50)
 
 
 class Map(eqx.Module):
@@ -88,6 +94,74 @@ class Stage:
 
     make: Callable[[Particles], Problem]
     begin: Callable[[Problem, Problem, State], State]
+
+    def problem(self, earlier: Problem, state: State, particles: Particles) -> Problem:
+        """The problem of the stage.
+
+        Poses that it holds are not exact: the width of their prior, learned before, limits the
+        frequencies that may score.
+
+        Args:
+            earlier: of the stage before.
+            state: its last one, or a later one.
+            particles: with the poses that were found before.
+        """
+        return within_pose_error(self.make, earlier, state)(particles)
+
+
+def within_pose_error(
+    make: Callable[[Particles], Problem], earlier: Problem, state: State
+) -> Callable[[Particles], Problem]:
+    """A problem's maker with its band limited where the poses that it holds are not exact enough.
+
+    Args:
+        make: of the problem, ``make_problem`` with its arguments.
+        earlier, state: as of :meth:`Stage.problem`.
+    """
+    asked = make.keywords if isinstance(make, partial) else {}
+    mode = asked.get("mode")
+    # Without having been refined, nothing is known of their errors.
+    if mode is None or not mode.holds_poses or earlier.plan.mode.holds_poses:
+        return make
+    limit = finest_at_held_poses(earlier.particle.diameter_angstrom, *left_of_pose_errors(state))
+    LOG.info("poses are held, with errors that let frequencies up to %.1f Å score", limit)
+    finest = asked.get("max_alignment_resolution_angstrom")
+    limit = limit if finest is None else max(limit, finest)
+    return partial(make, max_alignment_resolution_angstrom=limit)
+
+
+@dataclass(frozen=True)
+class Splits(Stage):
+    """A classification into as many states as held-out images tell apart.
+
+    Attributes:
+        most: states at the most.
+    """
+
+    most: int = 2
+
+    def kinds(self) -> list[str]:
+        """Symmetries that a state may have: with its group imposed, or relaxed as asked."""
+        assert isinstance(self.make, partial)
+        (asked,) = self.make.keywords["mode"].states
+        imposed = asked.partition(":")[0]
+        return [imposed] if imposed == asked else [imposed, asked]
+
+    def with_kinds(self, states: Sequence[str], *, held: bool) -> Stage:
+        """The classification into states of these symmetries.
+
+        Args:
+            states: of every state, as of :class:`Classification`.
+            held: poses are, whatever was asked: what is found of states at refined poses does not
+                depend on refining them further, but costs a third.
+        """
+        assert isinstance(self.make, partial)
+        mode: Classification = self.make.keywords["mode"]
+        poses = "held" if held else mode.poses
+        mode = dataclasses.replace(mode, states=tuple(states), start="auto", poses=poses)
+        make = partial(self.make, states=mode.groups(), mode=mode)
+        assert isinstance(self.begin, partial)
+        return Stage(make, partial(self.begin, start=mode.starts_from()))
 
 
 @dataclass(frozen=True)
@@ -150,7 +224,8 @@ def prepare(
     if classification is not None:
         relax, consensus = classification.consensus(relax)
         symmetry = _symmetry_of_consensus(symmetry, consensus, relax)
-        mode = classification.pose_mode
+        # Held poses are those of the consensus, which says how exact they are.
+        mode = Local() if classification.poses == "held" else classification.pose_mode
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry, contrast)
@@ -211,16 +286,15 @@ def prepare(
     focus = None
     if classification is not None:
         focus = _focus_mask(classification, optics.box, pixel, diameter)
-        following = (
-            Stage(
-                partial(
-                    make, mode=classification, relax=relax, symmetry=symmetry,
-                    register_mask=register_mask, states=classification.groups(), **inferred,
-                    focus_mask=None if focus is None else rebox_map(focus, box),
-                ),
-                partial(init_states, start=classification.starts_from(), seed=seed),
-            ),
+        states = partial(
+            make, mode=classification, relax=relax, symmetry=symmetry,
+            register_mask=register_mask, states=classification.groups(), **inferred,
+            focus_mask=None if focus is None else rebox_map(focus, box),
         )  # fmt: skip
+        begin = partial(init_states, start=classification.starts_from(), seed=seed)
+        following = (Stage(states, begin),)
+        if classification.start == "splits":
+            following = (Splits(states, begin, classification.most),)
         inferred = {}
     if relax is not None and mode.relaxed is not None:
         relaxation = partial(
@@ -246,7 +320,8 @@ def prepare(
     match = matched_scale if mode.needs_poses else matched_power
     values = match(problem.execution, low, values, shell, seed=seed, name=name)
     state = init(problem, values, ini_high_angstrom=ini_high)
-    until = DEFAULT_UNTIL if until is None else until
+    if until is None:
+        until = DEFAULT_UNTIL if classification is None else UNTIL_STATES_SETTLED
     identity = {
         "mode": described(mode if classification is None else classification),
         "relax": described(relax),

@@ -29,8 +29,11 @@ from jaxrelax.reconstruction import (
     Plain,
     SharedAndOwn,
     StatesPrior,
+    TiedPatterns,
+    of_patterns,
 )
-from jaxrelax.refinement.course import Course, SeekAmplifySettle, Straight
+from jaxrelax.refinement.classification import Classification, OccupancyPatterns
+from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straight
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 
@@ -152,6 +155,8 @@ def make_problem(
     of_maps = tuple(
         dataclasses.replace(particle, group=group, subgroup=kept) for group, kept in states
     ) or (particle,)
+    if isinstance(mode, OccupancyPatterns):
+        of_maps = of_patterns(particle, mode.patterns)
     model = Model(_latents(of_maps, relax, shells.count, latents))
     _require_known_maps(model, of_maps)
     plan = Plan(
@@ -159,7 +164,7 @@ def make_problem(
         model=model,
         prior=_prior(relax, mode, len(of_maps), prior, focus_mask),
         noise=noise,
-        course=_course(relax) if course is None else course,
+        course=_course(relax, mode) if course is None else course,
         relax=relax,
         seed=seed,
     )
@@ -215,6 +220,8 @@ def _prior(
     """That of all maps: what was given or, by default, what states share and what they do not."""
     if isinstance(given, StatesPrior):
         return given
+    if given is None and isinstance(mode, OccupancyPatterns) and mode.tied:
+        return TiedPatterns(mode.max_resolution, focus_mask)
     if given is None and n_maps > 1:
         return SharedAndOwn(getattr(mode, "max_resolution", None), focus_mask)
     if given is None:
@@ -222,8 +229,10 @@ def _prior(
     return EachAlone(given)
 
 
-def _course(relax: Relax | None) -> Course:
+def _course(relax: Relax | None, mode: Mode) -> Course:
     """Asymmetry is sought unless there is none to seek or it is given."""
+    if isinstance(mode, Classification):
+        return Straight() if mode.starts_from() == "occupancy" else Seeded()
     if relax is None:
         return Straight()
     if relax.start == "symmetric":

@@ -27,9 +27,10 @@ from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
 from jaxrelax.refinement.pose_schedule import have_settled
-from jaxrelax.refinement.preparation import Map, Setup, prepare
+from jaxrelax.refinement.preparation import Map, Setup, Splits, prepare
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.splits_of_states import found_before, split_states
 from jaxrelax.refinement.state import State
 
 LOG = logging.getLogger("jaxrelax")
@@ -69,6 +70,10 @@ def following(setup: Setup, state: State) -> Setup:
     if not setup.following:
         raise ValueError("no stage follows this refinement")
     stage, *rest = setup.following
+    if isinstance(stage, Splits) and state.stage > setup.state.stage:
+        if "state" not in state.latents:  # one state it is
+            return dataclasses.replace(setup, state=state, following=())
+        return found_before(setup, state)
     poses, ended = state.poses, state.stage == setup.state.stage
     # What a search of all orientations finds is the input of the next stage; else it was known.
     found = ended and not setup.problem.plan.mode.needs_poses
@@ -76,7 +81,7 @@ def following(setup: Setup, state: State) -> Setup:
         rotations=poses.rotations if found else poses.centre_rotations,
         origins_angstrom=poses.origins_angstrom if found else poses.centre_origins_angstrom,
     )
-    problem = stage.make(particles)
+    problem = stage.problem(setup.problem, state, particles)
     start = stage.begin(problem, setup.problem, state) if ended else state
     return Setup(problem, start, setup.until, setup.identity, tuple(rest))
 
@@ -86,15 +91,20 @@ def iterate(
 ) -> Iterator[tuple[State, StepInfo]]:
     """The refinement one step at a time: yields ``(state, info)`` until the criterion stops it.
 
-    Takes the arguments of :func:`prepare`.
+    Not those in which the number of states is found. Takes what :func:`prepare` takes.
     """
-    setup: Setup | None = prepare(particles, reference, **options)
-    while setup is not None:
+    setup = prepare(particles, reference, **options)
+    while True:
         state = setup.state
         while state.iteration == 0 or done(setup, state) is None:
             state, info = step(setup.problem, state)
             yield state, info
-        setup = following(setup, state) if setup.following else None
+        if not setup.following:
+            return
+        if isinstance(setup.following[0], Splits):
+            setup = _split(setup, state, (), None)
+        else:
+            setup = following(setup, state)
 
 
 def refine(
@@ -221,6 +231,9 @@ def refine(
                         callback.on_step(setup.problem, state, info)
                 if not setup.following:
                     break
+                if isinstance(setup.following[0], Splits):
+                    setup = _split(setup, state, callbacks, on_batch)
+                    continue
                 LOG.info("stage %d ended: %s", int(state.stage) + 1, reason)
                 setup = following(setup, state)
             for callback in callbacks:
@@ -254,6 +267,30 @@ def refine(
     if result.evidence is not None:
         LOG.info("%s", result.evidence.sentence())
     return result
+
+
+def _split(setup: Setup, consensus: State, callbacks: Sequence[Callback], on_batch: Any) -> Setup:
+    """The classification that held-out images support, to go on with.
+
+    If they support none, the consensus goes on: as a stage of its own, so that it is known when it
+    is resumed that this was asked.
+    """
+
+    def ended(trial: Setup) -> State:
+        state = trial.state
+        while state.iteration == 0 or done(trial, state) is None:
+            state, info = step(trial.problem, state, on_batch)
+            LOG.info("%s", _line(info, trial.problem.plan.course))
+            for callback in callbacks:
+                callback.on_step(trial.problem, state, info)
+        return state
+
+    found = split_states(setup, consensus, iterate=ended, on_batch=on_batch)
+    if found is not None:
+        return found
+    LOG.info("one state: the consensus goes on")
+    goes_on = consensus.replace(stage=consensus.stage + 1)
+    return dataclasses.replace(setup, state=goes_on, following=())
 
 
 def _way_on(out: OutputFolder | None, state: State) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from jaxrelax.geometry import OccupancyPatterns
 from jaxrelax.io import Particles
 from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.judgement.verdict import AsymmetryEvidence
+from jaxrelax.refinement.held_out_states import StateSupport
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Result:
         notes: what the log warned of during the run.
         states: where images may show one of several maps, these; ``map`` and the other maps are
             then of their mean, ``registers`` has the registers of all states one after another.
+        support: whether held-out images tell the two most similar states apart; None without
+            states, and where they are occupancy patterns.
+        patterns: where states are occupancy patterns, these, in their order.
     """
 
     particles: Particles
@@ -109,6 +114,8 @@ class Result:
     compile_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     states: tuple[StateMap, ...] = ()
+    support: StateSupport | None = None
+    patterns: OccupancyPatterns | None = None
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:

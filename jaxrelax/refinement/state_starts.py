@@ -6,9 +6,18 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+import scipy.ndimage
+from jaxtyping import Bool, Float32
 
-from jaxrelax.reconstruction import IsotypicParts, Particle, symmetrise
+from jaxrelax.geometry import PointGroup
+from jaxrelax.reconstruction import (
+    IsotypicParts,
+    Particle,
+    PatternParticle,
+    pattern_parts,
+    rotate_map,
+    symmetrise,
+)
 from jaxrelax.refinement.maximisation import portions, total
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import Beliefs, MapState, State, Strength, frozen, replaced
@@ -17,6 +26,8 @@ from jaxrelax.refinement.state import Beliefs, MapState, State, Strength, frozen
 SYMMETRY_BREAKING = 0.5
 # Of the largest density of all partners: where it is judged how many sites are occupied.
 WITHIN_PARTNER = 0.3
+# Width over which density is taken together to find the place of a partner.
+PARTNER_PX = 2.0
 
 
 def maps_without_folds(problem: Problem, state: State) -> list[IsotypicParts]:
@@ -45,7 +56,7 @@ def by_occupancy(
     With P the partner at one site of n, D = P − Σ_g g P / n and S = body + q Σ_g g P: where D is
     positive it is (n − 1)/n of the partner, and q, the mean occupancy, is what S has of Σ_g g P
     where that is dense. States that are relaxed have one partner; of those that are not, the first
-    has all, the last none, and others as many in between.
+    has all, the last of several none, and others as many in between.
 
     Args:
         parts: of the consensus, relaxed.
@@ -62,7 +73,7 @@ def by_occupancy(
         occupancy = float(np.sum(parts.symmetric[dense] * everywhere[dense])) / squared
     occupancy = min(max(occupancy, 0.0), 1.0)
     alike = sum(not one.relaxed for one in of_maps)
-    levels = iter(np.linspace(1.0, 0.0, alike) if alike > 1 else [occupancy])
+    levels = iter(np.linspace(1.0, 0.0, alike))
     states = []
     for one in of_maps:
         level = 1.0 / n if one.relaxed else next(levels)
@@ -70,6 +81,81 @@ def by_occupancy(
         asymmetric = parts.asymmetric if one.relaxed else 0.0 * parts.asymmetric
         states.append(IsotypicParts(symmetric, asymmetric))
     return states
+
+
+def by_patterns(
+    parts: IsotypicParts,
+    particle: Particle,
+    of_maps: Sequence[PatternParticle],
+    site: Bool[np.ndarray, "b b b"],
+) -> list[IsotypicParts]:
+    """States with a partner on the sites of each pattern, from a relaxed map of their mixture.
+
+    As :func:`by_occupancy`, but the partner is D at one site alone: in a mixture a relaxed map has
+    some partner everywhere. The site where it has most is taken to be occupied in all images; then
+    of a partner D there is not (n − 1)/n, but 1 − q. (With one partner in all of them that is the
+    same.)
+
+    Args:
+        parts: of the consensus, relaxed.
+        particle: what it is of.
+        of_maps: what every state is of.
+        site: where the partner is; see :func:`fullest_site`.
+    """
+    n = particle.group.order
+    partner = n / (n - 1) * np.where(site, np.maximum(parts.asymmetric, 0.0), 0.0)
+    partner = partner.astype(np.float32)
+    everywhere = np.float32(n) * symmetrise(partner, particle.group)
+    dense = everywhere > WITHIN_PARTNER * everywhere.max()
+    filled = 0.0
+    if dense.any():
+        squared = float(np.sum(everywhere[dense] ** 2))
+        filled = max(float(np.sum(parts.symmetric[dense] * everywhere[dense])) / squared, 0.0)
+    # With a times this partner: a q = filled and a (1 − q) = (n − 1)/n.
+    larger = filled + (n - 1) / n
+    return pattern_parts(
+        parts.symmetric, np.float32(larger) * partner, filled / larger,
+        [one.pattern for one in of_maps], particle.group,
+    )  # fmt: skip
+
+
+def fullest_site(maps: Sequence[IsotypicParts], group: PointGroup) -> Bool[np.ndarray, "b b b"]:
+    """Voxels nearer to where relaxed maps have most partner than to its copies.
+
+    It is the same for both half-sets, so that their partners are in one frame even where several
+    sites of the consensus are about as full, and which of them is the fullest is left to noise.
+
+    Args:
+        maps: relaxed, in one frame.
+        group: that was relaxed.
+    """
+    mean = np.mean([one.asymmetric for one in maps], axis=0)
+    n = len(mean)
+    smooth = scipy.ndimage.gaussian_filter(np.maximum(mean, 0.0), PARTNER_PX)
+    # An operator acts on (x, y, z); maps are [z, y, x].
+    peak = np.array(np.unravel_index(np.argmax(smooth), smooth.shape))[::-1] - n // 2
+    copies = group.operators @ peak
+    axis = np.arange(n) - n // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    # All copies are as far from the centre, so the nearest has the largest inner product.
+    along = np.einsum("gi,izyx->gzyx", copies, np.stack([x, y, z]))
+    return along[0] >= along.max(axis=0) - 1e-6
+
+
+def in_first_frame(
+    maps: list[IsotypicParts], particle: Particle, alignment: int
+) -> list[IsotypicParts]:
+    """Maps of both half-sets, those of the second turned into the frame of the first.
+
+    Args:
+        maps: of half-set 1, then as many of half-set 2.
+        particle: what they are of.
+        alignment: index in G: g × (half-map 2) is in the frame of half-map 1.
+    """
+    half = len(maps) // 2
+    turn = particle.group.operators[alignment]
+    second = [IsotypicParts(m.symmetric, rotate_map(m.asymmetric, turn)) for m in maps[half:]]
+    return maps[:half] + second
 
 
 def init_states(
@@ -86,7 +172,15 @@ def init_states(
     """
     n, table = len(problem.data), problem.plan.table
     consensus = maps_without_folds(earlier, before)
-    if start == "occupancy":
+    of_patterns = [one for one in problem.of_maps if isinstance(one, PatternParticle)]
+    if of_patterns:
+        particle, alignment = earlier.particle, int(before.maps.alignment)
+        consensus = in_first_frame(consensus, particle, alignment)
+        site = fullest_site(consensus, particle.group)
+        parts = [
+            state for one in consensus for state in by_patterns(one, particle, of_patterns, site)
+        ]
+    elif start == "occupancy":
         parts = [
             state
             for one in consensus
@@ -120,7 +214,7 @@ def init_states(
         beliefs=Beliefs(weights, nothing, before.beliefs.junk, nothing, weights),
         latents=latents,
         maps=maps,
-        course=problem.plan.course.init(before.score_shell),
+        course=problem.plan.course.init(min(before.score_shell, problem.shells.last_scored)),
         history=type(history).empty(),
         history_before=history,
     )

@@ -45,7 +45,9 @@ class Simulation:
     """Atomic models: the partner's chains at each site, such as 'H1,L1' 'H3,L3'; see occupancy."""
     occupancy: str = "one"
     """Which sites carry the partner: 'one' (the first), 'all', one digit per site such as '1010',
-    or a probability with a decimal point such as '0.5', drawn for each site of each particle."""
+    a probability with a decimal point such as '0.5', drawn for each site of each particle, or
+    subsets of the sites with their shares of the particles, which add up to 1, such as
+    '0000:0.25,1000:0.1,1010:0.4,1111:0.25'."""
     protomer_kda: float = 30.0
     """Phantom: mass of each of the symmetric subunits."""
     partner_kda: float = 45.0
@@ -208,7 +210,8 @@ def _differs(config: Simulation, field: Any) -> bool:
 class SimulationResult:
     """Where a simulation was written, and what was measured on the way.
 
-    ``measured`` is what ``simulation.json`` holds under the same name.
+    ``measured`` is what ``simulation.json`` holds under the same name; ``pattern_maps`` are those
+    of the patterns, where sites are occupied at random.
     """
 
     folder: Path
@@ -217,3 +220,4 @@ class SimulationResult:
     reference: Path
     truth_map: Path
     measured: dict[str, Any]
+    pattern_maps: tuple[Path, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jaxrelax.io.atomic import atomic_write_text
 from jaxrelax.io.star import StarTable, make_table, write_star_tables
 from jaxrelax.simulate.config import Simulation, SimulationResult
 from jaxrelax.simulate.images import Microscope
+from jaxrelax.simulate.pattern_truth import PatternTruth, pattern_truth
 from jaxrelax.simulate.specimen import Specimen, load_specimen
 from jaxrelax.simulate.truth import Truth, draw_truth, group_colour, group_voltage_kv
 
@@ -26,6 +27,7 @@ logger = logging.getLogger("jaxrelax")
 
 MICROGRAPHS_PER_GROUP = 20
 MIN_BACKGROUND = 0.02  # of the pixels
+MOST_PATTERN_MAPS = 99
 
 
 def simulate(
@@ -41,6 +43,14 @@ def simulate(
     occupied at random, its mean) and ``reference.mrc`` (the same, symmetrised over the group),
     both on the grey scale of the images: their sum over z, times the CTF, is the signal; and
     ``simulation.json``.
+
+    Where sites are occupied at random and each operator has one, ``truth.star`` also says which
+    of :func:`jaxrelax.geometry.occupancy_patterns` a particle has: ``rlnClassNumber`` (from 1; 0
+    is junk), ``jrxRegister`` (from 1, within the pattern: the representative is seen at the mate
+    of that register of the consensus pose, but for the pose error) and ``jrxPlacement`` (index t
+    of the operator that takes the representative to the occupied sites: it is seen at the pose
+    ``A t`` for the true pose A). The maps of the representatives are ``truth_map_01.mrc`` and so
+    on, unless there are more than 99.
 
     Images follow RELION: white particles, centred on pixel ``box // 2`` once shifted by +origin,
     background of mean 0 and standard deviation 1.
@@ -71,6 +81,7 @@ def simulate(
     )
     truth_rng, noise_rng = (np.random.default_rng([config.seed, i]) for i in range(2))
     truth = draw_truth(config, specimen.group, specimen.occupancy, truth_rng)
+    patterns = pattern_truth(specimen, truth)
     radius = _particle_radius(specimen, config)
     microscope = Microscope(specimen, truth, config, radius)
 
@@ -82,9 +93,12 @@ def simulate(
     write_map(result.reference, reference, pixel)
     result.measured["asymmetric_power_fraction"] = _asymmetric_power(truth_map, reference)
     del truth_map, reference
+    if patterns is not None:
+        result.measured["patterns"] = patterns.report()
+        result = replace(result, pattern_maps=_write_maps(specimen, patterns, microscope, out))
 
     write_stack(out / "particles.mrcs", microscope.images(noise_rng), pixel, config.dtype)
-    _write_tables(result, truth, config)
+    _write_tables(result, truth, config, patterns)
     result.measured.update(
         grey_scale=microscope.scale,
         particle_diameter_angstrom=2.0 * radius,
@@ -126,7 +140,22 @@ def _asymmetric_power(
     return float(difference / np.sum(truth_map.astype(np.float64) ** 2))
 
 
-def _write_tables(result: SimulationResult, truth: Truth, config: Simulation) -> None:
+def _write_maps(
+    specimen: Specimen, patterns: PatternTruth, microscope: Microscope, out: Path
+) -> tuple[Path, ...]:
+    """Maps of all patterns; none if they are too many."""
+    if len(patterns.patterns) > MOST_PATTERN_MAPS:
+        return ()
+    pixel, paths = microscope.config.pixel_size_angstrom, []
+    for number, density in enumerate(patterns.maps(specimen)):
+        paths.append(out / f"truth_map_{number + 1:02d}.mrc")
+        write_map(paths[-1], np.float32(microscope.scale) * density, pixel)
+    return tuple(paths)
+
+
+def _write_tables(
+    result: SimulationResult, truth: Truth, config: Simulation, patterns: PatternTruth | None
+) -> None:
     optics = _optics_table(config)
     consensus = _pose_columns(truth.consensus_poses, truth.consensus_origins_angstrom)
     true = _pose_columns(truth.poses, truth.origins_angstrom)
@@ -138,7 +167,11 @@ def _write_tables(result: SimulationResult, truth: Truth, config: Simulation) ->
         "jrxSymmetric": _integers(truth.symmetric),
     }
     if truth.occupied.shape[1]:
-        extra["jrxOccupiedSites"] = [_site_list(row) for row in _carried(truth)]
+        extra["jrxOccupiedSites"] = [_site_list(row) for row in truth.carried]
+    if patterns is not None:
+        extra["rlnClassNumber"] = _integers(patterns.states)
+        extra["jrxRegister"] = _integers(patterns.registers)
+        extra["jrxPlacement"] = _integers(patterns.placements)
     for path, columns in (
         (result.particles, {**common, **consensus, **half}),
         (result.truth, {**common, **true, **half, **extra}),
@@ -195,12 +228,6 @@ def _pose_columns(
         name: [f"{x:.6f}" for x in values]
         for name, values in zip(names, (*angles, *origins.T), strict=True)
     }
-
-
-def _carried(truth: Truth) -> np.ndarray:
-    """Sites that the images show occupied: all on symmetric particles, none on junk."""
-    occupied = truth.occupied | truth.symmetric[:, None]
-    return occupied & ~truth.junk[:, None]
 
 
 def _site_list(row: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxrelax.geometry import NotAGroupError, PointGroup, UnknownGroupError, parse_group
 from jaxrelax.io import InputError, read_map
@@ -18,6 +18,7 @@ from jaxrelax.simulate.models import model_atoms
 from jaxrelax.simulate.occupancy import Occupancy, parse_occupancy
 from jaxrelax.simulate.phantom import phantom_atoms
 from jaxrelax.simulate.projection import Projector
+from jaxrelax.simulate.sites import operators_of_sites
 
 logger = logging.getLogger("jaxrelax")
 
@@ -37,6 +38,8 @@ class Specimen:
         occupancy: which sites of the object carry a partner.
         projector: makes images of ``atoms``.
         report: measured properties, for ``simulation.json``.
+        site_operators: index in the group of the operator that takes the first site to each; None
+            where there is not one site for each operator.
     """
 
     group: PointGroup
@@ -45,6 +48,7 @@ class Specimen:
     projector: Projector
     symmetric: Projector | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    site_operators: Int[np.ndarray, " sites"] | None = None
 
     def mask(self, occupied: Bool[np.ndarray, " sites"]) -> Bool[np.ndarray, " atoms"]:
         """The atoms that are there with these sites occupied (never the deleted ones)."""
@@ -148,7 +152,9 @@ def _phantom(config: Simulation, group: PointGroup) -> Specimen:
     occupancy = parse_occupancy(config.occupancy, group.order)
     report = _masses(atoms, occupancy, atoms.sites == 0)
     projector = _projector(atoms, config, DEFAULT_BFACTOR_ANGSTROM2)
-    return Specimen(group, atoms, occupancy, projector, report={"source": "phantom", **report})
+    report = {"source": "phantom", **report}
+    operators = np.arange(group.order)
+    return Specimen(group, atoms, occupancy, projector, report=report, site_operators=operators)
 
 
 def _model(config: Simulation, group: PointGroup, path: Path) -> Specimen:
@@ -174,7 +180,8 @@ def _model(config: Simulation, group: PointGroup, path: Path) -> Specimen:
         frame.rms_angstrom,
     )
     projector = _projector(atoms, config, DEFAULT_BFACTOR_ANGSTROM2)
-    return Specimen(group, atoms, occupancy, projector, report=report)
+    operators = operators_of_sites(atoms, n_sites, group)
+    return Specimen(group, atoms, occupancy, projector, report=report, site_operators=operators)
 
 
 def _map(config: Simulation, group: PointGroup, path: Path) -> Specimen:

@@ -38,6 +38,11 @@ class Truth:
     symmetric: Bool[np.ndarray, " n"]
     occupied: Bool[np.ndarray, "n sites"]
 
+    @property
+    def carried(self) -> Bool[np.ndarray, "n sites"]:
+        """Sites that the images show occupied: all on symmetric particles, none on junk."""
+        return (self.occupied | self.symmetric[:, None]) & ~self.junk[:, None]
+
 
 def draw_truth(
     config: Simulation, group: PointGroup, occupancy: Occupancy, rng: np.random.Generator

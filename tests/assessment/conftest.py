@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrelax.geometry import parse_group, subgroup
+from jaxrelax.inference import entropy
 from jaxrelax.io import read_particles
 from jaxrelax.judgement import AsymmetryEvidence, Discriminability, SubgroupTest
 from jaxrelax.reconstruction import (
@@ -14,7 +15,7 @@ from jaxrelax.reconstruction import (
     isotypic_parts,
     soft_sphere,
 )
-from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.result import Result, StateMap
 
 N = 24
 PIXEL = 4.0
@@ -139,6 +140,86 @@ def make_result(folder, n=60, found=True, seed=0):
     )
 
 
+SHARES = (0.5, 0.3, 0.2)
+
+
+def make_states(result, shares=SHARES, certainty=0.88, seed=0):
+    """The result as one of a classification: one partner of four, all of them, none."""
+    rng = np.random.default_rng(seed)
+    n, group = len(result.particles), parse_group("C4")
+    axis = np.arange(N) - N // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    partner = np.exp(-((x - 5) ** 2 + y**2 + (z + 5) ** 2) / 8.0).astype(np.float32)
+    of_four = 4.0 * isotypic_parts(partner, group, group).symmetric
+    body = isotypic_parts(density(rng, 0.0), group, parse_group("C1")).symmetric
+    fractions = np.array(shares) / np.sum(shares)
+    mean = body + 0.25 * fractions[0] * of_four + fractions[1] * of_four
+    names = ("C4 relaxed to C1", "C4", "C4")
+    counts = (4, 1, 1)
+    truth = rng.choice(3, n, p=fractions)
+    of_states = np.full((n, 3), 0.5 * (1.0 - certainty))
+    of_states[np.arange(n), truth] = certainty
+    within = rng.dirichlet(np.full(4, 0.3), n)
+    posterior = np.concatenate([of_states[:, :1] * within, of_states[:, 1:]], axis=1)
+    junk = np.where(np.arange(n) % 10 == 0, 0.9, 0.05)
+    states = []
+    for number, own in enumerate((partner, of_four, 0.0 * partner)):
+        pair = [body + own + 0.05 * rng.standard_normal(own.shape) for _ in range(2)]
+        halves = tuple(half.astype(np.float32) for half in pair)
+        curves = corrected_fsc(*halves, result.mask, rng)
+        curves["own"] = fsc(*(half - mean for half in halves))
+        if number == 0:
+            curves["asymmetric"] = curves["own"]
+        states.append(
+            StateMap(
+                name=names[number],
+                group="C4",
+                kept="C1" if number == 0 else "C4",
+                fraction=float(fractions[number]),
+                count=int(np.sum((truth == number) & (junk < 0.5))),
+                registers=counts[number],
+                map=(body + own).astype(np.float32),
+                half_maps=halves,
+                mask=result.mask,
+                fsc=curves,
+                resolution_angstrom=9.0 + number,
+            )
+        )
+    place = posterior[:, :4].argmax(axis=1)
+    history = [
+        row | {"held_out_gain": 0.0, "phase": 0.0, "settled": float(row["iteration"] > 6)}
+        for row in result.history
+    ]
+    for i, row in enumerate(history[3:]):
+        row["state_change"] = 0.2 / (1 + i)
+        row |= {f"fraction_class{k:02d}": float(f) for k, f in enumerate(fractions, start=1)}
+    columns = {k: v for k, v in result.particles.extra_columns.items() if k[:3] != "jrx"}
+    return replace(
+        result,
+        particles=replace(
+            result.particles,
+            extra_columns=columns
+            | {
+                "rlnClassNumber": of_states.argmax(axis=1).astype(np.int32) + 1,
+                "jrxStateProbability": of_states.max(axis=1),
+                "jrxStateEntropy": entropy(of_states),
+                "jrxRegister": np.where(truth == 0, place, 0) + 1,
+                "jrxRegisterProbability": np.where(truth == 0, within.max(axis=1), 1.0),
+                "jrxJunkProbability": junk,
+            },
+        ),
+        map=mean.astype(np.float32),
+        registers=posterior.astype(np.float32),
+        operators=np.concatenate([group.operators, np.eye(3)[None], np.eye(3)[None]]),
+        fsc={k: v for k, v in result.fsc.items() if k not in ("symmetric", "asymmetric")},
+        evidence=None,
+        discriminability=None,
+        history=history,
+        reason="states have settled",
+        states=tuple(states),
+    )
+
+
 def history_row(i, found):
     rise = i / ITERATIONS if found else 0.02
     return {
@@ -174,6 +255,12 @@ def result(tmp_path_factory):
 def symmetric_result(tmp_path_factory):
     """No asymmetry was found."""
     return make_result(tmp_path_factory.mktemp("not_found"), found=False)
+
+
+@pytest.fixture(scope="session")
+def states_result(tmp_path_factory):
+    """Of a classification with three states."""
+    return make_states(make_result(tmp_path_factory.mktemp("states"), n=400))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -155,3 +156,25 @@ def test_chimerax_opens_files_that_are_there(folder, result):
     density, difference = contour_levels(result)
     assert 0 < difference < result.difference.max()
     assert 0 < density < result.map.max()
+
+
+def test_every_state_has_its_files(states_result, tmp_path):
+    output = OutputFolder.create(tmp_path / "out")
+    save(states_result, output)
+    kinds = ("map", "half1", "half2", "mask", "fsc", "particles")
+    written = {path.name for path in output.path.iterdir()}
+    for number in (1, 2, 3):
+        for kind in kinds:
+            suffix = "star" if kind in ("fsc", "particles") else "mrc"
+            assert f"{kind}_class{number:02d}.{suffix}" in written
+    opened = re.findall(r"^open (\S+)", (output / "view.cxc").read_text(), re.MULTILINE)
+    assert opened == [f"map_class{number:02d}.mrc" for number in (1, 2, 3)]
+    content = json.loads((output / "result.json").read_text())
+    columns = states_result.particles.extra_columns
+    for number, row in enumerate(content["states"], start=1):
+        mine = (columns["rlnClassNumber"] == number) & (columns["jrxJunkProbability"] < 0.5)
+        assert (row["class"], row["particles"]) == (number, np.count_nonzero(mine))
+        np.testing.assert_allclose(row["mean_probability"], 0.88, rtol=1e-6)
+        _, rows = parse_star(output / f"particles_class{number:02d}.star")["particles"]
+        assert [row[11] for row in rows] == [f"keep{i}" for i in np.flatnonzero(mine)]
+    np.testing.assert_allclose(content["expected_state_accuracy"], 0.88, rtol=1e-6)

@@ -3,13 +3,17 @@
 import dataclasses
 from typing import get_args, get_type_hints
 
+import pytest
+
 from jaxrelax.cli.option_groups import (
+    ClassificationOptions,
     PoseErrorOptions,
     PosePriorOptions,
     RegisterOptions,
     RelaxationOptions,
 )
-from jaxrelax.refinement import Local, Registers, Relax
+from jaxrelax.io import InputError
+from jaxrelax.refinement import Local, OccupancyPatterns, Registers, Relax
 
 
 def names(kind):
@@ -36,3 +40,20 @@ def test_defaults_make_the_default_components():
     for options in (PoseErrorOptions(), PosePriorOptions()):
         assert options.mode("--mode", "local") == Local()
         assert options.mode("--mode", "registers") == Registers()
+
+
+def test_patterns_are_those_of_the_relaxed_group_or_of_a_name():
+    for states, relax in (("patterns", Relax("C4")), ("patterns:C4", None)):
+        options = ClassificationOptions(states=(states,), classification_resolution=9.0)
+        mode = options.component(relax, "C1", "held")
+        assert isinstance(mode, OccupancyPatterns)
+        assert (mode.group, mode.poses, mode.max_resolution, mode.tied) == ("C4", "held", 9.0, True)
+    for states in (("patterns",), ("patterns:C4", "C4")):
+        with pytest.raises(InputError, match="stands alone"):
+            ClassificationOptions(states=states).component(None, "C1", "local")
+    with pytest.raises(InputError, match="state-start"):
+        ClassificationOptions(states=("patterns:C4",), state_start="random").component(
+            None, "C1", "local"
+        )
+    with pytest.raises(InputError, match="C1 has one site"):
+        ClassificationOptions(states=("patterns:C1",)).component(None, "C1", "local")

@@ -24,6 +24,7 @@ from jaxrelax.reconstruction import (
     accumulate,
     accumulators,
     deposit,
+    deposit_in_maps,
     empty_accumulator,
 )
 from jaxrelax.reconstruction.deposits import significant_first
@@ -238,3 +239,31 @@ def test_it_lowers_for_accelerators_without_the_host(batch, poses, monkeypatch):
     assert "callback" not in text
     assert "stablehlo.while" in text
     assert "precision = [HIGHEST, HIGHEST]" in text
+
+
+def test_maps_get_what_is_significant_of_all_together(batch, poses):
+    maps = np.array([0, 1, 0, 1])
+    rotations, origins, weights = poses
+    empty = [empty_accumulator(RADIUS) for _ in range(2)]
+    found = jax.jit(
+        lambda sums, batch, *given: deposit_in_maps(sums, batch, GEOMETRY, *given, OPERATORS, maps)
+    )(tuple(empty), batch, rotations, origins, weights)
+    # In double precision: what is kept of each image is decided before maps are told apart.
+    kept = np.zeros_like(weights, np.float64)
+    for image, own in enumerate(weights.astype(np.float64).reshape(IMAGES, -1)):
+        order = np.argsort(-own, kind="stable")
+        above = own.sum() - np.concatenate([[0.0], np.cumsum(own[order])[:-1]])
+        chosen = order[(above > 1e-3 * own.sum()) & (own[order] > 0)]
+        if len(chosen):
+            scaled = own[chosen] * own.sum() / own[chosen].sum()
+            kept[image].reshape(-1)[chosen] = scaled
+    for number, one in enumerate(found):
+        mine = np.where(maps == number, kept, 0.0)
+        expected = plain_sums(batch, rotations, origins, mine, mass=1.0)
+        values = np.asarray(one.values)[:, :3].reshape(expected.shape)
+        np.testing.assert_allclose(values, expected, atol=2e-5 * np.abs(expected).max())
+    together = deposit(
+        empty_accumulator(RADIUS), batch, GEOMETRY, rotations, origins, weights, OPERATORS
+    )
+    total = np.asarray(found[0].values) + np.asarray(found[1].values)
+    np.testing.assert_allclose(total, together.values, atol=1e-5 * np.abs(total).max())

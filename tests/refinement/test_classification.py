@@ -1,0 +1,237 @@
+"""States: what is asked for, and the loop with several maps on images with known truth."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import starfile
+
+from jaxrelax.assessment import save
+from jaxrelax.assessment.states import state_accuracy
+from jaxrelax.engine.streams import prepared_batches
+from jaxrelax.io import InputError, OutputFolder, read_particles
+from jaxrelax.refinement import (
+    Callback,
+    Classification,
+    Local,
+    MaxIterations,
+    Registers,
+    Relax,
+    iterate,
+    prepare,
+    refine,
+    step,
+)
+from jaxrelax.refinement.checkpoint import save_checkpoint
+from jaxrelax.refinement.held_out_states import most_alike
+from jaxrelax.refinement.loop import exchange_states, of_states
+from jaxrelax.refinement.refine import following
+from jaxrelax.simulate import Simulation, simulate
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"states": ("C4",)}, "at least two states"),
+        ({"states": ("C4", "C4"), "start": "splits"}, "given once"),
+        ({"states": ("C4", "C4"), "start": "given"}, "start is"),
+        ({"states": ("C4", "C4"), "poses": "global"}, "poses are"),
+        ({"states": ("C4", "C4"), "max_resolution": -1.0}, "above 0"),
+        ({"states": ("C4",), "start": "splits", "most": 1}, "at least 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, match):
+    with pytest.raises(ValueError, match=match):
+        Classification(**fields)
+
+
+@pytest.mark.parametrize(
+    ("states", "relax", "match"),
+    [
+        (("C4:C3", "C4"), None, "state 'C4:C3'"),
+        (("C4", "C3"), None, "no subgroup of C4"),
+        (("X4", "C4"), None, "state 'X4'"),
+        (("C4:", "C4"), None, "write GROUP"),
+        (("C4", "C4"), Relax("C4"), "no state is relaxed"),
+        (("C4:C1", "C4"), Relax("C3"), "relaxing C3"),
+    ],
+)
+def test_groups_that_do_not_go_together_are_named(states, relax, match):
+    with pytest.raises(InputError, match=match):
+        Classification(states).consensus(relax)
+
+
+def test_the_consensus_has_the_largest_group_and_keeps_the_least():
+    relax, symmetry = Classification(("D4:C2", "C4", "D4")).consensus(Relax("D4", junk=False))
+    assert (relax.group, relax.to, relax.junk, symmetry) == ("D4", "C2", False, "D4")
+    assert Classification(("C4", "C4")).consensus(None) == (None, "C4")
+    assert Classification(("C4:C1", "C4", "C4")).starts_from() == "occupancy"
+    assert Classification(("C4:C1", "C4:C1")).starts_from() == "random"
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A phantom whose every second particle has one partner, and the others none."""
+    folder = tmp_path_factory.mktemp("mixture")
+    simulate(
+        "phantom", folder,
+        Simulation(
+            n_images=240, box=40, pixel_size_angstrom=7.0, snr=0.3, group="C4",
+            protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
+        ),
+    )  # fmt: skip
+    truth = starfile.read(folder / "truth.star")["particles"]
+    # Patterns are numbered by their number of partners: 1 is none, 2 is one.
+    true = np.where(np.asarray(truth["rlnClassNumber"]).astype(int) == 1, 1, 0)
+    return folder, true
+
+
+class Kept(Callback):
+    def __init__(self):
+        self.ends = []
+
+    def on_step(self, problem, state, info):
+        self.ends.append((problem, state, info))
+
+
+@pytest.fixture(scope="module")
+def classified(mixture, tmp_path_factory):
+    folder, out = mixture[0], tmp_path_factory.mktemp("out")
+    kept = Kept()
+    result = refine(
+        folder / "particles.star", folder / "reference.mrc", callbacks=[kept],
+        mode=Classification(("C4:C1", "C4")), until=MaxIterations(24), out=OutputFolder(out),
+    )  # fmt: skip
+    save(result, OutputFolder(out))
+    return result, out, kept.ends
+
+
+def test_states_and_registers_are_found(classified, mixture):
+    result, true = classified[0], mixture[1]
+    found = np.asarray(result.particles.extra_columns["rlnClassNumber"]) - 1
+    right = state_accuracy(found, true, n_states=2, posterior=result.state_posterior, matched=False)
+    assert right.accuracy > 0.9
+    assert abs(result.states[0].fraction - 0.5) < 0.08
+    assert result.state_posterior.sum(axis=1) == pytest.approx(1.0, abs=1e-4)
+    assert abs(result.state_posterior.max(axis=1).mean() - right.accuracy) < 0.06
+
+
+def test_every_state_has_its_files(classified):
+    result, out, _ = classified
+    for number, one in enumerate(result.states, start=1):
+        for name in ("map", "half1", "half2", "mask"):
+            assert (out / f"{name}_class{number:02d}.mrc").is_file()
+        rows = read_particles(out / f"particles_class{number:02d}.star")
+        assert len(rows) == one.count
+    with np.load(out / "registers.npz") as arrays:
+        assert arrays["posterior"].shape == (len(result.particles), 5)
+        assert arrays["state"].tolist() == [1, 1, 1, 1, 2]
+        assert len(arrays["operators"]) == 5
+    header = (out / "history.csv").read_text().splitlines()[0]
+    assert "fraction_class02" in header
+
+
+def test_a_run_that_was_killed_among_states_goes_on(classified, mixture, tmp_path):
+    """From the checkpoint of an iteration of the second stage."""
+    folder, ends = mixture[0], classified[2]
+    state = next(state for problem, state, _ in ends if len(problem.of_maps) == 2)
+    setup = prepare(
+        folder / "particles.star", folder / "reference.mrc",
+        mode=Classification(("C4:C1", "C4")), until=MaxIterations(24),
+    )  # fmt: skip
+    again = OutputFolder(tmp_path)
+    save_checkpoint(again, state, setup.identity)
+    resumed = refine(
+        folder / "particles.star", folder / "reference.mrc", out=again, resume=True,
+        mode=Classification(("C4:C1", "C4")), until=MaxIterations(24),
+    )  # fmt: skip
+    np.testing.assert_allclose(resumed.registers, classified[0].registers, atol=1e-4)
+
+
+def test_the_origin_says_nothing_of_states(classified):
+    weights = {}
+    for problem, state, _ in (classified[2][0], classified[2][-1]):
+        execution, shell = problem.execution, state.score_shell
+        geometry = execution.geometry(0, problem.shells.rung(shell), problem.shells.rung(shell))
+        rows = np.arange(4)
+        batch = next(
+            prepared_batches(execution, 0, rows, geometry, state.noise_power[0], shell, 32)
+        )
+        origin = ~np.any(geometry.slice_wavevectors, axis=1)
+        assert origin.sum() == 1
+        weights[len(problem.of_maps)] = float(np.asarray(batch.scored.weights)[origin][0])
+        assert np.asarray(batch.images.weights)[origin] > 0  # it goes into the maps
+    assert weights[1] > 0
+    assert weights[2] == 0
+
+
+def test_states_of_half_set_2_take_the_numbers_of_half_set_1(classified):
+    problem, state, _ = classified[2][-1]
+    assert most_alike(problem, state.maps.parts(), max_shell=8, score_shell=6) == (0, 1)
+    found = SimpleNamespace(
+        registers=np.array(state.beliefs.registers),
+        sums=[list(folds) for folds in state.maps.sums.by_half()],
+    )
+    before, sums = of_states(problem, found.registers), [list(folds) for folds in found.sums]
+    second = problem.data.half_set == 2
+    exchange_states(problem, found, [0, 1])
+    np.testing.assert_array_equal(of_states(problem, found.registers), before)
+    exchange_states(problem, found, [1, 0])
+    # The table's first four places are then those of the other state, its register first.
+    np.testing.assert_allclose(found.registers[second, 0], before[second, 1])
+    np.testing.assert_array_equal(found.registers[~second], state.beliefs.registers[~second])
+    for then, now in zip(sums[1], found.sums[1], strict=True):
+        np.testing.assert_array_equal(now.maps[0].values, then.maps[1].values)
+    assert found.sums[0] == sums[0]
+
+
+def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
+    """Forced into two states of one symmetry, a single kind of particle is called one."""
+    folder, true = mixture
+    particles = read_particles(folder / "particles.star").select(np.flatnonzero(true == 1))
+    result = refine(
+        particles, folder / "reference.mrc", mode=Classification(("C4", "C4"), poses="held"),
+        until=MaxIterations(4),
+    )  # fmt: skip
+    assert result.support is not None
+    assert not result.support.supported
+    assert "do not support" in result.support.sentence()
+    both = refine(
+        folder / "particles.star", folder / "reference.mrc",
+        mode=Classification(("C4", "C4"), poses=Registers()), until=MaxIterations(8),
+    )  # fmt: skip
+    assert both.support.supported
+    found = np.asarray(both.particles.extra_columns["rlnClassNumber"]) - 1
+    assert state_accuracy(found, true, n_states=2).accuracy > 0.8
+
+
+def test_as_many_states_as_there_are(mixture):
+    folder, _true = mixture
+    result = refine(
+        folder / "particles.star", folder / "reference.mrc", until=MaxIterations(12),
+        mode=Classification(("C4",), start="splits", most=3, poses=Local()),
+    )  # fmt: skip
+    assert len(result.states) == 2
+    last = list(
+        iterate(
+            folder / "particles.star", folder / "reference.mrc", until=MaxIterations(2),
+            mode=Classification(("C4", "C4")),
+        )
+    )[-1]  # fmt: skip
+    assert len(last[1].fractions) == 2
+
+
+def test_a_setup_has_its_stages(mixture):
+    folder = mixture[0]
+    setup = prepare(
+        folder / "particles.star", folder / "reference.mrc", mode=Classification(("C4:C1", "C4"))
+    )
+    assert len(setup.following) == 1
+    with pytest.raises(ValueError, match="no stage follows"):
+        following(dataclasses.replace(setup, following=()), setup.state)
+    state = step(setup.problem, setup.state)[0]
+    states = following(setup, state)
+    assert [one.n_registers for one in states.problem.of_maps] == [4, 1]
+    assert int(states.state.stage) == 1
+    assert len(states.state.history_before) == 1
