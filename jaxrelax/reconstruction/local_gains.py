@@ -111,7 +111,7 @@ def _scatter(curve: Float64[np.ndarray, " shells"], n: int, sigma: float) -> flo
         np.asarray(scipy.fft.irfftn(each[shells], s=(n, n, n), workers=-1)) / n**3
         for each in (power, power**2)
     )
-    spread = np.asarray(scipy.fft.rfftn(own**2 + common**2, workers=-1)).real
+    spread = np.real(np.asarray(scipy.fft.rfftn(own**2 + common**2, workers=-1)))
     # The square of the window's transform, along each axis.
     z, y, x = (
         np.exp(-((2.0 * np.pi * sigma * f) ** 2))
