@@ -1,7 +1,7 @@
 """Occupancy patterns: what can be told at best, what a refinement tells, and the populations.
 
     python experiments/occupancy.py OUT --model 6q20.cif.gz [--sets c4 c4-pairs c6] [--snr 0.1]
-        [--images 2000] [--refine [--options ...]]
+        [--images 2000] [--refine [--options --poses held]]
 
 Simulates neuraminidase with Fabs (6Q20, C4) whose sites are occupied independently at p = 0.5, the
 same with pairs of opposite Fabs favoured at the same mean occupancy, and a C6 phantom at p = 0.5.
@@ -108,6 +108,7 @@ def report(found: Populations, truth: Particles, posteriors: np.ndarray, rows: n
     print("of these images   " + " ".join(f"{share:.4f}" for share in shares))
     # The errors are about the fractions behind the images; these ones' own are nearer.
     print("apart, in errors  " + " ".join(f"{each:+.1f}" for each in apart))
+    print(f"largest difference {np.abs(found.populations - shares).max():.4f}")
     column = truth.column("rlnClassNumber")
     assert column is not None
     states = np.array([int(s) for s in column])[rows] - 1

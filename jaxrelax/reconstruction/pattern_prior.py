@@ -83,12 +83,11 @@ def of_patterns(particle: Particle, patterns: OccupancyPatterns) -> tuple[Patter
         patterns: of its group.
     """
     given: dict[str, Any] = {one.name: getattr(particle, one.name) for one in fields(Particle)}
-    return tuple(
-        PatternParticle(
-            **given | {"group": patterns.group, "subgroup": pattern.stabiliser}, pattern=pattern
-        )
-        for pattern in patterns.patterns
-    )
+    given["group"], made = patterns.group, []
+    for pattern in patterns.patterns:
+        given["subgroup"] = pattern.stabiliser
+        made.append(PatternParticle(**given, pattern=pattern))
+    return tuple(made)
 
 
 def mean_occupancy(patterns: Sequence[Pattern], shares: Float[AnyArray, " maps"]) -> float:
