@@ -45,7 +45,7 @@ def signal_profile(
     mask: Float32[AnyArray, "n n n"],
     counts: Float[AnyArray, " counted"],
     *,
-    average: Callable[[np.ndarray], np.ndarray] | None = None,
+    average: Callable[[AnyArray], AnyArray] | None = None,
     averaged: float = 1.0,
 ) -> Float32[np.ndarray, "n n n"]:
     """Power of the signal at every place over its mean inside the mask.
@@ -84,7 +84,7 @@ def signal_profile(
     ]
     product = whitened[0] * whitened[1]
     if average is not None:
-        product = average(product)
+        product = np.asarray(average(product))
     held = scipy.ndimage.gaussian_filter(inside, sigma)
     local = scipy.ndimage.gaussian_filter(product, sigma) / np.maximum(held, LEAST_HELD)
     mean = np.average(local, weights=inside)
@@ -108,9 +108,10 @@ def _scatter(curve: Float64[np.ndarray, " shells"], n: int, sigma: float) -> flo
     shells = rfft_shells(n)[0].reshape(shape)
     power = np.append(curve, np.zeros(max(int(shells.max()) + 1 - len(curve), 0)))
     own, common = (
-        scipy.fft.irfftn(each[shells], s=(n, n, n), workers=-1) / n**3 for each in (power, power**2)
+        np.asarray(scipy.fft.irfftn(each[shells], s=(n, n, n), workers=-1)) / n**3
+        for each in (power, power**2)
     )
-    spread = np.real(scipy.fft.rfftn(own**2 + common**2, workers=-1))
+    spread = np.real(np.asarray(scipy.fft.rfftn(own**2 + common**2, workers=-1)))
     # The square of the window's transform, along each axis.
     z, y, x = (
         np.exp(-((2.0 * np.pi * sigma * f) ** 2))

@@ -204,7 +204,7 @@ class SharedAndOwn(StatesPrior):
             differing = density * np.clip(resample_map(self.focus_mask, box), 0.0, 1.0)
         symmetric = [[one.parts[half].symmetric for one in halves] for half in (0, 1)]
         shared = [_weighted(shares, maps) for maps in symmetric]
-        fsc_shared = corrected_fsc(*shared, density, rng)["corrected"][:n_shells]
+        fsc_shared = corrected_fsc(shared[0], shared[1], density, rng)["corrected"][:n_shells]
         asymmetric, fsc_asymmetric = [], np.zeros((len(halves), n_shells))
         asymmetric_profile = []
         last = max_shell - MARGIN
@@ -215,12 +215,13 @@ class SharedAndOwn(StatesPrior):
         of_states = [
             [(map_ - shared[half]) * differing for map_ in symmetric[half]] for half in (0, 1)
         ]
-        fsc_own = np.array([fsc(*pair)[:n_shells] for pair in zip(*of_states, strict=True)])
-        found = contrasts(*of_states, last + 1)
+        first, second = of_states
+        fsc_own = np.array([fsc(*pair)[:n_shells] for pair in zip(first, second, strict=True)])
+        found = contrasts(first, second, last + 1)
         own, own_profile = np.zeros((len(found.of_maps), n_shells)), []
         counts = particles[0].symmetric_coefficients(differing)[:n_shells]
-        pairs = (combined(found.of_maps, maps) for maps in of_states)
-        for number, pair in enumerate(zip(*pairs, strict=True)):
+        pairs = zip(*(combined(found.of_maps, maps) for maps in of_states), strict=True)
+        for number, pair in enumerate(pairs):
             curve = np.where(beyond, 0.0, fsc(*pair)[:n_shells])
             own_profile.append(signal_profile(pair, curve, differing, counts))
             curve = curve + belief.optimism / np.sqrt(np.maximum(counts, 1.0))
@@ -343,7 +344,7 @@ def _joined_locally(curves, counts, profile, mask) -> tuple[np.ndarray, np.ndarr
     curves = np.clip(curves, 0.0, LARGEST_GAIN)
     ratio = concentration(profile, mask)
     _, low = _joined(stronger(curves, ratio), counts / ratio)
-    return stronger(curves, 2.0) * low, low
+    return np.asarray(stronger(curves, 2.0)) * low, low
 
 
 def _own_filtered(parts, shared, state: OwnGains, gains) -> list[Float32[AnyArray, "b b b"]]:

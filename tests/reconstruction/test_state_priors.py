@@ -113,7 +113,8 @@ def test_contrasts_find_what_states_differ_in():
     put_in = np.linalg.pinv(centre @ np.diag(1 / SHARES) @ centre.T) @ centre @ occupancy @ centre
     cosines = []
     for seed in range(6):
-        found = contrasts(*states(np.random.default_rng(seed), occupancy, 0.1), SHELLS)
+        first, second = states(np.random.default_rng(seed), occupancy, 0.1)
+        found = contrasts(first, second, SHELLS)
         seen = found.of_maps[0] @ centre
         cosines.append(abs(seen @ put_in) / np.linalg.norm(seen) / np.linalg.norm(put_in))
     assert np.median(cosines) > 0.98
