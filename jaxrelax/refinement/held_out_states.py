@@ -23,6 +23,8 @@ from jaxrelax.refinement.state import MapState, State, Strength, replaced
 
 # Standard errors from which on states are supported; chance exceeds it in one of 740 cases.
 SUPPORTED_Z = 3.0
+# Of all images together: below it maps differ by rounding alone.
+LEAST_NATS = 3.0
 
 
 class StateSupport(NamedTuple):
@@ -32,16 +34,18 @@ class StateSupport(NamedTuple):
         classes: the two that are most alike, from 1: it is asked whether they differ.
         nats: mean log-likelihood ratio per image that shows the particle.
         z_score: the same in standard errors.
+        total: the ratio of all images together, in nats.
     """
 
     classes: tuple[int, int]
     nats: float
     z_score: float
+    total: float
 
     @property
     def supported(self) -> bool:
         """Whether they are better explained beyond chance."""
-        return self.z_score > SUPPORTED_Z
+        return self.z_score > SUPPORTED_Z and self.total > LEAST_NATS
 
     def sentence(self) -> str:
         """In words."""
@@ -188,5 +192,6 @@ def _in_standard_errors(problem: Problem, ratio, junk, pair: tuple[int, int]) ->
     shown = (1.0 - np.asarray(junk, np.float64)) * problem.data.units.weight
     by_unit = np.bincount(problem.data.units.unit, shown * ratio)
     error = float(np.sqrt(np.sum((by_unit - by_unit.mean()) ** 2)))
-    mean = float(by_unit.sum()) / max(float(shown.sum()), 1e-30)
-    return StateSupport((pair[0] + 1, pair[1] + 1), mean, float(by_unit.sum()) / max(error, 1e-30))
+    total = float(by_unit.sum())
+    mean = total / max(float(shown.sum()), 1e-30)
+    return StateSupport((pair[0] + 1, pair[1] + 1), mean, total / max(error, 1e-30), total)

@@ -1,7 +1,6 @@
 """States: what is asked for, and the loop with several maps on images with known truth."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,8 @@ from jaxrelax.refinement import (
     step,
 )
 from jaxrelax.refinement.checkpoint import save_checkpoint
-from jaxrelax.refinement.held_out_states import most_alike
+from jaxrelax.refinement.expectation import Expectation
+from jaxrelax.refinement.held_out_states import StateSupport, most_alike
 from jaxrelax.refinement.loop import exchange_states, of_states
 from jaxrelax.refinement.refine import following
 from jaxrelax.simulate import Simulation, simulate
@@ -169,10 +169,9 @@ def test_the_origin_says_nothing_of_states(classified):
 def test_states_of_half_set_2_take_the_numbers_of_half_set_1(classified):
     problem, state, _ = classified[2][-1]
     assert most_alike(problem, state.maps.parts(), max_shell=8, score_shell=6) == (0, 1)
-    found = SimpleNamespace(
-        registers=np.array(state.beliefs.registers),
-        sums=[list(folds) for folds in state.maps.sums.by_half()],
-    )
+    found = object.__new__(Expectation)
+    found.registers = np.array(state.beliefs.registers)
+    found.sums = [list(folds) for folds in state.maps.sums.by_half()]
     before, sums = of_states(problem, found.registers), [list(folds) for folds in found.sums]
     second = problem.data.half_set == 2
     exchange_states(problem, found, [0, 1])
@@ -184,6 +183,12 @@ def test_states_of_half_set_2_take_the_numbers_of_half_set_1(classified):
     for then, now in zip(sums[1], found.sums[1], strict=True):
         np.testing.assert_array_equal(now.maps[0].values, then.maps[1].values)
     assert found.sums[0] == sums[0]
+
+
+def test_rounding_supports_nothing():
+    assert StateSupport((1, 2), 0.1, 4.0, 40.0).supported
+    assert not StateSupport((1, 2), 1e-5, 4.5, 0.002).supported
+    assert not StateSupport((1, 2), 0.1, 2.0, 40.0).supported
 
 
 def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
