@@ -178,7 +178,7 @@ def test_states_that_are_alike_are_named(states_result):
 
 
 def test_what_held_out_images_say_is_said(states_result):
-    told = replace(states_result, support=StateSupport((2, 3), 0.412, 8.3))
+    told = replace(states_result, support=StateSupport((2, 3), 0.412, 8.3, 120.0))
     assert warnings(told) == []
     assert "But" not in headline(told)
     page = Page(report_html(told)).text
@@ -187,7 +187,7 @@ def test_what_held_out_images_say_is_said(states_result):
     # Alike to the eye, and yet not the same.
     near = changed(told, 2, map=states_result.states[1].map)
     assert warnings(near) == []
-    not_told = replace(states_result, support=StateSupport((2, 3), -0.01, -0.4))
+    not_told = replace(states_result, support=StateSupport((2, 3), -0.01, -0.4, -3.0))
     (note,) = warnings(not_told)
     assert note.startswith("Held-out images do not support the difference between classes 2 and 3")
     assert "held-out images do not tell classes 2 and 3 apart" in headline(not_told)
