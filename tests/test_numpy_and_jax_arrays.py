@@ -95,7 +95,7 @@ DIRECTIONS = geometry.healpix_directions(1)
 CURVE = np.linspace(1.0, 0.05, N_SHELLS).astype(np.float32)
 MAP, OTHER, MASK = blob(0), blob(1), reconstruction.soft_sphere(BOX, 5.0, 2.0)
 PATTERNS = geometry.occupancy_patterns(C4).patterns
-SHARES = np.full(6, 1.0 / 6.0)
+POPULATIONS = np.full(6, 1.0 / 6.0)
 ASYMMETRIC = [m - reconstruction.symmetrise(m, C4) for m in (MAP, OTHER)]
 COMPONENTS = len(reconstruction.component_shares(C4, C1))
 WAVES = GEOMETRY.slice_wavevectors
@@ -315,8 +315,8 @@ CASES = {
         "mean_weight": (r.mean_weight, ACCUMULATOR, SHELL),
         "misaligned_axes": (r.misaligned_axes, MAP, C2),
         "moved": (r.moved, MAP, ROTATIONS[0], numbers(3)),
-        "mean_occupancy": (r.mean_occupancy, PATTERNS, SHARES),
-        "partner_coefficients": (r.partner_coefficients, PATTERNS, C4, SHARES),
+        "mean_occupancy": (r.mean_occupancy, PATTERNS, POPULATIONS),
+        "partner_coefficients": (r.partner_coefficients, PATTERNS, C4, POPULATIONS),
         "partner_map": (
             lambda a, b, c: r.partner_map([a, b] * 3, c, C4), MAP, OTHER, numbers(4, 6),
         ),

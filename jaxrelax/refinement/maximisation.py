@@ -52,9 +52,9 @@ class Maximisation(NamedTuple):
 
     learned: Learned
     halves: list[MapSums]
-    weight: Float64[np.ndarray, "2 maps shells"]
+    weight: Float[np.ndarray, "2 maps shells"]
     maps: list[HalfMaps]
-    shares: Float64[np.ndarray, " maps"]
+    shares: Float[np.ndarray, " maps"]
     order: list[int]
     fsc: Float64[np.ndarray, " shells"]
     asymmetric_fsc: float
@@ -144,7 +144,7 @@ def in_order(sums: MapSums, order: list[int]) -> MapSums:
     return MapSums(tuple(sums.maps[k] for k in order))
 
 
-def _shares(weight: Float64[np.ndarray, "2 maps shells"]) -> Float64[np.ndarray, " maps"]:
+def _shares(weight: Float[np.ndarray, "2 maps shells"]) -> Float[np.ndarray, " maps"]:
     """What went into every map, by the weight of its voxels."""
     of_map = weight.sum(axis=(0, 2))
     return of_map / of_map.sum()

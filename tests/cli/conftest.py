@@ -61,10 +61,12 @@ class FakeRefine:
 
     def __call__(self, particles, reference, *, callbacks, **options):
         self.asked = {"particles": particles, "reference": reference, **options}
+        particle = bare(Particle, group=parse_group("C4"), subgroup=parse_group("C1"))
         problem = bare(
             Problem,
             execution=bare(Execution, own=np.ones(len(particles), bool)),
-            particle=bare(Particle, group=parse_group("C4"), subgroup=parse_group("C1")),
+            particle=particle,
+            of_maps=(particle,),
         )
         state, info = bare(State, iteration=0, history_before=()), bare(StepInfo)
         for callback in callbacks:

@@ -103,7 +103,7 @@ def test_half_sets_side_by_side_find_what_they_find_one_after_the_other(tmp_path
         np.testing.assert_array_equal(getattr(together, name), getattr(apart, name), err_msg=name)
     for one, other in zip(together.sums, apart.sums, strict=True):
         for a, b in zip(one, other, strict=True):
-            np.testing.assert_array_equal(a.values, b.values)
+            np.testing.assert_array_equal(a.maps[0].values, b.maps[0].values)
 
 
 def test_one_core_has_one_volume_at_a_time(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from jaxrelax.geometry import point_group, register_agreement
 from jaxrelax.io import InputError, OutputFolder
 from jaxrelax.refinement import Local, MaxIterations, Registers, Relax, prepare, refine, step
 from jaxrelax.refinement.expectation import expectation
+from jaxrelax.refinement.maximisation import of_map
 from tests.refinement.conftest import TINY, DataSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +107,7 @@ def test_two_devices_search_poses_alike(data):
     np.testing.assert_allclose(first.count, second.count, rtol=1e-5)
     agree = [
         np.abs(a.values - b.values).max() < 1e-3 * np.abs(a.values).max()
-        for halves in zip(first.sums, second.sums, strict=True)
+        for halves in zip(of_map(first.sums, 0), of_map(second.sums, 0), strict=True)
         for a, b in zip(*halves, strict=True)
     ]
     # A fold with an image that took another step is another sum.

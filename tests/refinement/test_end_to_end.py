@@ -222,7 +222,7 @@ def test_hard_registers_give_an_image_to_one_register(one_partner):
         for _ in range(2):
             state, _ = step(problem, state)
         particle = problem.particle
-        map_ = unregularised_map(total(state.maps.sums.by_half()[0]), particle)
+        map_ = unregularised_map(total(state.maps.sums.by_half()[0]).maps[0], particle)
         part = particle.split(map_ * particle.sphere(len(map_))).asymmetric
         asymmetric.append(np.mean(part**2))
     assert asymmetric[1] > 1.1 * asymmetric[0]

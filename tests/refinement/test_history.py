@@ -49,12 +49,22 @@ def test_what_is_appended_to_stays_as_it_was():
 def test_it_is_a_pytree_of_one_array_per_scalar():
     leaves = jax.tree.leaves(history_of(INFOS))
     assert len(leaves) == len(dataclasses.fields(StepInfo))
-    assert {leaf.shape for leaf in leaves} == {(4,)}
+    assert {leaf.shape for leaf in leaves} == {(4,), (4, 0)}  # of no states in four iterations
     assert {leaf.dtype for leaf in leaves} == {np.dtype(t) for t in (int, float, bool)}
 
 
 def test_a_row_is_of_numbers():
     row = INFOS[2].row()
-    assert list(row) == [field.name for field in dataclasses.fields(StepInfo)]
+    of_states = ("state_change", "fractions")
+    fields = [field.name for field in dataclasses.fields(StepInfo)]
+    assert list(row) == [name for name in fields if name not in of_states]
     assert {type(value) for value in row.values()} == {float}
     assert (row["settled"], row["relaxed"], row["iteration"]) == (1.0, 1.0, 3.0)
+    info = dataclasses.replace(INFOS[2], state_change=0.1, fractions=(0.25, 0.75))
+    history = history_of(INFOS).appended(info)
+    assert history[-1].fractions == (0.25, 0.75)
+    assert history[0].fractions == ()
+    row = history[-1].row()
+    assert (row["state_change"], row["fraction_class01"], row["fraction_class02"]) == (
+        0.1, 0.25, 0.75,
+    )  # fmt: skip

@@ -25,7 +25,7 @@ from jaxrelax.refinement import (
     refine,
     step,
 )
-from jaxrelax.refinement.refine import done, relaxed
+from jaxrelax.refinement.refine import done, following
 from tests.refinement.conftest import TINY, DataSet
 from tests.refinement.made_up import NOTHING, history_of
 
@@ -190,9 +190,9 @@ def test_a_symmetric_stage_can_go_on_to_its_end(asymmetric):
     state = setup.state.replace(iteration=np.asarray(2), history=history)
     assert done(setup, state) is None
     assert done(setup, state.replace(iteration=np.asarray(3))) == "3 iterations done"
-    follows = relaxed(setup, state)
+    follows = following(setup, state)
     assert follows.problem.particle.n_registers == 4
-    assert follows.relaxation is None
+    assert follows.following == ()
     assert follows.state.iterations_done == len(history)
 
 
