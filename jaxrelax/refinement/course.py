@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from jaxrelax.imaging import Shells
 from jaxrelax.reconstruction import Belief, resolution_shell
@@ -148,11 +148,11 @@ class Straight(Course):
         """The band grows at once."""
         return StraightState(Band.starting(shell, growing=True), np.asarray(self.optimism))
 
-    def orders(self, state: Any) -> Orders:
+    def orders(self, state: StraightState) -> Orders:
         """Calibrated maps, component by component."""
         return Orders(Belief(float(state.optimism)), None, True, False, True)
 
-    def next(self, state: Any, seen: Seen) -> Any:
+    def next(self, state: StraightState, seen: Seen) -> StraightState:
         """Band after the FSC, less optimism."""
         optimism = withdrawn(self.optimism, float(state.optimism), seen.info.asymmetric_signal)
         return StraightState(followed(state.band, seen), np.asarray(optimism))
@@ -167,49 +167,60 @@ class SeededState(eqx.Module):
 
     Attributes:
         band: which frequencies score.
-        optimism: of the next iteration.
         done: iterations so far.
+        grown: states have grown.
     """
 
     band: Band
-    optimism: Float64[np.ndarray, ""]
     done: Int[np.ndarray, ""]
+    grown: Bool[np.ndarray, ""]
 
 
-class Seeded(Straight):
-    """Straight, for states that start at random: they are held alike at first.
+class Seeded(Course):
+    """For states that start at random: they grow first, and are judged afterwards.
 
-    What random states differ by is noise at first, and images that are sure of it lock. Held alike,
-    posteriors follow images in proportion, and states grow along what images differ by most, as the
-    asymmetric part does while it is sought. Criteria are asked when that had time to grow.
+    What random states differ by is noise, of which gains leave nothing, and images that are sure of
+    it lock. So while states grow their gains are optimistic, as those of the asymmetric part are
+    while it is sought, and states are held alike at first: posteriors then follow the images in
+    proportion, and what grows is what images differ by most. As soon as images are sure of their
+    states, gains are what the half-sets agree on: what was noise falls back, and goes on growing
+    where optimism stays until one state has everything.
 
     Attributes:
+        optimism: standard errors added to the FSCs while states grow.
+        certainty: 1 − normalised entropy, in the mean over images, from which on they have.
+        longest: iterations that they have for it.
         alike: iterations over which similarity falls to nothing.
-        fewest: iterations before criteria are asked.
+        settling: iterations afterwards before criteria are asked.
     """
 
+    optimism: float = 6.0
+    certainty: float = 0.2
+    longest: int = 16
     alike: int = 6
-    fewest: int = 10
+    settling: int = 3
 
     def init(self, shell: int) -> SeededState:
         """The band grows at once."""
-        band = Band.starting(shell, growing=True)
-        return SeededState(band, np.asarray(self.optimism), np.asarray(0))
+        return SeededState(Band.starting(shell, growing=True), np.asarray(0), np.asarray(False))
 
     def orders(self, state: SeededState) -> Orders:
-        """Maps that are alike at first."""
-        orders = super().orders(state)
+        """Optimistic maps that are alike at first."""
         similarity = max(0.0, 1.0 - (int(state.done) + 1) / self.alike)
-        return orders._replace(belief=orders.belief._replace(similarity=similarity))
+        optimism = 0.0 if bool(state.grown) else self.optimism
+        return Orders(Belief(optimism, similarity=similarity), None, True, False, True)
 
     def next(self, state: SeededState, seen: Seen) -> SeededState:
-        """As straight, one iteration on."""
-        after = super().next(state, seen)
-        return SeededState(after.band, after.optimism, np.asarray(state.done + 1))
+        """Band after the FSC, and whether states have grown."""
+        done, sure = int(state.done) + 1, seen.info.state_certainty > self.certainty
+        grown = bool(state.grown) or (sure and done > 1) or done >= self.longest
+        if grown and not bool(state.grown):
+            done = self.alike  # nothing is held alike any more; from here on they settle
+        return SeededState(followed(state.band, seen), np.asarray(done), np.asarray(grown))
 
     def may_stop(self, state: SeededState) -> bool:
-        """After so many iterations."""
-        return int(state.done) >= self.fewest
+        """When states have grown, and what was noise had time to fall back."""
+        return bool(state.grown) and int(state.done) >= self.alike + self.settling
 
 
 class Stage(IntEnum):

