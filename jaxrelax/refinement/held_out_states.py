@@ -105,7 +105,7 @@ def alike(
         max_shell, score_shell: of the maps, and of what scores.
     """
     n, particles = len(problem.of_maps), problem.of_maps
-    weight = np.asarray(shares, np.float64)[list(pair)]
+    weight = np.maximum(np.asarray(shares, np.float64)[list(pair)], 1e-12)  # both may be empty
     first, second = (weight / weight.sum()).astype(np.float32)
     made = list(maps)
     for half in (0, 1):

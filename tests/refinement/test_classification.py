@@ -24,7 +24,7 @@ from jaxrelax.refinement import (
 )
 from jaxrelax.refinement.checkpoint import save_checkpoint
 from jaxrelax.refinement.expectation import Expectation
-from jaxrelax.refinement.held_out_states import StateSupport, most_alike
+from jaxrelax.refinement.held_out_states import StateSupport, alike, most_alike
 from jaxrelax.refinement.loop import exchange_states, of_states
 from jaxrelax.refinement.refine import following
 from jaxrelax.simulate import Simulation, simulate
@@ -185,6 +185,14 @@ def test_states_of_half_set_2_take_the_numbers_of_half_set_1(classified):
     assert found.sums[0] == sums[0]
 
 
+def test_two_empty_states_may_be_the_most_alike(classified):
+    problem, state, _ = classified[2][-1]
+    maps = state.maps.parts()
+    merged = alike(problem, maps, np.zeros(2), (0, 1), max_shell=8, score_shell=6)
+    mean = 0.5 * (maps[0].symmetric + maps[1].symmetric)
+    np.testing.assert_allclose(merged[1].symmetric, mean, atol=1e-6 * np.abs(mean).max())
+
+
 def test_rounding_supports_nothing():
     assert StateSupport((1, 2), 0.1, 4.0, 40.0).supported
     assert not StateSupport((1, 2), 1e-5, 4.5, 0.002).supported
@@ -212,12 +220,14 @@ def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
 
 
 def test_as_many_states_as_there_are(mixture):
-    folder, _true = mixture
+    folder, true = mixture
     result = refine(
-        folder / "particles.star", folder / "reference.mrc", until=MaxIterations(20),
-        mode=Classification(("C4",), start="splits", most=3, poses=Local()),
+        folder / "particles.star", folder / "reference.mrc", until=MaxIterations(16),
+        mode=Classification(("C4:C1",), start="splits", most=3, poses=Local()),
     )  # fmt: skip
-    assert len(result.states) == 2
+    assert [one.registers for one in result.states] == [4, 1]
+    found = np.asarray(result.particles.extra_columns["rlnClassNumber"]) - 1
+    assert state_accuracy(found, true, n_states=2).accuracy > 0.9
     last = list(
         iterate(
             folder / "particles.star", folder / "reference.mrc", until=MaxIterations(2),
