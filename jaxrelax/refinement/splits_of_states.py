@@ -15,6 +15,9 @@ from jaxrelax.refinement.state import State
 
 LOG = logging.getLogger("jaxrelax")
 
+# Of the images that show the particle; with fewer a state is none.
+EMPTY = 0.01
+
 
 def with_states(setup: Setup, states: Sequence[str], state: State, *, held: bool) -> Setup:
     """The classification into states of these symmetries.
@@ -82,6 +85,10 @@ def split_states(
             names = ", ".join(one.name for one in trial.problem.of_maps)
             LOG.info("asking whether held-out images tell apart: %s", names)
             ended = iterate(trial)
+            if min(ended.history[-1].fractions) < EMPTY:
+                # Another one took its images: so many there are not.
+                LOG.info("one of the states is empty")
+                continue
             answer = supported(trial.problem, ended, on_batch)
             LOG.info("%s", answer.sentence())
             if answer.supported:
