@@ -161,7 +161,7 @@ def homogeneous(count: int) -> None:
             simulate(
                 "phantom", Path(folder) / "set",
                 Simulation(
-                    n_images=400, box=48, pixel_size_angstrom=5.0, snr=0.1, group="C4", seed=seed,
+                    n_images=400, box=48, pixel_size_angstrom=6.5, snr=0.1, group="C4", seed=seed,
                     phantom_seed=seed, protomer_kda=60.0, partner_kda=60.0,
                     occupancy="one" if seed % 2 else "all",
                 ),

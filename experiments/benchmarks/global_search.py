@@ -271,7 +271,14 @@ def score_error(search: GlobalSearch, target, volume, geometry, batch) -> tuple[
         batch.data[:some, low], batch.ctf[:some, low], batch.weights[low], batch.valid[:some]
     )
     unmoved = jnp.zeros((1, 2))
-    got = grid_scores(batch, target.references, target.grid, unmoved, jnp.zeros(1), search.quarter)
+    got = grid_scores(
+        batch,
+        jax.tree.map(lambda x: x[0], target.references),
+        target.grid,
+        unmoved,
+        jnp.zeros(1),
+        search.quarter,
+    )
     got = np.asarray(got.unfolded())[:, :, 0]
     exact = np.empty(got.shape)
     z, g = batch.ctf * batch.weights * batch.data, batch.ctf**2 * batch.weights

@@ -23,6 +23,7 @@ from jaxrelax.assessment.plots import (
     noise_figure,
     register_figure,
 )
+from jaxrelax.assessment.repeats import repeats_sentence
 from jaxrelax.assessment.slices import slices_figure, state_slices_figure
 from jaxrelax.assessment.state_plots import (
     certainty_figure,
@@ -166,6 +167,8 @@ def _states(result: Result) -> dict[str, Any] | None:
             for share in state_shares(result)
         ],
         "support": None if result.support is None else result.support.sentence(),
+        "either_half": None if result.either_half is None else result.either_half.tolist(),
+        "repeats": repeats_sentence(result),
         "certainty": as_data_uri(certainty_figure(result)),
         "population": None if population is None else as_data_uri(population),
         "occupancy": None if occupancy is None else as_data_uri(occupancy),

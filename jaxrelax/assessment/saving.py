@@ -286,6 +286,8 @@ def summary(result: Result) -> dict[str, Any]:
                 "nats_per_particle": result.support.nats,
                 "z_score": result.support.z_score,
             }
+        content["states_by_either_half"] = result.either_half
+        content["repeats_adjusted_rand"] = result.repeats
     content |= {
         "seconds": result.seconds,
         "peak_memory_gib": result.peak_memory_gib,

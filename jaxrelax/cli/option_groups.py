@@ -165,13 +165,16 @@ class PoseErrorOptions:
     """Error of the origins per axis (Å): the width of their prior."""
 
     def mode(self, option: str, value: str) -> Mode:
-        """Local poses under this prior if that is the value of the option; else registers only.
+        """Local poses under this prior if that is the value of the option; else none, or all.
 
         Raises:
             InputError: a width is out of range, or given where poses are held.
         """
         if value == "local":
             return checked(Local, **vars(self))
+        if value == "global":
+            refuse_idle(self, vars(self), f"can act only with {option} local")
+            return Homogeneous()
         refuse_idle(self, vars(self), f"can act only with {option} local")
         return Registers()
 
@@ -220,11 +223,18 @@ class ClassificationOptions:
     as many as held-out images tell apart."""
     most_classes: int = default_of(Classification, "most")
     """With --classes auto: no more than these."""
-    poses: Literal["held", "local"] = default_of(Classification, "poses")
-    """Leave poses where the consensus has them, or refine them locally with every state."""
+    further_references: tuple[Path, ...] = ()
+    """Maps (.mrc) that classes 2, 3, … start from, where class 1 starts from --reference: without a
+    consensus, and with --poses global from nothing."""
+    poses: Literal["held", "local", "global"] = default_of(Classification, "poses")
+    """Leave poses where the consensus has them (those of the input, with references of all states),
+    refine them locally with every state, or search all orientations."""
     state_start: Literal["auto", "occupancy", "random"] = default_of(Classification, "start")
     """Start states from the occupancy of the consensus' partner, or from seeded random states; auto
     takes occupancy where one state is relaxed and others have the whole group."""
+    seeds: int = 1
+    """Run so many times, with --seed and those after it, and say how well the states agree; the
+    first run is written."""
     classification_resolution: float | None = default_of(Classification, "max_resolution")
     """States are told apart by frequencies up to this resolution (Å)."""
     focus_mask: Path | None = default_of(Classification, "focus_mask")
@@ -241,6 +251,8 @@ class ClassificationOptions:
         Raises:
             InputError: a value is out of range, or none or both of states and their number given.
         """
+        if self.seeds < 1:
+            raise InputError(f"--seeds is {self.seeds}; there is at least one run.")
         if bool(self.states) == (self.classes is not None):
             raise InputError(
                 "--mode classification needs the symmetries of the states (--states C4:C1 C4) or "
@@ -251,9 +263,12 @@ class ClassificationOptions:
         if isinstance(self.classes, int) and self.classes < 2:
             raise InputError(f"--classes is {self.classes}; there are at least 2, or auto.")
         if self.classes == "auto":
-            refuse_idle(self, ["state_start"], "cannot act with --classes auto")
+            idle = ["state_start", "further_references"]
+            refuse_idle(self, idle, "cannot act with --classes auto")
         else:
             refuse_idle(self, ["most_classes"], "can act only with --classes auto")
+        if self.further_references:
+            refuse_idle(self, ["state_start"], "cannot act with --further-references")
         one = symmetry if relax is None else f"{relax.group}:{relax.to}"
         count = 1 if self.classes == "auto" else self.classes or 0
         return checked(
@@ -273,7 +288,7 @@ class ClassificationOptions:
             raise InputError(
                 "--states patterns stands alone, and needs a group: --relax C4, or patterns:C4"
             )
-        idle = ["state_start", "most_classes"]
+        idle = ["state_start", "most_classes", "further_references"]
         refuse_idle(self, idle, "cannot act with --states patterns")
         return checked(
             OccupancyPatterns,

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from jaxrelax.assessment import consequence, save, warnings
+from jaxrelax.assessment.repeats import agreement_of_repeats, repeats_sentence
 from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
@@ -82,7 +84,7 @@ class Command:
     classification: tyro.conf.OmitArgPrefixes[ClassificationOptions] = ClassificationOptions()
     """With --mode classification: which states there are, and how they are told apart."""
     search: tyro.conf.OmitArgPrefixes[GlobalSearchOptions] = GlobalSearchOptions()
-    """With --mode homogeneous: how finely all orientations are searched."""
+    """With --mode homogeneous or --poses global: how finely all orientations are searched."""
     refinement: tyro.conf.OmitArgPrefixes[RefinementOptions] = RefinementOptions()
     workers: tyro.conf.OmitArgPrefixes[WorkerOptions] = WorkerOptions()
     maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
@@ -107,29 +109,53 @@ class Command:
             particles = self.table.read(self.particles, require_poses=mode.needs_poses)
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
+            run = partial(
+                refine,
+                particles,
+                self._references(),
+                mode=mode,
+                relax=relax,
+                symmetry=self.symmetry,
+                noise=noise,
+                subgroups=self.subgroups,
+                devices=self.workers.devices,
+                skip_bad_images=self.table.skip_bad_images,
+                force_group=self.force_group,
+            )
+            making = (_MakeFolder(self, console), bars) if writes else ()
             try:
-                result = refine(
-                    particles,
-                    self.maps.later(self.reference),
-                    mode=mode,
-                    relax=relax,
-                    symmetry=self.symmetry,
-                    noise=noise,
-                    callbacks=(_MakeFolder(self, console), bars) if writes else (),
-                    out=folder,
-                    resume=self.resume,
-                    subgroups=self.subgroups,
-                    devices=self.workers.devices,
-                    skip_bad_images=self.table.skip_bad_images,
-                    force_group=self.force_group,
-                    **arguments,
-                )
+                result = run(callbacks=making, out=folder, resume=self.resume, **arguments)
+                result = self._repeated(result, run, arguments, (bars,) if writes else ())
             finally:
                 bars.stop()
             if writes:
                 save(result, folder)
                 tell(result, folder)
         return result
+
+    def _repeated(self, result: Result, run, arguments: dict, callbacks) -> Result:
+        """With what runs with other seeds say, if any are asked for."""
+        count = self.classification.seeds
+        if count == 1 or not result.states:
+            return result
+        runs = [result]
+        for number in range(1, count):
+            seed = arguments["seed"] + number
+            LOGGER.info("run %d of %d, with seed %d", number + 1, count, seed)
+            again = run(callbacks=callbacks, **arguments | {"seed": seed})
+            if not again.states:
+                LOGGER.warning("with seed %d one state was found; it is not compared", seed)
+                continue
+            runs.append(again)
+        if len(runs) == 1:
+            return result
+        return replace(result, repeats=agreement_of_repeats(runs))
+
+    def _references(self):
+        """The reference, or those of all states."""
+        further = self.classification.further_references
+        first, *others = (self.maps.later(path) for path in (self.reference, *further))
+        return [first, *others] if others else first
 
     def components(self) -> tuple[Mode, Relax | None, NoiseModel]:
         """Mode, relaxation and noise model of these options.
@@ -147,9 +173,13 @@ class Command:
             idle = list(vars(self.classification))
             refuse_idle(self, idle, "can act only with --mode classification")
         if self.mode == "classification":
-            refuse_idle(self, vars(self.search), "can act only with --mode homogeneous")
             refuse_idle(self, ["subgroups"], "states are not tested for subgroups")
+            everywhere = self.classification.poses == "global"
+            if not everywhere:
+                why = "can act only with --mode homogeneous or --poses global"
+                refuse_idle(self, vars(self.search), why)
             poses = self.pose_prior.mode("--poses", self.classification.poses)
+            poses = self.search.component() if everywhere else poses
             mode = self.classification.component(relax, self.symmetry, poses)
             if self.classification.states:
                 refuse_idle(self, ["symmetry"], "every state of --states says its own")
@@ -222,6 +252,8 @@ def tell(result: Result, folder: OutputFolder) -> None:
     LOGGER.info("%s", consequence(result))
     for share in state_shares(result):
         LOGGER.info("%s", share.sentence())
+    if result.repeats is not None:
+        LOGGER.info("%s", repeats_sentence(result))
     of_what = " of the mean map" if result.states else ""
     LOGGER.info(
         "Resolution%s %.2f Å. Stopped: %s.", of_what, result.resolution_angstrom, result.reason

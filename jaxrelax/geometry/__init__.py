@@ -35,7 +35,14 @@ from .rotations import (
     rotation_angle,
     rotvec_to_matrix,
 )
-from .subgroups import conjugate_subgroups, operator_classes, subgroup, subgroup_indices, subgroups
+from .subgroups import (
+    common_subgroup,
+    conjugate_subgroups,
+    operator_classes,
+    subgroup,
+    subgroup_indices,
+    subgroups,
+)
 
 __all__ = [
     "Aberrations",
@@ -49,6 +56,7 @@ __all__ = [
     "UnknownGroupError",
     "asymmetric_unit",
     "best_global_operator",
+    "common_subgroup",
     "conjugate_subgroups",
     "cryosparc_pose_to_matrix",
     "direction_neighbours",

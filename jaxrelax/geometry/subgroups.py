@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from .groups import PointGroup
 from .point_groups import canonical_name, point_group
-from .rotations import matrix_to_rotvec
+from .rotations import matrix_to_rotvec, rotation_angle
 
 # Operators of a subgroup given as matrices are matched to those of the group to this (radians).
 _MATCH = 1e-3
@@ -95,6 +95,23 @@ def subgroup_indices(group: PointGroup, subgroup: PointGroup) -> Int[np.ndarray,
                 f"{subgroup.name!r} is not a subgroup of {group.name!r}: operator {i}: {error}"
             ) from None
     return np.array(indices)
+
+
+def common_subgroup(groups: Sequence[PointGroup]) -> PointGroup:
+    """Operators that all groups have.
+
+    Args:
+        groups: of one orientation each; at least one.
+
+    Returns:
+        one of the groups where it is part of all others, else a group without a name of its own.
+    """
+    first, *others = groups
+    shared = first
+    for other in others:
+        nearest = rotation_angle(shared.operators[:, None] @ other.operators[None].mT).min(axis=1)
+        shared = _select(shared, np.flatnonzero(nearest < _MATCH), "common")
+    return next((one for one in groups if one.order == shared.order), shared)
 
 
 def subgroups(group: PointGroup) -> list[tuple[str, PointGroup]]:

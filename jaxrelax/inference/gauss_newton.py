@@ -39,6 +39,7 @@ from jaxrelax.inference.pose_search import (
     posterior_spread,
     require_pairs,
 )
+from jaxrelax.inference.small_systems import solved
 
 
 def small_rotation_vector(rotation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
@@ -192,17 +193,13 @@ def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
     identity = jnp.eye(N_OFFSETS, dtype=offset.dtype)
     precision = equations.curvature + identity[None, None]
     right = equations.gradient - offset[:, None, :]
-    factor = jnp.linalg.cholesky(precision)
-    step = jax.scipy.linalg.cho_solve((factor, True), right[..., None])[..., 0]
-    log_determinant = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+    step, covariance, log_determinant = solved(precision, right)
     evidence = (
         -0.5 * equations.misfit
         - 0.5 * jnp.sum(offset**2, axis=-1)[:, None]
         + 0.5 * jnp.sum(right * step, axis=-1)
         - 0.5 * log_determinant
     )
-    eye = jnp.broadcast_to(identity, precision.shape)
-    covariance = jax.scipy.linalg.cho_solve((factor, True), eye)
     return evidence, step, covariance
 
 

@@ -5,7 +5,8 @@ no peak between its points: peaks are then climbed without a grid. Every image i
 direction, in-plane angle and shift, in the band that the grid can sample; its few best local
 maxima are climbed in wider and wider bands, and the best of them are its possible poses. Where maps
 of several registers are given, the grid sees the symmetrised one, and one direction of each orbit
-suffices.
+suffices. Of several states, each has a grid of its own; what they propose is climbed together, and
+every pose compared with the maps of all.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class GridTarget(eqx.Module):
     """A map as the search sees it: the volume, its projections, and the grid they lie on."""
 
     volume: FourierVolume
-    references: References
+    references: References  # of every guide, along a leading axis
     poses: Float[Array, "directions 3 3"]
     neighbours: Int[Array, "directions neighbours"]
     shifts_px: Float[Array, "shifts 2"]
@@ -84,18 +85,18 @@ class GlobalSearch(ModeSearch):
     Attributes:
         directions: viewing directions of the grid.
         diameter_angstrom: of the particle.
-        n_candidates: local maxima that are climbed: in the band of the grid, then, as far as they
-            do not fall behind, in wider and wider bands up to everything.
+        n_candidates: local maxima, of every guide, that are climbed: in the band of the grid, then,
+            as far as they do not fall behind, in wider and wider bands up to everything.
         shift_radius: of the disc of shifts around the centre of the prior, in steps of a third of
             the resolution.
-        guide: channel of the volume that the grid sees.
+        guides: what the grid sees: for every map, channels of the volume that it sees the mean of.
     """
 
     directions: Float64[np.ndarray, "directions 3"]
     diameter_angstrom: float
     n_candidates: int
     shift_radius: float
-    guide: int = eqx.field(static=True, default=0)
+    guides: tuple[tuple[int, ...], ...] = eqx.field(static=True, default=((0,),))
 
     def __check_init__(self):
         if not 1 <= self.n_modes <= self.n_candidates <= len(self.directions):
@@ -116,7 +117,7 @@ class GlobalSearch(ModeSearch):
         return int(np.ceil(90.0 / self.spacing_deg))
 
     def prepare(self, volume: FourierVolume, geometry: ImageGeometry) -> GridTarget:
-        """Projections of the volume's guiding channel along all directions."""
+        """Projections of the volume's guiding channels along all directions."""
         packing = geometry.inner().packing
         band = packing.select(self._low(geometry.inner()))
         pixel, scale = geometry.pixel_size_angstrom, geometry.scale
@@ -130,7 +131,10 @@ class GlobalSearch(ModeSearch):
         grid = jax.device_put(grid)
         return GridTarget(
             volume=volume,
-            references=_references(volume, self.guide, poses, grid, np.float32(scale)),
+            references=jax.tree.map(
+                lambda *each: jnp.stack(each),
+                *(_references(volume, one, poses, grid, np.float32(scale)) for one in self.guides),
+            ),
             poses=poses,
             neighbours=jax.device_put(direction_neighbours(self.directions, self.spacing_deg)),
             shifts_px=jax.device_put(shifts.astype(np.float32)),
@@ -231,11 +235,19 @@ class GlobalSearch(ModeSearch):
         def some(images):
             data, ctf = images
             chunk = ImageBatch(data, ctf, weights, jnp.ones(len(data), bool))
-            scores = grid_scores(
-                chunk, target.references, target.grid, target.shifts_px, log_prior, self.quarter
-            )
-            best = best_peaks(scores, target.neighbours, target.shifts_px, self.n_candidates)
-            return best.rotations(target.poses), best.shifts_px
+
+            def proposed(seen):
+                scores = grid_scores(
+                    chunk, seen, target.grid, target.shifts_px, log_prior, self.quarter
+                )
+                best = best_peaks(scores, target.neighbours, target.shifts_px, self.n_candidates)
+                return best.rotations(target.poses), best.shifts_px
+
+            if len(self.guides) == 1:
+                return proposed(jax.tree.map(lambda x: x[0], target.references))
+            # One after another: the scores of one guide fill the cache.
+            found = jax.lax.map(proposed, target.references)
+            return jax.tree.map(lambda x: jnp.concatenate([*x], axis=1), found)
 
         images = (centred[:, low], batch.ctf[:, low])
         found = jax.lax.map(some, jax.tree.map(lambda x: x.reshape(-1, size, n_low), images))
@@ -256,7 +268,7 @@ def global_search(
     n_modes: int,
     sigma_offset_angstrom: float = 0.0,
     tilt_range_deg: tuple[float, float] = (0.0, 180.0),
-    guide: int = 0,
+    guides: tuple[tuple[int, ...], ...] = ((0,),),
 ) -> GlobalSearch:
     """The search whose grid is as fine as a resolution needs, within limits.
 
@@ -273,7 +285,7 @@ def global_search(
             longest of :data:`SHIFT_RADII`.
         tilt_range_deg: only directions are searched that have a mate whose angle to the z axis is
             in this range.
-        guide: channel of the volume that the grid sees (:attr:`Hypotheses.guide`).
+        guides: what the grid sees (:attr:`Hypotheses.guides`).
 
     Raises:
         ValueError: no direction of the grid is in the range.
@@ -302,7 +314,7 @@ def global_search(
         behind_nats=BEHIND_NATS,
         polish=GaussNewton(n_steps=2),
         shift_radius=next((float(r) for r in SHIFT_RADII if r >= reach), float(SHIFT_RADII[-1])),
-        guide=guide,
+        guides=guides,
     )
 
 
@@ -315,9 +327,11 @@ def shift_grid(radius: float = SHIFT_RADII[0]) -> Float64[np.ndarray, "shifts 2"
 
 
 @partial(jax.jit, static_argnames="guide")
-def _references(volume: FourierVolume, guide: int, poses, grid: PolarGrid, scale):
-    """References of one channel."""
-    values = volume.values[:, [guide, volume.channels + guide]]
+def _references(volume: FourierVolume, guide: tuple[int, ...], poses, grid: PolarGrid, scale):
+    """References of the mean over some channels."""
+    rows = np.array(guide)
+    parts = [volume.values[:, rows], volume.values[:, volume.channels + rows]]
+    values = jnp.stack([part.mean(axis=1) for part in parts], axis=1)
     return references(FourierVolume(values, volume.radius), poses, grid, scale)
 
 

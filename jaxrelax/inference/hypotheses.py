@@ -78,13 +78,24 @@ class Hypotheses(eqx.Module):
         return self.operators[self.place_rows]
 
     @property
-    def guide(self) -> int:
-        """The row that a search of all orientations looks at: of a symmetric part if there is one.
-
-        What breaks the symmetry then neither helps nor misleads it, and one direction of every
-        orbit suffices.
-        """
+    def symmetric_row(self) -> int:
+        """The row of a symmetric part; the first where there is none."""
         return int(np.argmax(self.symmetrised))
+
+    @property
+    def guides(self) -> tuple[tuple[int, ...], ...]:
+        """For every map, rows whose mean a search of all orientations looks at.
+
+        That of a symmetric part if there is one, else all of the map: the mean over registers is
+        the symmetric part. What breaks the symmetry then neither helps nor misleads the search, and
+        one direction of every orbit suffices.
+        """
+        guides = []
+        for number in range(self.n_maps):
+            rows = np.flatnonzero(self.map_index == number)
+            alike = rows[self.symmetrised[rows]]
+            guides.append(tuple(map(int, alike[:1] if len(alike) else rows)))
+        return tuple(guides)
 
     def value(self, latent: str) -> Int32[np.ndarray, " rows"]:
         """A latent's value in every row.

@@ -151,11 +151,13 @@ class ModeSearch(PoseSearch):
         traces = jnp.einsum("ijbyz,gzy->ijbg", between, self.operators).max(axis=-1)
         apart = jnp.linalg.norm(origins[:, None] - origins[None], axis=-1)
         near = (traces > 1.0 + 2.0 * jnp.cos(turn)) & (apart < move)
-        distinct = [running[0]]
-        for i in range(1, len(near)):
-            again = [near[i, j] & distinct[j] for j in range(i)]
-            distinct.append(running[i] & ~jnp.any(jnp.stack(again), axis=0))
-        return jnp.stack(distinct)
+
+        def with_next(i, distinct):
+            # Those after it are not among the distinct ones yet.
+            again = jnp.any(near[i] & distinct, axis=0)
+            return distinct.at[i].set(running[i] & ~again)
+
+        return jax.lax.fori_loop(0, len(near), with_next, jnp.zeros_like(running))
 
     def returned(self, found: PosePosterior) -> PosePosterior:
         """The best modes, from (modes, batch, channels, …) to (batch, modes · channels, …)."""

@@ -20,6 +20,7 @@ from jaxrelax.arrays import AnyArray, on_device
 from jaxrelax.geometry import exp_so3
 from jaxrelax.imaging import FourierVolume, ImageBatch, ImageGeometry
 from jaxrelax.inference.likelihood import log_likelihood, residual_power
+from jaxrelax.inference.small_systems import cholesky
 
 N_OFFSETS = 5  # three rotations, two shifts
 
@@ -75,7 +76,7 @@ def posterior_spread(
     """Lower Cholesky root of a covariance in prior units, in radians and image pixels."""
     # A grid of one point along an axis has no variance there.
     floor = 1e-6 * jnp.eye(N_OFFSETS, dtype=covariance.dtype)
-    return jnp.linalg.cholesky(covariance + floor[None, None]) * prior.scales()[None, None, :, None]
+    return cholesky(covariance + floor[None, None]) * prior.scales()[None, None, :, None]
 
 
 def require_pairs(n_draws: int) -> None:

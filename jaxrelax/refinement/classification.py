@@ -19,11 +19,12 @@ from jaxrelax.geometry import (
 )
 from jaxrelax.inference import PoseSearch
 from jaxrelax.io import InputError
-from jaxrelax.refinement.modes import Local, Mode, Registers, Searched
+from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers, Searched
 from jaxrelax.refinement.relax import Relax
 
 STATE = re.compile(r"^(?P<group>[^:]+)(:(?P<kept>[^:]+))?$")
-POSES: dict[str, Mode] = {"held": Registers(), "local": Local()}
+STARTS = ("auto", "references", "occupancy", "random", "splits")
+POSES: dict[str, Mode] = {"held": Registers(), "local": Local(), "global": Homogeneous()}
 
 
 class Classification(Mode):
@@ -38,13 +39,15 @@ class Classification(Mode):
         poses: ``"local"`` refines poses with every state, ``"held"`` leaves them where the
             consensus, which is refined locally, has them, and lets only frequencies score that
             their errors allow; or a mode (with ``Registers()`` the poses of the input are held,
-            whose errors nobody knows).
+            whose errors nobody knows). ``"global"`` finds them: those of every state where each has
+            a reference of its own, else those of the consensus, and refines them locally then.
         start: ``"occupancy"``: from the relaxed consensus, relaxed states with one partner and of
             the others the first with all and the last with none; ``"random"``: a seeded random
             state for every image, from which what images differ by most grows; ``"splits"``: with
             the symmetry of one state, random starts of as many of it as held-out images tell apart;
-            ``"auto"``: occupancy where one state is relaxed and others have the whole group, and
-            random else.
+            ``"references"``: each from a reference of its own, without a consensus; ``"auto"``:
+            references where there are several, occupancy where one state is relaxed and others have
+            the whole group, and random else.
         most: states, where their number is found.
         max_resolution: states are told apart by frequencies up to this, in Å; None: all.
         focus_mask: path of a map-sized mask (0…1); states differ only inside of it.
@@ -71,16 +74,9 @@ class Classification(Mode):
         if self.most < 2:
             raise ValueError(f"most is a number of states, at least 2; got {self.most}")
         if isinstance(self.poses, str) and self.poses not in POSES:
-            raise ValueError(f'poses are "held", "local" or a mode, not {self.poses!r}')
-        if not self.pose_mode.needs_poses:
-            raise ValueError(
-                "a classification refines poses locally or holds them; find them first with mode "
-                "Homogeneous"
-            )
-        if self.start not in ("auto", "occupancy", "random", "splits"):
-            raise ValueError(
-                f'start is "auto", "occupancy", "random" or "splits", not {self.start!r}'
-            )
+            raise ValueError(f'poses are "held", "local", "global" or a mode, not {self.poses!r}')
+        if self.start not in STARTS:
+            raise ValueError(f"start is one of {', '.join(STARTS)}, not {self.start!r}")
         if self.max_resolution is not None and self.max_resolution <= 0:
             raise ValueError(f"max_resolution is in Å, above 0; got {self.max_resolution:g}")
 
@@ -94,6 +90,30 @@ class Classification(Mode):
     ) -> PoseSearch:
         """That of its pose mode."""
         return self.pose_mode.search(searched, resolution_angstrom, everywhere)
+
+    @property
+    def mode_of_consensus(self) -> Mode:
+        """How poses are searched before there are states.
+
+        Held poses are those of a consensus that says how exact they are.
+        """
+        return Local() if self.poses == "held" else self.pose_mode
+
+    @property
+    def after_consensus(self) -> Classification:
+        """The same for poses that a consensus has found."""
+        found = self.pose_mode.relaxed
+        return self if found is None else dataclasses.replace(self, poses=found)
+
+    @property
+    def needs_poses(self) -> bool:
+        """As its pose mode."""
+        return self.pose_mode.needs_poses
+
+    @property
+    def ini_high_angstrom(self) -> float:
+        """As its pose mode."""
+        return self.pose_mode.ini_high_angstrom
 
     @property
     def holds_poses(self) -> bool:
@@ -118,8 +138,8 @@ class Classification(Mode):
         return [state_groups(text) for text in self.states]
 
     def starts_from(self) -> str:
-        """How the maps of the states begin: by occupancy or at random."""
-        if self.start in ("occupancy", "random"):
+        """How the maps of the states begin: from references, by occupancy or at random."""
+        if self.start in ("references", "occupancy", "random"):
             return self.start
         groups = self.groups()
         relaxed = [group for group, kept in groups if kept.order < group.order]

@@ -262,7 +262,7 @@ def _record(table: Hypotheses, batch: ScoredBatch, pixel: float, result: Expecta
     result.log_marginal[rows] = found.log_marginal
     if table.symmetrised.any():
         apart = found.log_evidence[:, ~table.symmetrised]
-        alike = found.log_evidence[:, table.guide]
+        alike = found.log_evidence[:, table.symmetric_row]
         one = np.logaddexp.reduce(apart, axis=1) - np.log(np.float32(apart.shape[1]))
         result.log_gain[rows] = one - alike
         # Register parts add up to nothing, so the mean of their log-evidences over that of the

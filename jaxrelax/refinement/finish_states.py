@@ -30,7 +30,7 @@ from jaxrelax.refinement.classification import OccupancyPatterns
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
 from jaxrelax.refinement.held_out_states import given, state_support, under_the_other_half
-from jaxrelax.refinement.loop import exchange_states
+from jaxrelax.refinement.loop import exchange_states, of_states
 from jaxrelax.refinement.maximisation import (
     half_maps,
     joined_maps,
@@ -82,6 +82,7 @@ def finish_states(
         other = under_the_other_half(problem, state, maps, accumulated, on_batch)
     shows = banded.junk < LIKELY_JUNK
     exponent = honest_exponent(banded.registers[shows], other.registers[shows])
+    either_half = _either_half(problem, banded.registers[shows], other.registers[shows])
     joined = joined_maps(problem, banded.sums, solved, 1.0)
     del banded, solved, other
     give_back_freed()
@@ -134,7 +135,17 @@ def finish_states(
         states=states,
         support=supported,
         patterns=patterns,
+        either_half=either_half,
     )
+
+
+def _either_half(
+    problem: Problem, own: Float[np.ndarray, "n places"], other: Float[np.ndarray, "n places"]
+) -> Int[np.ndarray, "states states"]:
+    """Images by their most probable state under maps of either half-set."""
+    count = len(problem.of_maps)
+    rows, columns = (of_states(problem, one).argmax(axis=1) for one in (own, other))
+    return np.bincount(rows * count + columns, minlength=count**2).reshape(count, count)
 
 
 def _in_one_frame(

@@ -147,7 +147,7 @@ def _report(
     curve = solved.fsc if problem.particle.relaxed else solved.learned.fsc_symmetric
     turned = rotation_angle(found.rotations @ state.poses.rotations.mT)
     moved = found.origins_angstrom - state.poses.origins_angstrom
-    jumps = pose_error_mod_group(found.rotations, state.poses.rotations, problem.particle.group)
+    jumps = pose_error_mod_group(found.rotations, state.poses.rotations, problem.common_group)
     fractions = plan.model.fractions(state.latents)
     return StepInfo(
         iteration=state.iterations_done + 1,

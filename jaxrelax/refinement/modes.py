@@ -26,7 +26,8 @@ class Searched(NamedTuple):
     group: PointGroup  # symmetry of the map that poses are searched against
     # Standard deviation, along either axis, of where particles are from where they were picked.
     sigma_offset_angstrom: float
-    guide: int = 0  # channel of the volume that a search of all orientations looks at
+    # Channels of the volume whose mean a search of all orientations looks at, for every map.
+    guides: tuple[tuple[int, ...], ...] = ((0,),)
 
 
 class Mode(eqx.Module):
@@ -207,7 +208,7 @@ class Homogeneous(Mode):
             coarsest_order=self.coarsest_order, finest_order=self.finest_order,
             n_candidates=self.n_candidates, n_modes=self.n_modes,
             sigma_offset_angstrom=searched.sigma_offset_angstrom,
-            tilt_range_deg=self.tilt_range_deg, guide=searched.guide,
+            tilt_range_deg=self.tilt_range_deg, guides=searched.guides,
         )  # fmt: skip
         return search if everywhere else search.followed
 

@@ -28,9 +28,9 @@ def pose_search(problem: Problem, state: State) -> PoseSearch:
     everywhere = not have_settled(problem, state) and global_due(history)
     searched = Searched(
         problem.particle.diameter_angstrom,
-        problem.particle.group,
+        problem.common_group,
         float(state.poses.sigma_offset_angstrom),
-        plan.table.guide,
+        plan.table.guides,
     )
     resolution = problem.shells.resolution(state.score_shell)
     return plan.mode.search(searched, resolution, everywhere)

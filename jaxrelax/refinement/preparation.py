@@ -8,18 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float32, Int8
 
 from jaxrelax.engine.workers import available_workers
+from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.inference import Latent
 from jaxrelax.io import (
     ImageReader,
     InputError,
+    OpticsGroup,
     Particles,
     Units,
     find_units,
@@ -29,7 +31,11 @@ from jaxrelax.io import (
 from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
-from jaxrelax.refinement.classification import Classification, finest_at_held_poses
+from jaxrelax.refinement.classification import (
+    Classification,
+    OccupancyPatterns,
+    finest_at_held_poses,
+)
 from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
@@ -56,7 +62,7 @@ from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 from jaxrelax.refinement.splits import folds, half_sets
-from jaxrelax.refinement.start import init, init_relaxation
+from jaxrelax.refinement.start import init, init_relaxation, require_apart
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.state_starts import init_states
 from jaxrelax.refinement.usable import WIDEST, usable_particles
@@ -185,7 +191,7 @@ class Setup:
 
 def prepare(
     particles: Particles | str | Path,
-    reference: Map | str | Path,
+    reference: Map | str | Path | Sequence[Map | str | Path],
     *,
     mode: Mode | None = None,
     relax: Relax | str | None = None,
@@ -220,12 +226,16 @@ def prepare(
         particles = read_particles(particles, require_poses=needed)
     mode = Local() if mode is None else mode
     relax = Relax(relax) if isinstance(relax, str) else relax
+    given = [reference] if isinstance(reference, Map | str | Path) else list(reference)
+    mode = _with_references(mode, len(given))
     classification = mode if isinstance(mode, Classification) else None
+    states: list[tuple[PointGroup, PointGroup]] = []
     if classification is not None:
         relax, consensus = classification.consensus(relax)
         symmetry = _symmetry_of_consensus(symmetry, consensus, relax)
-        # Held poses are those of the consensus, which says how exact they are.
-        mode = Local() if classification.poses == "held" else classification.pose_mode
+        states = classification.groups() if len(given) > 1 else []
+        if not states:
+            mode = classification.mode_of_consensus
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry, contrast)
@@ -239,24 +249,22 @@ def prepare(
         )  # fmt: skip
         particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
     say_what_shares_noise(particles, units)
-    name = reference.name if isinstance(reference, Map) else str(reference)
     optics = particles.optics[0]
-    if isinstance(reference, Map):
-        values, pixel = np.asarray(reference.values, np.float32), reference.pixel_size_angstrom
-    else:
-        values, pixel = read_map(reference)
-    require_density(values, name)
-    # As it was given: what becomes of it below depends on the rounding of a machine.
-    reference_hash = array_hash(values)
-    values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
-    require_group(values, groups[0], name, relaxed=relax is not None, force=force_group)
-    pixel = optics.pixel_size_angstrom
-    diameter = _diameter(particle_diameter, values, pixel)
+    references = [
+        _read_reference(one, of, optics, force=force_group)
+        for one, of in zip(given, states or [groups], strict=True)
+    ]
+    name, pixel = references[0].name, optics.pixel_size_angstrom
+    diameter = max(_diameter(particle_diameter, one.values, pixel) for one in references)
     # The map's box is that of the particle: what images have around it, it need not hold.
     box = particle_box(optics.box, pixel, diameter)
     register_mask = _register_mask(relax, optics.box, pixel, diameter)
     if relax is not None and register_mask is not None:
-        register_mask = completed_mask(rebox_map(register_mask, box), values, relax, *groups)
+        # Of several references the first that has registers.
+        shown = next((k for k, (all_, kept) in enumerate(states) if kept.order < all_.order), 0)
+        register_mask = completed_mask(
+            rebox_map(register_mask, box), references[shown].values, relax, *groups
+        )
     workers = available_workers(devices)
     if contrast == "black":
         particles = inverted(particles, np.ones(len(particles), bool))
@@ -286,17 +294,20 @@ def prepare(
     focus = None
     if classification is not None:
         focus = _focus_mask(classification, optics.box, pixel, diameter)
-        states = partial(
-            make, mode=classification, relax=relax, symmetry=symmetry,
+        of_states = partial(
+            make, mode=classification.after_consensus, relax=relax, symmetry=symmetry,
             register_mask=register_mask, states=classification.groups(), **inferred,
             focus_mask=None if focus is None else rebox_map(focus, box),
         )  # fmt: skip
         begin = partial(init_states, start=classification.starts_from(), seed=seed)
-        following = (Stage(states, begin),)
+        following = (Stage(of_states, begin),)
         if classification.start == "splits":
-            following = (Splits(states, begin, classification.most),)
+            following = (Splits(of_states, begin, classification.most),)
         inferred = {}
-    if relax is not None and mode.relaxed is not None:
+    if states:
+        assert classification is not None
+        make, following = partial(of_states, mode=classification), ()
+    elif relax is not None and mode.relaxed is not None:
         relaxation = partial(
             make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask,
             **inferred,
@@ -309,17 +320,23 @@ def prepare(
             **inferred,
         )  # fmt: skip
     problem = make(particles)
-    values = rebox_map(values, box)
+    maps = [rebox_map(one.values, box) for one in references]
     shell = problem.shells.rung(problem.shells.at(ini_high))
-    low = low_passed(problem.particle, values, shell)
+    low = [low_passed(problem.particle, one, shell) for one in maps]
     if contrast == "auto":
         white = made_white(
-            problem.execution, low, shell, with_poses=mode.needs_poses, seed=seed, name=name
+            problem.execution, low[0], shell, with_poses=mode.needs_poses, seed=seed, name=name
         )
         problem = problem if white is particles else make(white)
-    match = matched_scale if mode.needs_poses else matched_power
-    values = match(problem.execution, low, values, shell, seed=seed, name=name)
-    state = init(problem, values, ini_high_angstrom=ini_high)
+    # At the poses of the input a map matches all images or none, and that of a state some.
+    match = matched_scale if mode.needs_poses and len(given) == 1 else matched_power
+    maps = [
+        match(problem.execution, first, one, shell, seed=seed, name=of.name)
+        for first, one, of in zip(low, maps, references, strict=True)
+    ]
+    if states:
+        require_apart(problem.of_maps, low, [one.name for one in references])
+    state = init(problem, *maps, ini_high_angstrom=ini_high)
     if until is None:
         until = DEFAULT_UNTIL if classification is None else UNTIL_STATES_SETTLED
     identity = {
@@ -339,11 +356,70 @@ def prepare(
         "particles": file_hash(particles.source) if particles.source.is_file() else "in memory",
         "particle_values": particles_hash(particles),
         "n_particles": len(particles),
-        "reference": reference_hash,
+        "reference": references[0].hash if len(given) == 1 else [one.hash for one in references],
         "register_mask": None if register_mask is None else array_hash(register_mask),
         "focus_mask": None if focus is None else array_hash(focus),
     }
     return Setup(problem, state, until, identity, following)
+
+
+class _Reference(NamedTuple):
+    """A map to start from, on the images' box; the hash is of what was given."""
+
+    name: str
+    values: Float32[np.ndarray, "n n n"]
+    hash: str
+
+
+def _read_reference(
+    given: Map | str | Path,
+    groups: tuple[PointGroup, PointGroup],
+    optics: OpticsGroup,
+    *,
+    force: bool,
+) -> _Reference:
+    """A reference that was given; it must have the group, relaxed or imposed.
+
+    Raises:
+        InputError: no map, no density, another box, or another symmetry.
+    """
+    name = given.name if isinstance(given, Map) else str(given)
+    if isinstance(given, Map):
+        values, pixel = np.asarray(given.values, np.float32), given.pixel_size_angstrom
+    else:
+        values, pixel = read_map(given)
+    require_density(values, name)
+    # As it was given: what becomes of it below depends on the rounding of a machine.
+    before = array_hash(values)
+    values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
+    group, kept = groups
+    require_group(values, group, name, relaxed=kept.order < group.order, force=force)
+    return _Reference(name, values, before)
+
+
+def _with_references(mode: Mode, count: int) -> Mode:
+    """The mode, started from so many references.
+
+    Raises:
+        InputError: there are several, and not one for every state.
+    """
+    if count == 1:
+        if isinstance(mode, Classification) and mode.start == "references":
+            raise InputError('start="references" needs a reference for every state, and got one')
+        return mode
+    if not isinstance(mode, Classification) or isinstance(mode, OccupancyPatterns):
+        raise InputError(
+            f"{count} references, and mode {type(mode).__name__} starts from one; several are "
+            "those of the states of a classification"
+        )
+    if mode.start not in ("auto", "references"):
+        raise InputError(f'start="{mode.start}" begins from one reference, and got {count}')
+    if len(mode.states) != count:
+        raise InputError(
+            f"{count} references for {len(mode.states)} states ({', '.join(mode.states)}); give "
+            "one for every state, in their order, or one for all"
+        )
+    return dataclasses.replace(mode, start="references")
 
 
 def check_particles(

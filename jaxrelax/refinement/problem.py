@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int, Int8
 from jaxrelax.engine.data import Data
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.workers import Workers
-from jaxrelax.geometry import PointGroup
+from jaxrelax.geometry import PointGroup, common_subgroup
 from jaxrelax.imaging import NoiseModel, Shells
 from jaxrelax.inference import Hypotheses, Junk, Latent, Model, Register, States, SymmetricState
 from jaxrelax.io import Particles, Units, every_row
@@ -92,6 +92,11 @@ class Problem:
     of_maps: tuple[Particle, ...]
     execution: Execution
     plan: Plan
+
+    @cached_property
+    def common_group(self) -> PointGroup:
+        """The symmetry that all maps have, or had before it was relaxed."""
+        return common_subgroup([one.group for one in self.of_maps])
 
 
 def make_problem(
@@ -205,7 +210,7 @@ def _latents(
     elif of_maps[0].relaxed:
         latents += [SymmetricState(), *registers[0]]
     latents += further
-    if relax is not None and relax.junk:
+    if relax.junk if relax is not None else len(of_maps) > 1:
         latents.append(Junk(n_shells))
     return tuple(latents)
 
@@ -232,7 +237,7 @@ def _prior(
 def _course(relax: Relax | None, mode: Mode) -> Course:
     """Asymmetry is sought unless there is none to seek or it is given."""
     if isinstance(mode, Classification):
-        return Straight() if mode.starts_from() == "occupancy" else Seeded()
+        return Seeded() if mode.starts_from() == "random" else Straight()
     if relax is None:
         return Straight()
     if relax.start == "symmetric":

@@ -87,7 +87,9 @@ def following(setup: Setup, state: State) -> Setup:
 
 
 def iterate(
-    particles: Particles | str | Path, reference: Map | str | Path, **options: Any
+    particles: Particles | str | Path,
+    reference: Map | str | Path | Sequence[Map | str | Path],
+    **options: Any,
 ) -> Iterator[tuple[State, StepInfo]]:
     """The refinement one step at a time: yields ``(state, info)`` until the criterion stops it.
 
@@ -109,7 +111,7 @@ def iterate(
 
 def refine(
     particles: Particles | str | Path,
-    reference: Map | str | Path,
+    reference: Map | str | Path | Sequence[Map | str | Path],
     *,
     mode: Mode | None = None,
     relax: Relax | str | None = None,
@@ -142,7 +144,8 @@ def refine(
 
     Args:
         particles: table of particles (or its path) with consensus poses and CTFs.
-        reference: map on the absolute scale of the images (or any scale: it is matched).
+        reference: map on the absolute scale of the images (or any scale: it is matched); or, with
+            a classification, one for each of its states, in their order and on one scale.
         mode: which latent variables are free; ``Local()`` by default.
         relax: what symmetry is relaxed; a group's name stands for ``Relax(name)``. While a mode
             searches poses globally the symmetry is imposed, unless it says otherwise.

@@ -88,6 +88,11 @@ class Result:
         support: whether held-out images tell the two most similar states apart; None without
             states, and where they are occupancy patterns.
         patterns: where states are occupancy patterns, these, in their order.
+        either_half: images that show the particle by the state that maps of their own half-set
+            (without their fold) find most probable, in rows, and by what those of the other one
+            find, in columns; None without states.
+        repeats: adjusted Rand index between the states of this run, the first, and of runs with
+            other seeds; None where it was not repeated.
     """
 
     particles: Particles
@@ -116,6 +121,8 @@ class Result:
     states: tuple[StateMap, ...] = ()
     support: StateSupport | None = None
     patterns: OccupancyPatterns | None = None
+    either_half: Int[np.ndarray, "states states"] | None = None
+    repeats: Float[np.ndarray, "runs runs"] | None = None
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:

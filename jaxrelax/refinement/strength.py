@@ -103,7 +103,7 @@ def cross_scores(
                 problem, state, volume, group, execution.mine(rows), geometry, FixedPoses()
             ):
                 registers[batch.rows] = batch.found.log_evidence[:, ~table.symmetrised]
-                symmetric[batch.rows] = batch.found.log_evidence[:, table.guide]
+                symmetric[batch.rows] = batch.found.log_evidence[:, table.symmetric_row]
                 if group == chosen[half][-1][0]:
                     side.go_on()
                 if side.stopped:

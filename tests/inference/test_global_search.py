@@ -322,3 +322,34 @@ def test_groups_that_leave_few_directions_have_as_few_candidates():
     assert np.all(np.isfinite(evidence[:, 0]))
     with pytest.raises(ValueError, match="candidates among directions"):
         eqx.tree_at(lambda s: s.n_modes, search, search.n_candidates + 1).__check_init__()
+
+
+def test_every_state_has_a_grid_of_its_own(clear):
+    """Images of either of two maps are found from nothing, and say which of them they show."""
+    _, _, volume, batch, rotations, _ = clear
+    other = fourier_volume(
+        jnp.asarray(blobs(working_box(SHELL), 9)[None]),
+        radius=volume_radius(SHELL), image_box=BOX,
+    )  # fmt: skip
+    # The map of the images is the second; its parts come after those of the first.
+    values = [each.values.reshape(len(each.values), 2, -1) for each in (other, volume)]
+    together = eqx.tree_at(
+        lambda v: v.values,
+        volume,
+        jnp.concatenate(values, axis=2).reshape(len(volume.values), -1),
+    )
+    assert together.channels == 2
+    group = point_group("C1")
+    right = {}
+    for guides in (((0,), (1,)), ((0,),)):
+        search = global_search(BAND, DIAMETER, group, **SIZES, guides=guides)
+        found = searched(search, together, batch)
+        evidence = np.asarray(found.log_evidence).reshape(IMAGES, search.modes, 2)
+        poses = np.asarray(found.rotations).reshape(IMAGES, search.modes, 2, 3, 3)[:, :, 1]
+        mode = evidence[:, :, 1].argmax(axis=1)
+        best = poses[np.arange(IMAGES), mode]
+        error = np.rad2deg(pose_error_mod_group(best, rotations, group))
+        own = evidence[:, :, 1].max(axis=1) > evidence[:, :, 0].max(axis=1)
+        right[guides] = np.sum((error < 3.0) & own)
+    assert right[(0,), (1,)] >= IMAGES - 1
+    assert right[((0,),)] < right[(0,), (1,)]

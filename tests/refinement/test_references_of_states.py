@@ -1,0 +1,106 @@
+"""States that start from maps of their own: what is refused, and what they find."""
+
+import numpy as np
+import pytest
+import starfile
+
+from jaxrelax.assessment.states import state_accuracy
+from jaxrelax.geometry import point_group, pose_error_mod_group
+from jaxrelax.io import InputError, read_map, read_particles, write_map
+from jaxrelax.refinement import (
+    Classification,
+    Homogeneous,
+    MaxIterations,
+    Registers,
+    prepare,
+    refine,
+)
+from jaxrelax.simulate import Simulation, simulate
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A phantom whose every second particle has one partner, and the others none."""
+    folder = tmp_path_factory.mktemp("mixture")
+    simulate(
+        "phantom", folder,
+        Simulation(
+            n_images=200, box=40, pixel_size_angstrom=7.0, snr=0.4, group="C4",
+            protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
+        ),
+    )  # fmt: skip
+    truth = starfile.read(folder / "truth.star")["particles"]
+    # Patterns are numbered by their number of partners: 1 is none, 2 is one.
+    true = np.where(np.asarray(truth["rlnClassNumber"]).astype(int) == 1, 1, 0)
+    return folder, [folder / "truth_map_02.mrc", folder / "truth_map_01.mrc"], true
+
+
+MODE = Classification(("C4:C1", "C4"), poses=Registers())
+
+
+def refused(mixture, references, mode, match):
+    with pytest.raises(InputError, match=match):
+        prepare(mixture[0] / "particles.star", references, mode=mode)
+
+
+def test_one_for_every_state(mixture):
+    references = mixture[1]
+    refused(mixture, [*references, references[0]], MODE, "3 references for 2 states")
+    refused(mixture, references, None, "mode Local starts from one")
+    random = Classification(("C4:C1", "C4"), start="random")
+    refused(mixture, references, random, 'start="random" begins from one reference')
+    given = Classification(("C4:C1", "C4"), start="references")
+    refused(mixture, references[0], given, "needs a reference for every state, and got one")
+
+
+def test_states_that_would_stay_alike(mixture):
+    symmetric = mixture[1][1]
+    refused(mixture, [symmetric, symmetric], Classification(("C4", "C4")), "would stay alike")
+    refused(mixture, [symmetric, symmetric], MODE, "class 1 is relaxed from C4, and this reference")
+
+
+def test_a_reference_without_the_symmetry_of_its_state(mixture, tmp_path):
+    values, pixel = read_map(mixture[1][1])
+    write_map(tmp_path / "aside.mrc", np.roll(values, 6, axis=2), pixel)
+    refused(mixture, [mixture[1][0], tmp_path / "aside.mrc"], MODE, "aside.mrc")
+
+
+def test_a_map_on_another_scale_is_brought_to_that_of_the_images(mixture, tmp_path):
+    values, pixel = read_map(mixture[1][1])
+    write_map(tmp_path / "faint.mrc", 1e-3 * values, pixel)
+    setup = prepare(
+        mixture[0] / "particles.star", [mixture[1][0], tmp_path / "faint.mrc"], mode=MODE
+    )
+    usual = prepare(mixture[0] / "particles.star", mixture[1], mode=MODE)
+    found, expected = (np.std(one.state.maps.symmetric[1]) for one in (setup, usual))
+    assert 0.6 < found / expected < 1.6
+    assert not setup.following
+    assert setup.identity["reference"] != usual.identity["reference"]
+
+
+def test_states_and_registers_follow_their_references(mixture):
+    folder, references, true = mixture
+    result = refine(
+        folder / "particles.star", references, mode=MODE, until=MaxIterations(5)
+    )  # fmt: skip
+    found = np.asarray(result.particles.extra_columns["rlnClassNumber"]) - 1
+    assert state_accuracy(found, true, n_states=2, matched=False).accuracy > 0.9
+    assert result.either_half.sum() <= len(true)
+    assert np.trace(result.either_half) > 0.85 * result.either_half.sum()
+
+
+@pytest.mark.slow
+def test_poses_and_states_from_nothing(mixture):
+    folder, references, true = mixture
+    mode = Classification(("C4:C1", "C4"), poses=Homogeneous(finest_order=2))
+    particles = read_particles(folder / "particles.star")
+    n = len(particles)
+    particles = particles.with_updates(
+        rotations=np.tile(np.eye(3), (n, 1, 1)), origins_angstrom=np.zeros((n, 2))
+    )
+    result = refine(particles, references, mode=mode, until=MaxIterations(8))
+    found = np.asarray(result.particles.extra_columns["rlnClassNumber"]) - 1
+    assert state_accuracy(found, true, n_states=2, matched=False).accuracy > 0.85
+    truth = read_particles(folder / "truth.star")
+    errors = pose_error_mod_group(result.poses, truth.rotations, point_group("C4"))
+    assert np.rad2deg(np.median(errors)) < 6.0
