@@ -1,6 +1,7 @@
 """Options that commands share are the fields of the components, with their defaults."""
 
 import dataclasses
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -13,7 +14,7 @@ from jaxrelax.cli.option_groups import (
     RelaxationOptions,
 )
 from jaxrelax.io import InputError
-from jaxrelax.refinement import Local, OccupancyPatterns, Registers, Relax
+from jaxrelax.refinement import Homogeneous, Local, OccupancyPatterns, Registers, Relax
 
 
 def names(kind):
@@ -57,3 +58,22 @@ def test_patterns_are_those_of_the_relaxed_group_or_of_a_name():
         )
     with pytest.raises(InputError, match="C1 has one site"):
         ClassificationOptions(states=("patterns:C1",)).component(None, "C1", "local")
+
+
+def test_several_references_and_runs_belong_to_states():
+    further = (Path("b.mrc"),)
+    mode = ClassificationOptions(states=("C4", "C4"), further_references=further)
+    assert mode.component(None, "C1", Homogeneous()).starts_from() == "random"  # told by prepare
+    with pytest.raises(InputError, match="further-references"):
+        ClassificationOptions(states=("patterns:C4",), further_references=further).component(
+            None, "C1", "local"
+        )
+    with pytest.raises(InputError, match="state-start"):
+        ClassificationOptions(
+            states=("C4", "C4"), further_references=further, state_start="random"
+        ).component(None, "C1", "local")
+    with pytest.raises(InputError, match="--seeds is 0"):
+        ClassificationOptions(states=("C4", "C4"), seeds=0).component(None, "C1", "local")
+    assert PosePriorOptions().mode("--poses", "global") == Homogeneous()
+    with pytest.raises(InputError, match="sigma-rotation-deg"):
+        PosePriorOptions(sigma_rotation_deg=3.0).mode("--poses", "global")

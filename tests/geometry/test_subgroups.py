@@ -5,6 +5,7 @@ import pytest
 
 from jaxrelax.geometry import (
     UnknownGroupError,
+    common_subgroup,
     conjugate_subgroups,
     group_from_operators,
     is_axis_aligned_permutation,
@@ -172,3 +173,13 @@ def test_conjugates(name, to, number):
 def test_conjugates_of_what_is_no_subgroup():
     with pytest.raises(ValueError, match="not a subgroup"):
         conjugate_subgroups(point_group("C4"), point_group("C3"))
+
+
+def test_what_groups_have_in_common():
+    c4, c2, d4, c3 = (point_group(name) for name in ("C4", "C2", "D4", "C3"))
+    assert common_subgroup([c4, c4]).name == "C4"
+    assert common_subgroup([d4, c2, c4]).name == "C2"
+    assert common_subgroup([c4, c3]).order == 1
+    tilted = subgroup(d4, "C2", axis=(1, 0, 0))
+    assert common_subgroup([d4, tilted]).order == 2
+    assert common_subgroup([c4, tilted]).order == 1

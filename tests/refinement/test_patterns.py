@@ -59,7 +59,7 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="at most 12"):
         OccupancyPatterns("O")
     with pytest.raises(ValueError, match="poses are"):
-        OccupancyPatterns("C4", poses="global")
+        OccupancyPatterns("C4", poses="everywhere")
     with pytest.raises(InputError, match="relaxing C2"):
         OccupancyPatterns("C4").consensus(Relax("C2"))
     with pytest.raises(InputError, match="relax to C1"):
