@@ -73,6 +73,7 @@ def not_on_a_page() -> Iterator[str]:
     identities = set()
     for package in PACKAGES:
         module = importlib.import_module(f"jaxrelax.{package}")
+        identities.add(id(module))
         for symbol in module.__all__:
             identities.add(id(getattr(module, symbol)))
             if f"jaxrelax.{package}.{symbol}" not in shown:

@@ -64,6 +64,7 @@ def _run(argv: list[str]) -> int:
         return BAD_INPUT
     import tyro
 
+    from jaxrelax.cli.options import most_used
     from jaxrelax.cli.processes import guard, leave, together
     from jaxrelax.engine.memory import few_heaps
     from jaxrelax.io.errors import InputError
@@ -74,6 +75,10 @@ def _run(argv: list[str]) -> int:
     try:
         _keep_programs()
         command = importlib.import_module(f"jaxrelax.cli.{name.replace('-', '_')}").Command
+        if "--help-all" in rest:
+            rest = ["--help"]
+        elif {"-h", "--help"} & set(rest):
+            command = most_used(command)
         asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
         outcome = asked.run()
     except InputError as error:
@@ -102,7 +107,10 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     lines = ["usage: jaxrelax COMMAND [options]", "", "commands:"]
     lines += [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
-    lines += ["", "`jaxrelax COMMAND --help` lists the options of a command."]
+    lines += [
+        "",
+        "`jaxrelax COMMAND --help` lists the options of a command, --help-all all of them.",
+    ]
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
@@ -34,6 +34,27 @@ def default_of(owner: Any, name: str) -> Any:
 def flag(name: str) -> str:
     """``--sigma-rotation-deg`` for ``sigma_rotation_deg``."""
     return "--" + name.replace("_", "-")
+
+
+def most_used(command: type) -> type:
+    """The same command whose help has only its most used options; all of them are understood.
+
+    Args:
+        command: a dataclass; its ``most_used`` names the fields, or there is none.
+    """
+    names = getattr(command, "most_used", ())
+    if not names:
+        return command
+    hints = get_type_hints(command, include_extras=True)
+    others = [field for field in dataclasses.fields(command) if field.name not in names]
+    kept = {field.name: field.default for field in others}
+    body: dict[str, Any] = {
+        "__annotations__": {name: Annotated[hints[name], tyro.conf.Suppress] for name in kept},
+        "__module__": command.__module__,
+        "__doc__": f"{command.__doc__}\n\nMost used options; --help-all lists all of them.",
+    }
+    defaults = {n: value for n, value in kept.items() if value is not dataclasses.MISSING}
+    return dataclasses.dataclass(frozen=True)(type(command.__name__, (command,), body | defaults))
 
 
 def given_options(command: Any) -> dict[str, Any]:

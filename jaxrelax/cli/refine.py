@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -42,6 +42,10 @@ def noise_default() -> Literal["from-images", "white"]:
 class Command:
     """Refine particles with or without consensus poses, with or without symmetry relaxation."""
 
+    most_used: ClassVar[tuple[str, ...]] = (
+        "particles", "reference", "out", "relax", "mode", "symmetry", "noise", "resume",
+        "overwrite", "quiet",
+    )  # fmt: skip
     particles: tyro.conf.Positional[Path]
     """RELION .star file or cryoSPARC .cs file with CTFs, and poses unless --mode is homogeneous."""
     reference: Path

@@ -61,15 +61,35 @@ def test_an_unknown_option_is_bad_input(run):
     assert "--colour" in err
 
 
-def test_help_starts_in_a_moment():
+@pytest.mark.parametrize(
+    ("asked", "shown", "hidden"),
+    [
+        (["--help"], "test-symmetry", "Traceback"),
+        (["refine", "--help"], "--relax", "--register-max-resolution"),
+        (["refine", "--help-all"], "--register-max-resolution", "Traceback"),
+        (["align", "--help"], "--map-pixel-size-angstrom", "--help-all"),
+    ],
+)
+def test_help_starts_in_a_moment(asked, shown, hidden):
     """A fresh process, as a user sees it; generous, for machines that are busy."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "jaxrelax.cli", "refine", "--help"], capture_output=True, text=True
+        [sys.executable, "-m", "jaxrelax.cli", *asked], capture_output=True, text=True
     )
     assert done.returncode == 0
-    assert "--register-max-resolution" in done.stdout
+    assert shown in done.stdout
+    assert hidden not in done.stdout
     assert time.perf_counter() - began < 20.0
+    if asked == ["refine", "--help"]:
+        assert len(done.stdout.splitlines()) <= 50
+
+
+def test_the_overview_does_not_wait_for_jax():
+    asked = (
+        "import sys; from jaxrelax.cli import main; main(['--help']); print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_inspect(run, data, tmp_path):
