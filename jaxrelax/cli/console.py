@@ -133,7 +133,7 @@ class _Screen(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = getattr(record, "in_short", None) or record.getMessage()
         if record.levelno < logging.WARNING:
             self.console.print(text)
         elif self.console.is_terminal:

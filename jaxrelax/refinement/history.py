@@ -30,6 +30,8 @@ class StepInfo:
         asymmetric_fsc: FSC of the asymmetric parts, averaged over the scored shells with the
             square root of their number of independent coefficients as weight.
         asymmetric_signal: the same in units of its standard error under pure noise.
+        asymmetric_resolution_angstrom: where that FSC falls below 0.143; zero where the asymmetric
+            parts do not agree at all, or there are none. Of the first state that has registers.
         asymmetric_power: rms of the asymmetric part over that of the symmetric one.
         register_nats: mean squared distance, in noise standard deviations, between the view of a
             register and that of the symmetrised map, under the maps that scored.
@@ -85,6 +87,7 @@ class StepInfo:
     held_poses: bool
     relaxed: bool
     searched_globally: bool
+    asymmetric_resolution_angstrom: float = 0.0
     state_change: float = 0.0
     state_certainty: float = 0.0
     fractions: tuple[float, ...] = ()

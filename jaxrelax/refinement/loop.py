@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
+from jaxrelax.imaging import working_box
 from jaxrelax.inference import entropy
-from jaxrelax.reconstruction import IsotypicParts, resolution_shell
+from jaxrelax.reconstruction import IsotypicParts, first_below, resolution_shell
 from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.history import StepInfo
@@ -161,6 +162,7 @@ def _report(
         pose_jumps=float(np.mean(np.rad2deg(jumps) > JUMP_DEG)),
         asymmetric_fsc=solved.asymmetric_fsc,
         asymmetric_signal=solved.asymmetric_signal,
+        asymmetric_resolution_angstrom=_resolved(problem, solved),
         asymmetric_power=float(np.mean(np.array(rms_asymmetric) / np.maximum(rms, 1e-30))),
         register_nats=found.nats,
         held_out_gain=float(found.log_gain.mean()),
@@ -185,6 +187,18 @@ def _report(
         searched_globally=search.is_global,
         **_of_states(problem, state, found),
     )
+
+
+def _resolved(problem: Problem, solved: Maximisation) -> float:
+    """See ``StepInfo.asymmetric_resolution_angstrom``."""
+    # The first shells hold few coefficients, and agree or not by chance.
+    relaxed = next((one for one in problem.of_maps if one.relaxed), None)
+    if relaxed is None:
+        return 0.0
+    curve = solved.learned.fsc_asymmetric
+    counts = relaxed.coefficients(relaxed.sphere(working_box(len(curve) - 1)))
+    last = first_below(curve, 0.143, counts) - 1
+    return problem.shells.resolution(last) if last >= 1 else 0.0
 
 
 def _of_states(problem: Problem, state: State, found: Expectation) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from jaxrelax.refinement.finish import finish
 from jaxrelax.refinement.finish_states import finish_states
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.image_statistics import made_of_images
+from jaxrelax.refinement.lines import details, in_short
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
@@ -227,7 +228,7 @@ def refine(
                 state = setup.state
                 while state.iteration == 0 or (reason := done(setup, state)) is None:
                     state, info = step(setup.problem, state, on_batch)
-                    LOG.info("%s", _line(info, setup.problem.plan.course))
+                    _say(info, setup.problem.plan.course, setup.until)
                     if out is not None and setup.problem.execution.workers.writes:
                         save_checkpoint(out, state, setup.identity)
                     for callback in callbacks:
@@ -283,7 +284,7 @@ def _split(setup: Setup, consensus: State, callbacks: Sequence[Callback], on_bat
         state = trial.state
         while state.iteration == 0 or done(trial, state) is None:
             state, info = step(trial.problem, state, on_batch)
-            LOG.info("%s", _line(info, trial.problem.plan.course))
+            _say(info, trial.problem.plan.course, trial.until)
             for callback in callbacks:
                 callback.on_step(trial.problem, state, info)
         return state
@@ -305,19 +306,6 @@ def _way_on(out: OutputFolder | None, state: State) -> str:
     return f"Then go on with --resume (resume=True){kept}."
 
 
-def _line(info: StepInfo, course: Course) -> str:
-    text = (
-        f"iteration {info.iteration}: {info.resolution_angstrom:.2f} Å, scored to "
-        f"{info.score_resolution_angstrom:.2f} Å"
-    )
-    if info.relaxed:
-        text += (
-            f", mean max posterior {info.mean_max_posterior:.3f}, asymmetric FSC "
-            f"{info.asymmetric_fsc:.3f} ({info.asymmetric_signal:.1f} s.e.), registers changed "
-            f"{100 * info.register_change:.1f} %"
-        )
-        phase = course.phases[info.phase]
-        text += f", {phase}" if phase else ""
-    if info.searched_globally:
-        text += f", all orientations ({100 * info.pose_jumps:.1f} % found another pose)"
-    return text + f" ({info.seconds:.1f} s)"
+def _say(info: StepInfo, course: Course, until: Criterion) -> None:
+    """Log an iteration; who shows a terminal takes what is in short."""
+    LOG.info("%s", details(info, course), extra={"in_short": in_short(info, course, until)})
