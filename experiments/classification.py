@@ -49,6 +49,8 @@ def truth_labels(data: Path) -> np.ndarray:
     """True class of every image, from 0; −1 for junk."""
     table = starfile.read(data / "truth.star")
     table = table["particles"] if isinstance(table, dict) else table
+    if "rlnClassNumber" not in table:  # of one kind
+        return np.zeros(len(table), int)
     return np.asarray(table["rlnClassNumber"]).astype(int) - 1
 
 

@@ -130,6 +130,8 @@ def main() -> None:
         rows = np.flatnonzero((true == number) & (label == number))
         line = f"{kind.name}: {len(rows)} images, median pose error "
         line += f"{np.median(pose_errors(found, truth, rows)):.2f} deg"
+        every = np.flatnonzero(true == number)
+        line += f" (of all {len(every)}: {np.median(pose_errors(found, truth, every)):.2f} deg)"
         if given.separate:
             alone = out / f"{kind.name}-alone"
             reference = str(out / kind.name / "reference.mrc")
