@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "say how well registers could be told apart, image by image",
     "select": "write the particles of a run that are in a state or a register",
     "expand": "write particles at all of their symmetry-related poses, for other programs",
+    "replay": "say where criteria would have stopped runs that are over",
     "inspect": "say what a file holds, and whether a refinement would take it",
     "demo": "simulate, relax and compare with the truth, to see that everything works",
 }

@@ -35,6 +35,7 @@ from jaxrelax.refinement import (
     OccupancyPatterns,
     Registers,
     Relax,
+    criterion_from_text,
     refine,
 )
 from jaxrelax.refinement.criteria import Either
@@ -320,6 +321,9 @@ class RefinementOptions:
     max_iterations: int = LIMIT.iterations
     """Stop after so many iterations at the latest; where a relaxation follows a symmetric stage,
     each has as many."""
+    until: str | None = None
+    """Stop when this criterion is satisfied, such as "RegisterFlowSettled & AsymmetryStalled" (see
+    `jaxrelax replay`); by default when half-maps agree no better and registers have settled."""
     seed: int = default_of(refine, "seed")
     """Seed of everything random."""
     cache_gib: float = default_of(refine, "cache_gib")
@@ -339,6 +343,8 @@ class RefinementOptions:
         arguments = dict(vars(self))
         limit = MaxIterations(arguments.pop("max_iterations"))
         settled = UNTIL_STATES_SETTLED.first if isinstance(mode, Classification) else SETTLED
+        if self.until is not None:
+            settled = criterion_from_text(self.until)
         return {**arguments, "until": settled | limit}
 
 

@@ -15,8 +15,13 @@ from jaxrelax.refinement.course import (
     followed,
 )
 from jaxrelax.refinement.criteria import (
+    AsymmetryStalled,
     Criterion,
+    DeviationSettled,
+    LikelihoodStalled,
     MaxIterations,
+    PosesSettled,
+    RegisterFlowSettled,
     RegistersSettled,
     ResolutionStalled,
     StatesSettled,
@@ -30,19 +35,23 @@ from jaxrelax.refinement.preparation import Map, Setup, prepare
 from jaxrelax.refinement.problem import Plan, Problem
 from jaxrelax.refinement.refine import done, iterate, refine
 from jaxrelax.refinement.relax import Relax
+from jaxrelax.refinement.replay import Stop, criterion_from_text, read_history, replay
 from jaxrelax.refinement.result import Result, StateMap
 from jaxrelax.refinement.start import init
 from jaxrelax.refinement.state import Band, State
 
 __all__ = [
     "AsymmetryEvidence",
+    "AsymmetryStalled",
     "Band",
     "Callback",
     "Classification",
     "Course",
     "Criterion",
+    "DeviationSettled",
     "History",
     "Homogeneous",
+    "LikelihoodStalled",
     "Local",
     "Map",
     "MaxIterations",
@@ -50,7 +59,9 @@ __all__ = [
     "OccupancyPatterns",
     "Orders",
     "Plan",
+    "PosesSettled",
     "Problem",
+    "RegisterFlowSettled",
     "Registers",
     "RegistersSettled",
     "Relax",
@@ -64,12 +75,14 @@ __all__ = [
     "StateMap",
     "StatesSettled",
     "StepInfo",
+    "Stop",
     "Straight",
     "StraightState",
     "SubgroupTest",
     "WorkerLost",
     "Workers",
     "available_workers",
+    "criterion_from_text",
     "done",
     "finish",
     "finish_states",
@@ -77,6 +90,8 @@ __all__ = [
     "init",
     "iterate",
     "prepare",
+    "read_history",
     "refine",
+    "replay",
     "step",
 ]

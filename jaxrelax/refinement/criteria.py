@@ -10,6 +10,7 @@ yet there (``course=Straight()`` asks it from the first iteration).
 from __future__ import annotations
 
 import abc
+import itertools
 
 import equinox as eqx
 
@@ -114,6 +115,125 @@ class ResolutionStalled(Criterion):
             f"half-maps agree no better in {self.iterations} iterations, to "
             f"{calm[-1].resolution_angstrom:.2f} Å"
         )
+
+
+class RegisterFlowSettled(Criterion):
+    """Images that are sure of their register have stopped changing it.
+
+    Each counts by 1 − the normalised entropy of its posterior and by how surely it shows the
+    particle, so that junk and views that cannot tell do not keep a run alive.
+
+    Attributes:
+        iterations: length of the standstill.
+        tolerance: largest share that may change.
+    """
+
+    iterations: int = 2
+    tolerance: float = 0.01
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when fewer than the tolerance changed in each of the last iterations."""
+        calm = [info.register_flow for info in state.history if info.settled]
+        if len(calm) < self.iterations or max(calm[-self.iterations :]) > self.tolerance:
+            return None
+        return f"{100 * calm[-1]:.1f} % of the registers changed, by certainty"
+
+
+class PosesSettled(Criterion):
+    """Poses have stopped moving: the median change, registers left out.
+
+    Attributes:
+        iterations: length of the standstill.
+        rotation_deg, shift_angstrom: what they may move by in an iteration.
+    """
+
+    iterations: int = 2
+    rotation_deg: float = 0.1
+    shift_angstrom: float = 0.1
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when poses moved less in each of the last iterations."""
+        calm = [info for info in state.history if info.settled][-self.iterations :]
+        if len(calm) < self.iterations:
+            return None
+        turned = max(info.rotation_change_deg for info in calm)
+        moved = max(info.shift_change_angstrom for info in calm)
+        if turned > self.rotation_deg or moved > self.shift_angstrom:
+            return None
+        return f"poses moved by {turned:.2f}° and {moved:.2f} Å at the most"
+
+
+class AsymmetryStalled(Criterion):
+    """The FSC of the asymmetric parts has stopped rising.
+
+    Attributes:
+        iterations: length of the standstill.
+        tolerance: rise that counts.
+    """
+
+    iterations: int = 2
+    tolerance: float = 0.005
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when the last iterations were no better than the best before them."""
+        curve = [info.asymmetric_fsc for info in state.history if info.settled]
+        if not _stalled(curve, self.iterations, self.tolerance):
+            return None
+        return f"asymmetric FSC stalled at {curve[-1]:.3f}"
+
+
+class DeviationSettled(Criterion):
+    """The density at symmetry-related positions has stopped moving apart.
+
+    The rms of V − Sym V over that of Sym V, inside the particle's sphere.
+
+    Attributes:
+        iterations: length of the standstill.
+        tolerance: largest relative change of it from one iteration to the next.
+    """
+
+    iterations: int = 2
+    tolerance: float = 0.01
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when it changed by less than the tolerance in each of the last iterations."""
+        calm = [info.asymmetric_power for info in state.history if info.settled]
+        last = calm[-self.iterations - 1 :]
+        if len(last) <= self.iterations:
+            return None
+        steps = [abs(b - a) / max(a, 1e-12) for a, b in itertools.pairwise(last)]
+        if max(steps) > self.tolerance:
+            return None
+        return f"symmetry-related density differs by {100 * last[-1]:.1f} %, no longer changing"
+
+
+class LikelihoodStalled(Criterion):
+    """Images are explained no better by maps without them.
+
+    The mean log marginal likelihood of an image moves with the band and the noise, too; what counts
+    is that it no longer rises.
+
+    Attributes:
+        iterations: length of the standstill.
+        tolerance: rise that counts, in nats per image.
+    """
+
+    iterations: int = 2
+    tolerance: float = 0.05
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when the last iterations were no better than the best before them."""
+        curve = [info.log_likelihood for info in state.history if info.settled]
+        if not _stalled(curve, self.iterations, self.tolerance):
+            return None
+        return f"held-out log-likelihood no longer rises by {self.tolerance:g} nats per image"
+
+
+def _stalled(curve: list[float], iterations: int, tolerance: float) -> bool:
+    """Whether the last of a curve are no better than the best before them, by so much."""
+    if len(curve) <= iterations:
+        return False
+    return max(curve[-iterations:]) <= max(curve[:-iterations]) + tolerance
 
 
 class StatesSettled(Criterion):

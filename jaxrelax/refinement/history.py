@@ -51,6 +51,10 @@ class StepInfo:
         held_poses: poses were held.
         relaxed: registers were inferred.
         searched_globally: all orientations were searched.
+        register_flow: of the images, those whose best register changed, each counted by how sure it
+            is of its register and of showing the particle (1 − normalised entropy, 1 − junk).
+        log_likelihood: mean over images of the log of their marginal likelihood under maps without
+            them, in nats, up to what depends on the image alone and to the noise's normalisation.
         state_change: of the images, those whose most probable state changed, each counted by how
             sure it is of its state and of showing the particle (1 − normalised entropy, 1 − junk),
             so that junk and what looks alike cannot keep a run alive; zero without states.
@@ -88,6 +92,8 @@ class StepInfo:
     relaxed: bool
     searched_globally: bool
     asymmetric_resolution_angstrom: float = 0.0
+    register_flow: float = 0.0
+    log_likelihood: float = 0.0
     state_change: float = 0.0
     state_certainty: float = 0.0
     fractions: tuple[float, ...] = ()

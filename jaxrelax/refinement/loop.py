@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
@@ -157,6 +157,8 @@ def _report(
         score_resolution_angstrom=shells.resolution(state.score_shell),
         mean_max_posterior=float(found.registers.max(axis=1).mean()),
         register_change=float(np.mean(best != before)),
+        register_flow=flow(found.registers, best != before, found.junk),
+        log_likelihood=float(found.log_marginal.mean()),
         rotation_change_deg=float(np.rad2deg(np.median(turned))),
         shift_change_angstrom=float(np.median(np.linalg.norm(moved, axis=1))),
         pose_jumps=float(np.mean(np.rad2deg(jumps) > JUMP_DEG)),
@@ -219,6 +221,18 @@ def of_states(
     """Posterior of every map, from that of the places where images go."""
     maps = problem.plan.table.place_maps
     return np.stack([places[:, maps == k].sum(axis=1) for k in range(len(problem.of_maps))], axis=1)
+
+
+def flow(
+    posterior: Float[np.ndarray, "n places"],
+    changed: Bool[np.ndarray, " n"],
+    junk: Float[np.ndarray, " n"],
+) -> float:
+    """Share of what changed, each image counted by 1 − normalised entropy and 1 − junk."""
+    sure = 1.0 - entropy(posterior.astype(np.float64)) / np.log(max(posterior.shape[1], 2))
+    certain = np.maximum(sure, 0.0) * (1.0 - junk)
+    # Where nobody is sure of anything nothing has changed.
+    return float(np.sum(certain * changed)) / max(float(np.sum(certain)), 1e-3 * len(certain))
 
 
 def state_certainty(problem: Problem, found: Expectation) -> Float[np.ndarray, " n"]:

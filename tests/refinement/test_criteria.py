@@ -2,7 +2,20 @@
 
 import dataclasses
 
-from jaxrelax.refinement import MaxIterations, RegistersSettled, ResolutionStalled
+import numpy as np
+import pytest
+
+from jaxrelax.refinement import (
+    AsymmetryStalled,
+    DeviationSettled,
+    LikelihoodStalled,
+    MaxIterations,
+    PosesSettled,
+    RegisterFlowSettled,
+    RegistersSettled,
+    ResolutionStalled,
+)
+from jaxrelax.refinement.loop import flow
 from tests.refinement.made_up import NOTHING, made_up_state
 
 
@@ -58,3 +71,60 @@ def test_only_a_fixed_number_is_a_limit_while_seeking():
     assert RegistersSettled().limit(still) is None
     assert (RegistersSettled() | MaxIterations(3)).limit(still) == "3 iterations done"
     assert (RegistersSettled() & MaxIterations(3)).limit(still) is None
+
+
+def rows(**columns):
+    length = len(next(iter(columns.values())))
+    return made_up_state(
+        [
+            dataclasses.replace(NOTHING, settled=True, **{n: v[i] for n, v in columns.items()})
+            for i in range(length)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("criterion", "still", "moving"),
+    [
+        (
+            RegisterFlowSettled(),
+            {"register_flow": [0.4, 0.005, 0.004], "register_change": [0.4] * 3},
+            {"register_flow": [0.4, 0.02, 0.004]},
+        ),
+        (
+            PosesSettled(),
+            {"rotation_change_deg": [3.0, 0.05, 0.02], "shift_change_angstrom": [1.0, 0.05, 0.05]},
+            {"rotation_change_deg": [3.0, 0.05, 0.02], "shift_change_angstrom": [1.0, 0.05, 0.5]},
+        ),
+        (
+            AsymmetryStalled(),
+            {"asymmetric_fsc": [0.3, 0.302, 0.301]},
+            {"asymmetric_fsc": [0.3, 0.302, 0.31]},
+        ),
+        (
+            DeviationSettled(),
+            {"asymmetric_power": [0.2, 0.201, 0.2005]},
+            {"asymmetric_power": [0.2, 0.21, 0.2101]},
+        ),
+        (
+            LikelihoodStalled(),
+            {"log_likelihood": [-80.0, -79.98, -80.5]},
+            {"log_likelihood": [-80.0, -79.98, -79.0]},
+        ),
+    ],
+)
+def test_each_sees_its_quantity_stand_still(criterion, still, moving):
+    assert criterion.reason(rows(**still))
+    assert criterion.reason(rows(**moving)) is None
+    assert criterion.reason(rows(**{n: v[:1] for n, v in still.items()})) is None
+    assert criterion.limit(rows(**still)) is None
+    seeking = [dataclasses.replace(one, settled=False) for one in rows(**still).history]
+    assert criterion.reason(made_up_state(seeking)) is None
+
+
+def test_flow_counts_images_by_their_certainty():
+    posterior = np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0], [1.0, 0.0]])
+    changed = np.array([False, True, True, False])
+    assert flow(posterior, changed, np.zeros(4)) == pytest.approx(1 / 3)
+    assert flow(posterior, changed, np.array([0.0, 0.0, 1.0, 0.0])) == 0.0
+    assert flow(np.full((4, 2), 0.5), changed, np.zeros(4)) == 0.0
