@@ -23,7 +23,7 @@ def words(data, tmp_path):
 
 
 # What only Python can give.
-COMPONENTS = {"until", "callbacks", "course", "map_prior", "latents"}
+COMPONENTS = {"callbacks", "course", "map_prior", "latents"}
 
 
 def test_every_argument_of_refine_has_an_option():
@@ -47,7 +47,7 @@ def test_the_plain_command(fake_refine, run, words, data, tmp_path):
     assert asked["reference"] == data.reference
     assert len(asked["particles"]) == 40
     for name, parameter in inspect.signature(refine).parameters.items():
-        if name not in {"relax", "mode", "noise", "out", "resume"} | COMPONENTS:
+        if name not in {"relax", "mode", "noise", "out", "resume", "until"} | COMPONENTS:
             default = parameter.default
             assert default is inspect.Parameter.empty or asked[name] == default
     assert (tmp_path / "out" / "result.json").is_file()
