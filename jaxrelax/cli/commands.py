@@ -65,6 +65,7 @@ def _run(argv: list[str]) -> int:
         return BAD_INPUT
     import tyro
 
+    from jaxrelax.cli.misread_options import misread
     from jaxrelax.cli.options import most_used
     from jaxrelax.cli.processes import guard, leave, together
     from jaxrelax.engine.memory import few_heaps
@@ -80,6 +81,8 @@ def _run(argv: list[str]) -> int:
             rest = ["--help"]
         elif {"-h", "--help"} & set(rest):
             command = most_used(command)
+        elif (wrong := misread(command, rest)) is not None:
+            raise InputError(wrong)
         asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
         outcome = asked.run()
     except InputError as error:

@@ -164,3 +164,22 @@ def test_reconstruct_refuses(run, data, tmp_path, monkeypatch, words, message):
     assert status == 2
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["refine", "p.star", "--refernce", "r.mrc"], "did you mean --reference?"),
+        (["refine", "p.star", "--ref", "r.mrc", "--o", "out"], "it is called --reference"),
+        (["refine", "p.star", "--relax_sym=C4"], "it is called --relax."),
+        (["refine", "p.star", "--sigma_rotaton_deg", "2"], "did you mean --sigma-rotation-deg?"),
+        (["test-symmetry", "p.star", "--sym", "C4"], "it is called --group."),
+        (["refine", "p.star", "--j", "8"], "all cores are used"),
+    ],
+)
+def test_an_option_of_elsewhere_is_told_its_name(run, words, said):
+    """Also where what is required is missing."""
+    status, _, err = run(*words)
+    assert status == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
