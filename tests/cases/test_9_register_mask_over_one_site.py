@@ -17,6 +17,7 @@ def one(shared_data):
     return mask
 
 
+@pytest.mark.slow
 def test_it_is_turned_onto_all_sites_and_registers_are_right(one, shared_data, caplog):
     """Accuracy was 0.65 where 0.74 was claimed, one half-set at chance."""
     base = shared_data / "cases" / "base"

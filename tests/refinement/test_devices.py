@@ -92,6 +92,7 @@ def test_two_devices(data, alone):
     assert_same(arrays(found), alone)
 
 
+@pytest.mark.slow
 def test_two_devices_search_poses_alike(data):
     """From one state: after several iterations an image may have taken another step."""
     options = dict(relax=Relax("C2"), mode=Local())

@@ -144,6 +144,7 @@ def test_maps_are_tied_unless_it_is_said(three_patterns, tied):
     assert names == PATTERNS.names
 
 
+@pytest.mark.slow
 def test_populations_of_patterns_are_found(three_patterns, tmp_path):
     result = refine(
         three_patterns / "particles.star", three_patterns / "reference.mrc",
