@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from jaxrelax.assessment.state_shares import shown
 from jaxrelax.assessment.states import adjusted_rand
 from jaxrelax.refinement.result import Result
 
-LIKELY_JUNK = 0.5
 # Less than this, and what is found depends on the seed.
 SAME = 0.9
 
@@ -18,29 +18,30 @@ SAME = 0.9
 def agreement_of_repeats(results: Sequence[Result]) -> Float[np.ndarray, "runs runs"]:
     """Adjusted Rand index between the states of runs on the same particles.
 
-    Over the images that both runs find more probably a particle than junk.
+    Over the images that both runs find more probably a particle than junk. A run that found one
+    state has all images in it.
 
     Args:
         results: of classifications.
 
     Raises:
-        ValueError: a run has other particles, or no states.
+        ValueError: a run has other particles.
     """
-    labels, shown = [], []
-    for one in results:
-        if not one.states:
-            raise ValueError("a run without states cannot be compared by states")
-        if len(one.particles) != len(results[0].particles):
-            raise ValueError("runs of other particles cannot be compared image by image")
-        columns = one.particles.extra_columns
-        labels.append(np.asarray(columns["rlnClassNumber"]).astype(int))
-        shown.append(np.asarray(columns["jrxJunkProbability"], np.float64) < LIKELY_JUNK)
+    if any(len(one.particles) != len(results[0].particles) for one in results):
+        raise ValueError("runs of other particles cannot be compared image by image")
+    labels, particle = [_states_of(one) for one in results], [shown(one) for one in results]
     found = np.ones((len(results), len(results)))
     for i in range(len(results)):
         for j in range(i):
-            both = shown[i] & shown[j]
+            both = particle[i] & particle[j]
             found[i, j] = found[j, i] = adjusted_rand(labels[i][both], labels[j][both])
     return found
+
+
+def _states_of(result: Result) -> Int[np.ndarray, " particles"]:
+    if not result.states:
+        return np.ones(len(result.particles), int)
+    return np.asarray(result.particles.extra_columns["rlnClassNumber"]).astype(int)
 
 
 def repeats_sentence(result: Result) -> str | None:

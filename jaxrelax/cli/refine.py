@@ -140,19 +140,16 @@ class Command:
     def _repeated(self, result: Result, run, arguments: dict, callbacks) -> Result:
         """With what runs with other seeds say, if any are asked for."""
         count = self.classification.seeds
-        if count == 1 or not result.states:
+        if count == 1:
+            return result
+        if not result.states:
+            LOGGER.warning("one state was found, so that there are none for --seeds to compare")
             return result
         runs = [result]
         for number in range(1, count):
             seed = arguments["seed"] + number
             LOGGER.info("run %d of %d, with seed %d", number + 1, count, seed)
-            again = run(callbacks=callbacks, **arguments | {"seed": seed})
-            if not again.states:
-                LOGGER.warning("with seed %d one state was found; it is not compared", seed)
-                continue
-            runs.append(again)
-        if len(runs) == 1:
-            return result
+            runs.append(run(callbacks=callbacks, **arguments | {"seed": seed}))
         return replace(result, repeats=agreement_of_repeats(runs))
 
     def _references(self):

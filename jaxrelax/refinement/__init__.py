@@ -31,8 +31,9 @@ from jaxrelax.refinement.finish_states import finish_states
 from jaxrelax.refinement.history import History, StepInfo
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers
-from jaxrelax.refinement.preparation import Map, Setup, prepare
+from jaxrelax.refinement.preparation import Setup, prepare
 from jaxrelax.refinement.problem import Plan, Problem
+from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.refine import done, iterate, refine
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.replay import Stop, criterion_from_text, read_history, replay

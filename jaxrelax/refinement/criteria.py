@@ -185,7 +185,7 @@ class AsymmetryStalled(Criterion):
 class DeviationSettled(Criterion):
     """The density at symmetry-related positions has stopped moving apart.
 
-    The rms of V − Sym V over that of Sym V, inside the particle's sphere.
+    The rms of V − Sym V over that of Sym V, of the regularised half-maps; with states their mean.
 
     Attributes:
         iterations: length of the standstill.

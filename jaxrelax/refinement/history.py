@@ -103,13 +103,35 @@ class StepInfo:
         values = dataclasses.asdict(self)
         fractions = values.pop("fractions")
         if not fractions:
-            del values["state_change"], values["state_certainty"]
-        values |= {f"fraction_class{k:02d}": one for k, one in enumerate(fractions, start=1)}
+            values = {name: value for name, value in values.items() if name not in OF_STATES}
+        values |= {f"{FRACTION}{k:02d}": one for k, one in enumerate(fractions, start=1)}
         return {k: float(v) for k, v in values.items()}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> StepInfo:
+        """What :meth:`row` became as text, as in ``history.csv``.
+
+        Args:
+            row: text by column; an empty one is as good as none.
+
+        Raises:
+            KeyError: names a column that is missing.
+        """
+        given = {name: float(text) for name, text in row.items() if text}
+        values: dict[str, Any] = {
+            field.name: _KINDS[str(field.type)](given[field.name])
+            for field in dataclasses.fields(cls)
+            # What there are only with states is missing without.
+            if field.name != SEVERAL and (field.name in given or field.name not in OF_STATES)
+        }
+        shares = [share for name, share in given.items() if name.startswith(FRACTION)]
+        return cls(**values, fractions=tuple(shares))
 
 
 _KINDS = {"int": int, "float": float, "bool": bool}
 SEVERAL = "fractions"  # the only field that is no scalar
+OF_STATES = ("state_change", "state_certainty")
+FRACTION = "fraction_class"
 
 
 class History(eqx.Module):

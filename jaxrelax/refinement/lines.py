@@ -28,6 +28,8 @@ def details(info: StepInfo, course: Course) -> str:
             f"{info.asymmetric_fsc:.3f} ({info.asymmetric_signal:.1f} s.e.), registers changed "
             f"{100 * info.register_change:.1f} %"
         )
+        if info.asymmetric_resolution_angstrom > 0:
+            text += f", asymmetric part to {info.asymmetric_resolution_angstrom:.1f} Å"
         phase = course.phases[info.phase]
         text += f", {phase}" if phase else ""
     if info.fractions:

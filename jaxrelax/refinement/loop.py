@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group, rotation_angle
@@ -157,7 +157,7 @@ def _report(
         score_resolution_angstrom=shells.resolution(state.score_shell),
         mean_max_posterior=float(found.registers.max(axis=1).mean()),
         register_change=float(np.mean(best != before)),
-        register_flow=flow(found.registers, best != before, found.junk),
+        register_flow=flow(found.registers, state.beliefs.registers, found.junk),
         log_likelihood=float(found.log_marginal.mean()),
         rotation_change_deg=float(np.rad2deg(np.median(turned))),
         shift_change_angstrom=float(np.median(np.linalg.norm(moved, axis=1))),
@@ -208,9 +208,10 @@ def _of_states(problem: Problem, state: State, found: Expectation) -> dict[str, 
     if len(problem.of_maps) == 1:
         return {}
     shown = max(float(np.sum(1.0 - found.junk, dtype=np.float64)), 1e-30)
+    now, before = (of_states(problem, p) for p in (found.registers, state.beliefs.registers))
     return {
-        "state_change": state_change(problem, state.beliefs.registers, found),
-        "state_certainty": float(np.sum(state_certainty(problem, found))) / shown,
+        "state_change": flow(now, before, found.junk),
+        "state_certainty": float(np.sum(certainty(now, found.junk))) / shown,
         "fractions": state_fractions(problem, found),
     }
 
@@ -223,32 +224,27 @@ def of_states(
     return np.stack([places[:, maps == k].sum(axis=1) for k in range(len(problem.of_maps))], axis=1)
 
 
+def certainty(
+    posterior: Float[np.ndarray, "n hypotheses"], junk: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """1 − normalised entropy of a posterior, times how surely an image shows the particle."""
+    sure = 1.0 - entropy(posterior.astype(np.float64)) / np.log(max(posterior.shape[1], 2))
+    return np.maximum(sure, 0.0) * (1.0 - junk)
+
+
 def flow(
-    posterior: Float[np.ndarray, "n places"],
-    changed: Bool[np.ndarray, " n"],
+    now: Float[np.ndarray, "n hypotheses"],
+    before: Float[np.ndarray, "n hypotheses"],
     junk: Float[np.ndarray, " n"],
 ) -> float:
-    """Share of what changed, each image counted by 1 − normalised entropy and 1 − junk."""
-    sure = 1.0 - entropy(posterior.astype(np.float64)) / np.log(max(posterior.shape[1], 2))
-    certain = np.maximum(sure, 0.0) * (1.0 - junk)
-    # Where nobody is sure of anything nothing has changed.
-    return float(np.sum(certain * changed)) / max(float(np.sum(certain)), 1e-3 * len(certain))
+    """Share of images whose best hypothesis is another one, each counted by its certainty.
 
-
-def state_certainty(problem: Problem, found: Expectation) -> Float[np.ndarray, " n"]:
-    """1 − normalised entropy of the state, times how surely an image shows the particle."""
-    now = of_states(problem, found.registers).astype(np.float64)
-    sure = 1.0 - entropy(now) / np.log(max(now.shape[1], 2))
-    return np.maximum(sure, 0.0) * (1.0 - found.junk)
-
-
-def state_change(
-    problem: Problem, before: Float[np.ndarray, "n places"], found: Expectation
-) -> float:
-    """See ``StepInfo.state_change``."""
-    certain = state_certainty(problem, found)
-    then, now = of_states(problem, before), of_states(problem, found.registers)
-    changed = then.argmax(axis=1) != now.argmax(axis=1)
+    Args:
+        now, before: posteriors.
+        junk: probability that an image shows no particle.
+    """
+    certain = certainty(now, junk)
+    changed = now.argmax(axis=1) != before.argmax(axis=1)
     # Where nobody is sure of anything nothing has changed.
     return float(np.sum(certain * changed)) / max(float(np.sum(certain)), 1e-3 * len(certain))
 

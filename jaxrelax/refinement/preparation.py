@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import equinox as eqx
 import numpy as np
-from jaxtyping import Float32, Int8
+from jaxtyping import Int8
 
 from jaxrelax.engine.workers import available_workers
 from jaxrelax.geometry import PointGroup
@@ -21,14 +20,11 @@ from jaxrelax.inference import Latent
 from jaxrelax.io import (
     ImageReader,
     InputError,
-    OpticsGroup,
     Particles,
     Units,
     find_units,
-    read_map,
     read_particles,
 )
-from jaxrelax.io.mrc import require_density
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
 from jaxrelax.refinement.classification import (
@@ -53,16 +49,17 @@ from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, make_problem
 from jaxrelax.refinement.projection_match import low_passed
 from jaxrelax.refinement.reference import (
+    Map,
     load_mask,
     matched_power,
     matched_scale,
-    on_box,
+    prepared_reference,
+    require_apart,
 )
-from jaxrelax.refinement.reference_group import require_group
 from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 from jaxrelax.refinement.splits import folds, half_sets
-from jaxrelax.refinement.start import init, init_relaxation, require_apart
+from jaxrelax.refinement.start import init, init_relaxation
 from jaxrelax.refinement.state import State
 from jaxrelax.refinement.state_starts import init_states
 from jaxrelax.refinement.usable import WIDEST, usable_particles
@@ -73,20 +70,6 @@ DEFAULT_UNTIL: Criterion = (ResolutionStalled() & RegistersSettled()) | MaxItera
 UNTIL_STATES_SETTLED: Criterion = (
     ResolutionStalled() & RegistersSettled() & StatesSettled()
 ) | MaxIterations(50)
-
-
-class Map(eqx.Module):
-    """A map in memory with its pixel size, wherever a path is accepted.
-
-    Attributes:
-        values: (N, N, N) array [z, y, x].
-        pixel_size_angstrom: in Å.
-        name: what messages call it.
-    """
-
-    values: Float32[np.ndarray, "n n n"]
-    pixel_size_angstrom: float
-    name: str = eqx.field(static=True, default="the reference")
 
 
 @dataclass(frozen=True)
@@ -251,7 +234,7 @@ def prepare(
     say_what_shares_noise(particles, units)
     optics = particles.optics[0]
     references = [
-        _read_reference(one, of, optics, force=force_group)
+        prepared_reference(one, of, optics, force=force_group)
         for one, of in zip(given, states or [groups], strict=True)
     ]
     name, pixel = references[0].name, optics.pixel_size_angstrom
@@ -295,18 +278,19 @@ def prepare(
     if classification is not None:
         focus = _focus_mask(classification, optics.box, pixel, diameter)
         of_states = partial(
-            make, mode=classification.after_consensus, relax=relax, symmetry=symmetry,
-            register_mask=register_mask, states=classification.groups(), **inferred,
+            make, relax=relax, symmetry=symmetry, register_mask=register_mask,
+            states=classification.groups(), **inferred,
             focus_mask=None if focus is None else rebox_map(focus, box),
         )  # fmt: skip
+    if classification is not None and not states:
+        later = partial(of_states, mode=classification.after_consensus)
         begin = partial(init_states, start=classification.starts_from(), seed=seed)
-        following = (Stage(of_states, begin),)
+        following = (Stage(later, begin),)
         if classification.start == "splits":
-            following = (Splits(of_states, begin, classification.most),)
+            following = (Splits(later, begin, classification.most),)
         inferred = {}
     if states:
-        assert classification is not None
-        make, following = partial(of_states, mode=classification), ()
+        make = partial(of_states, mode=mode)
     elif relax is not None and mode.relaxed is not None:
         relaxation = partial(
             make, mode=mode.relaxed, relax=relax, symmetry="C1", register_mask=register_mask,
@@ -361,40 +345,6 @@ def prepare(
         "focus_mask": None if focus is None else array_hash(focus),
     }
     return Setup(problem, state, until, identity, following)
-
-
-class _Reference(NamedTuple):
-    """A map to start from, on the images' box; the hash is of what was given."""
-
-    name: str
-    values: Float32[np.ndarray, "n n n"]
-    hash: str
-
-
-def _read_reference(
-    given: Map | str | Path,
-    groups: tuple[PointGroup, PointGroup],
-    optics: OpticsGroup,
-    *,
-    force: bool,
-) -> _Reference:
-    """A reference that was given; it must have the group, relaxed or imposed.
-
-    Raises:
-        InputError: no map, no density, another box, or another symmetry.
-    """
-    name = given.name if isinstance(given, Map) else str(given)
-    if isinstance(given, Map):
-        values, pixel = np.asarray(given.values, np.float32), given.pixel_size_angstrom
-    else:
-        values, pixel = read_map(given)
-    require_density(values, name)
-    # As it was given: what becomes of it below depends on the rounding of a machine.
-    before = array_hash(values)
-    values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
-    group, kept = groups
-    require_group(values, group, name, relaxed=kept.order < group.order, force=force)
-    return _Reference(name, values, before)
 
 
 def _with_references(mode: Mode, count: int) -> Mode:

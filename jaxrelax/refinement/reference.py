@@ -1,26 +1,90 @@
-"""Preparation of the reference: box and scale."""
+"""Preparation of references: box, symmetry and scale, and whether states would come apart."""
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float32
 
 from jaxrelax.engine.background import background_spectrum
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.streams import batches_at
+from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import resample_map
-from jaxrelax.io import InputError, read_mask
+from jaxrelax.io import InputError, OpticsGroup, read_map, read_mask
+from jaxrelax.io.mrc import require_density
 from jaxrelax.io.mrc_header import read_header
-from jaxrelax.reconstruction import slice_power
+from jaxrelax.reconstruction import Particle, isotypic_parts, slice_power
+from jaxrelax.refinement.checkpoint import array_hash
 from jaxrelax.refinement.projection_match import matches
+from jaxrelax.refinement.reference_group import require_group
 
 LOG = logging.getLogger("jaxrelax")
 PIXEL_TOLERANCE = 0.005
 SCALE_TOLERANCE = 2.0
 SCALE_SAMPLE = 500
+# Of the power of a map: what differs by less is the same.
+SAME = 1e-4
+
+
+class Map(eqx.Module):
+    """A map in memory with its pixel size, wherever a path is accepted.
+
+    Attributes:
+        values: (N, N, N) array [z, y, x].
+        pixel_size_angstrom: in Å.
+        name: what messages call it.
+    """
+
+    values: Float32[np.ndarray, "n n n"]
+    pixel_size_angstrom: float
+    name: str = eqx.field(static=True, default="the reference")
+
+
+class Reference(NamedTuple):
+    """A map to start from, on the images' box; the hash is of what was given."""
+
+    name: str
+    values: Float32[np.ndarray, "n n n"]
+    hash: str
+
+
+def prepared_reference(
+    given: Map | str | Path,
+    groups: tuple[PointGroup, PointGroup],
+    optics: OpticsGroup,
+    *,
+    force: bool,
+) -> Reference:
+    """A reference that was given, on the images' box; it must have the group that is said.
+
+    Args:
+        given: the map, or its path.
+        groups: G and H, relaxed from the one to the other, or twice the one that is imposed.
+        optics: box and pixel size of the images.
+        force: a map without the group is warned of, not refused.
+
+    Raises:
+        InputError: no map, no density, another box, or another symmetry.
+    """
+    name = given.name if isinstance(given, Map) else str(given)
+    if isinstance(given, Map):
+        values, pixel = np.asarray(given.values, np.float32), given.pixel_size_angstrom
+    else:
+        values, pixel = read_map(given)
+    require_density(values, name)
+    # As it was given: what becomes of it below depends on the rounding of a machine.
+    before = array_hash(values)
+    values = on_box(values, pixel, optics.box, optics.pixel_size_angstrom, name)
+    group, kept = groups
+    require_group(values, group, name, relaxed=kept.order < group.order, force=force)
+    return Reference(name, values, before)
 
 
 def on_box(
@@ -181,6 +245,43 @@ def matched_power(
             "and that the images show particles"
         )
     return _scaled(reference, float(np.sqrt(seen / expected)), name)
+
+
+def require_apart(
+    of_maps: Sequence[Particle], low: Sequence[Float32[np.ndarray, "b b b"]], names: Sequence[str]
+) -> None:
+    """Refuse references from which states would stay alike, or registers.
+
+    Args:
+        of_maps: what every state is of.
+        low: references as far as they are used at first.
+        names: of the references.
+
+    Raises:
+        InputError: names the references.
+    """
+    power = [float(np.sum(np.square(one, dtype=np.float64))) for one in low]
+    for first, second in itertools.combinations(range(len(low)), 2):
+        same = of_maps[first].group == of_maps[second].group
+        same &= of_maps[first].subgroup == of_maps[second].subgroup
+        apart = float(np.sum(np.square(low[first] - low[second], dtype=np.float64)))
+        if same and apart < SAME * power[first]:
+            raise InputError(
+                f"{names[first]} and {names[second]}: up to the resolution that is used at first "
+                f"these are one map, and classes {first + 1} and {second + 1} would stay alike. "
+                "Give other maps, or one reference for all states, which then start at random."
+            )
+    for number, (of, one) in enumerate(zip(of_maps, low, strict=True)):
+        if not of.relaxed:
+            continue
+        asymmetric = isotypic_parts(one, of.group, of.subgroup).asymmetric
+        if float(np.sum(np.square(asymmetric, dtype=np.float64))) < SAME * power[number]:
+            raise InputError(
+                f"{names[number]}: class {number + 1} is relaxed from {of.group.name}, and this "
+                "reference is symmetric, so that no register would be told from another. Give a "
+                f"map of which something breaks the symmetry, or classify with {of.group.name} "
+                "imposed on this state, and relax what is found in it."
+            )
 
 
 def _scaled(reference, factor: float, name: str):

@@ -28,7 +28,8 @@ from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
 from jaxrelax.refinement.pose_schedule import have_settled
-from jaxrelax.refinement.preparation import Map, Setup, Splits, prepare
+from jaxrelax.refinement.preparation import Setup, Splits, prepare
+from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.splits_of_states import found_before, split_states

@@ -7,8 +7,9 @@ import csv
 import dataclasses
 import importlib
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ KNOWN = {
     if isinstance(one, type) and issubclass(one, Criterion) and one is not Criterion
     and name not in ("Both", "Either")
 }  # fmt: skip
-_KINDS = {"int": int, "float": float, "bool": bool}
-FRACTION = "fraction_class"
+# module:Name, but not in a text.
+ELSEWHERE = re.compile(r"(?<![\w.'\"])([A-Za-z_][\w.]*):(?=[A-Za-z_])")
 
 
 class Stop(NamedTuple):
@@ -72,23 +73,12 @@ def read_history(folder: str | os.PathLike) -> tuple[StepInfo, ...]:
         rows = list(csv.DictReader(file))
     if not rows:
         raise InputError(f"{path}: no iteration is in it")
-    return tuple(_info(row, path) for row in rows)
-
-
-def _info(row: dict[str, str], path: Path) -> StepInfo:
-    values: dict[str, Any] = {}
-    for field in fields(StepInfo):
-        if field.name == "fractions":
-            continue
-        text = row.get(field.name)
-        if text not in (None, ""):
-            values[field.name] = _KINDS[str(field.type)](float(text))
-        elif not field.name.startswith("state_"):  # of runs with states alone
-            raise InputError(
-                f"{path}: column {field.name} is missing; the run is of an older version"
-            )
-    shares = [text for name, text in row.items() if name.startswith(FRACTION) and text]
-    return StepInfo(**values, fractions=tuple(map(float, shares)))
+    try:
+        return tuple(map(StepInfo.from_row, rows))
+    except KeyError as error:
+        raise InputError(
+            f"{path}: column {error.args[0]} is missing; the run is of an older version"
+        ) from error
 
 
 def replay(
@@ -137,7 +127,7 @@ def criterion_from_text(text: str) -> Criterion:
     """
     try:
         # A module's name is no Python before a colon.
-        tree = ast.parse(text.replace(":", "__from__"), mode="eval").body
+        tree = ast.parse(ELSEWHERE.sub(r"\1__from__", text), mode="eval").body
     except SyntaxError as error:
         raise InputError(f"criterion {text!r}: {error.msg}") from error
     return _made(tree, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -11,8 +10,7 @@ from jaxtyping import Float32, Float64
 
 from jaxrelax.engine.background import starting_noise
 from jaxrelax.imaging import resample_map, working_box
-from jaxrelax.io import InputError
-from jaxrelax.reconstruction import Particle, isotypic_parts
+from jaxrelax.reconstruction import isotypic_parts
 from jaxrelax.refinement.classification import Classification
 from jaxrelax.refinement.history import History
 from jaxrelax.refinement.problem import Problem
@@ -21,8 +19,6 @@ from jaxrelax.refinement.state import Beliefs, MapState, PoseState, State, Stren
 # Share of an image's weight that a random register gets in the first iteration of a symmetric
 # start: enough that the half-maps' asymmetric parts rise above rounding, too little to decide.
 SYMMETRY_BREAKING = 0.5
-# Of the power of a map: what differs by less is the same.
-SAME = 1e-4
 
 
 def init(
@@ -40,43 +36,6 @@ def init(
     shell = problem.shells.at(ini_high_angstrom)
     noise = starting_noise(problem.execution, problem.plan.noise, problem.plan.seed)
     return _start(problem, np.stack(references), shell, noise)
-
-
-def require_apart(
-    of_maps: Sequence[Particle], low: Sequence[Float32[np.ndarray, "b b b"]], names: Sequence[str]
-) -> None:
-    """Refuse references from which states would stay alike, or registers.
-
-    Args:
-        of_maps: what every state is of.
-        low: references as far as they are used at first.
-        names: of the references.
-
-    Raises:
-        InputError: names the references.
-    """
-    power = [float(np.sum(np.square(one, dtype=np.float64))) for one in low]
-    for first, second in itertools.combinations(range(len(low)), 2):
-        same = of_maps[first].group == of_maps[second].group
-        same &= of_maps[first].subgroup == of_maps[second].subgroup
-        apart = float(np.sum(np.square(low[first] - low[second], dtype=np.float64)))
-        if same and apart < SAME * power[first]:
-            raise InputError(
-                f"{names[first]} and {names[second]}: up to the resolution that is used at first "
-                f"these are one map, and classes {first + 1} and {second + 1} would stay alike. "
-                "Give other maps, or one reference for all states, which then start at random."
-            )
-    for number, (of, one) in enumerate(zip(of_maps, low, strict=True)):
-        if not of.relaxed:
-            continue
-        asymmetric = isotypic_parts(one, of.group, of.subgroup).asymmetric
-        if float(np.sum(np.square(asymmetric, dtype=np.float64))) < SAME * power[number]:
-            raise InputError(
-                f"{names[number]}: class {number + 1} is relaxed from {of.group.name}, and this "
-                "reference is symmetric, so that no register would be told from another. Give a "
-                f"map of which something breaks the symmetry, or classify with {of.group.name} "
-                "imposed on this state, and relax what is found in it."
-            )
 
 
 def init_relaxation(problem: Problem, earlier: Problem, symmetric: State) -> State:

@@ -34,9 +34,14 @@ def test_names_of_states_do_not_matter_and_states_do(states_result):
     assert summary(told)["states_by_either_half"].sum() == 36
 
 
-def test_what_cannot_be_compared(states_result, result):
-    with pytest.raises(ValueError, match="without states"):
-        agreement_of_repeats([states_result, result])
+def test_a_run_that_found_one_state_does_not_agree(states_result):
+    one = replace(states_result, states=())
+    found = agreement_of_repeats([states_result, one, one])
+    assert found[0, 1] == 0.0
+    assert found[1, 2] == 1.0
+
+
+def test_what_cannot_be_compared(states_result):
     fewer = replace(states_result, particles=states_result.particles.select(np.arange(5)))
     with pytest.raises(ValueError, match="other particles"):
         agreement_of_repeats([states_result, fewer])

@@ -3,16 +3,23 @@
 import dataclasses
 import inspect
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxrelax.cli import main
-from jaxrelax.cli.option_groups import ParticleOptions, RefinementOptions, WorkerOptions
+from jaxrelax.cli.option_groups import (
+    ClassificationOptions,
+    ParticleOptions,
+    RefinementOptions,
+    WorkerOptions,
+)
 from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.io import InputError, read_map, write_map
 from jaxrelax.refinement import Homogeneous, Local, MaxIterations, Registers, Relax, refine
+from tests.assessment.conftest import make_result, make_states
 
 
 @pytest.fixture
@@ -283,3 +290,21 @@ def test_input_errors_of_the_refinement(fake_refine, run, words):
     status, _, err = run(*words)
     assert status == 2
     assert err == "jaxrelax: the disk is full.\n"
+
+
+def test_repeats_have_other_seeds_and_are_compared(tmp_path):
+    states_result, seeds = make_states(make_result(tmp_path, n=60)), []
+
+    def run(**arguments):
+        seeds.append(arguments["seed"])
+        return states_result
+
+    command = Command(
+        particles=Path("p.star"), reference=Path("r.mrc"), out=Path("out"),
+        classification=ClassificationOptions(states=("C4", "C4"), seeds=3),
+    )  # fmt: skip
+    found = command._repeated(states_result, run, {"seed": 7}, ())
+    assert seeds == [8, 9]
+    np.testing.assert_array_equal(found.repeats, np.ones((3, 3)))
+    once = dataclasses.replace(command, classification=ClassificationOptions())
+    assert once._repeated(states_result, run, {"seed": 7}, ()).repeats is None

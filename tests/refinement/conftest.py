@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import starfile
 
 from jaxrelax.io import read_particles
 from jaxrelax.simulate import Simulation, simulate
@@ -51,3 +53,20 @@ def four_partners(tmp_path_factory) -> DataSet:
 @pytest.fixture(scope="session")
 def two_groups(tmp_path_factory) -> DataSet:
     return DataSet(tmp_path_factory.mktemp("two_groups"), n_optics_groups=2, n_images=120)
+
+
+@pytest.fixture(scope="session")
+def mixture(tmp_path_factory):
+    """A phantom whose every second particle has one partner, and the others none."""
+    folder = tmp_path_factory.mktemp("mixture")
+    simulate(
+        "phantom", folder,
+        Simulation(
+            n_images=240, box=40, pixel_size_angstrom=7.0, snr=0.3, group="C4",
+            protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
+        ),
+    )  # fmt: skip
+    truth = starfile.read(folder / "truth.star")["particles"]
+    # Patterns are numbered by their number of partners: 1 is none, 2 is one.
+    true = np.where(np.asarray(truth["rlnClassNumber"]).astype(int) == 1, 1, 0)
+    return folder, true

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import starfile
 
 from jaxrelax.assessment import save
 from jaxrelax.assessment.states import state_accuracy
@@ -27,7 +26,6 @@ from jaxrelax.refinement.expectation import Expectation
 from jaxrelax.refinement.held_out_states import StateSupport, alike, most_alike
 from jaxrelax.refinement.loop import exchange_states, of_states
 from jaxrelax.refinement.refine import following
-from jaxrelax.simulate import Simulation, simulate
 
 
 @pytest.mark.parametrize(
@@ -68,23 +66,6 @@ def test_the_consensus_has_the_largest_group_and_keeps_the_least():
     assert Classification(("C4", "C4")).consensus(None) == (None, "C4")
     assert Classification(("C4:C1", "C4", "C4")).starts_from() == "occupancy"
     assert Classification(("C4:C1", "C4:C1")).starts_from() == "random"
-
-
-@pytest.fixture(scope="module")
-def mixture(tmp_path_factory):
-    """A phantom whose every second particle has one partner, and the others none."""
-    folder = tmp_path_factory.mktemp("mixture")
-    simulate(
-        "phantom", folder,
-        Simulation(
-            n_images=240, box=40, pixel_size_angstrom=7.0, snr=0.3, group="C4",
-            protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
-        ),
-    )  # fmt: skip
-    truth = starfile.read(folder / "truth.star")["particles"]
-    # Patterns are numbered by their number of partners: 1 is none, 2 is one.
-    true = np.where(np.asarray(truth["rlnClassNumber"]).astype(int) == 1, 1, 0)
-    return folder, true
 
 
 class Kept(Callback):

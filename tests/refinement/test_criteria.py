@@ -124,7 +124,7 @@ def test_each_sees_its_quantity_stand_still(criterion, still, moving):
 
 def test_flow_counts_images_by_their_certainty():
     posterior = np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0], [1.0, 0.0]])
-    changed = np.array([False, True, True, False])
-    assert flow(posterior, changed, np.zeros(4)) == pytest.approx(1 / 3)
-    assert flow(posterior, changed, np.array([0.0, 0.0, 1.0, 0.0])) == 0.0
-    assert flow(np.full((4, 2), 0.5), changed, np.zeros(4)) == 0.0
+    before = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    assert flow(posterior, before, np.zeros(4)) == pytest.approx(1 / 3)
+    assert flow(posterior, before, np.array([0.0, 0.0, 1.0, 0.0])) == 0.0
+    assert flow(np.full((4, 2), 0.5), before, np.zeros(4)) == 0.0

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import starfile
 
 from jaxrelax.assessment.states import state_accuracy
 from jaxrelax.geometry import point_group, pose_error_mod_group
@@ -14,25 +13,14 @@ from jaxrelax.refinement import (
     Registers,
     prepare,
     refine,
+    step,
 )
-from jaxrelax.simulate import Simulation, simulate
+from jaxrelax.refinement.refine import following
 
 
-@pytest.fixture(scope="module")
-def mixture(tmp_path_factory):
-    """A phantom whose every second particle has one partner, and the others none."""
-    folder = tmp_path_factory.mktemp("mixture")
-    simulate(
-        "phantom", folder,
-        Simulation(
-            n_images=200, box=40, pixel_size_angstrom=7.0, snr=0.4, group="C4",
-            protomer_kda=40.0, partner_kda=60.0, occupancy="1000:0.5,0000:0.5", seed=3,
-        ),
-    )  # fmt: skip
-    truth = starfile.read(folder / "truth.star")["particles"]
-    # Patterns are numbered by their number of partners: 1 is none, 2 is one.
-    true = np.where(np.asarray(truth["rlnClassNumber"]).astype(int) == 1, 1, 0)
-    return folder, [folder / "truth_map_02.mrc", folder / "truth_map_01.mrc"], true
+def references_of(mixture):
+    """True maps: of the pattern with one partner, and with none."""
+    return [mixture[0] / f"truth_map_{number:02d}.mrc" for number in (2, 1)]
 
 
 MODE = Classification(("C4:C1", "C4"), poses=Registers())
@@ -44,7 +32,7 @@ def refused(mixture, references, mode, match):
 
 
 def test_one_for_every_state(mixture):
-    references = mixture[1]
+    references = references_of(mixture)
     refused(mixture, [*references, references[0]], MODE, "3 references for 2 states")
     refused(mixture, references, None, "mode Local starts from one")
     random = Classification(("C4:C1", "C4"), start="random")
@@ -54,24 +42,24 @@ def test_one_for_every_state(mixture):
 
 
 def test_states_that_would_stay_alike(mixture):
-    symmetric = mixture[1][1]
+    symmetric = references_of(mixture)[1]
     refused(mixture, [symmetric, symmetric], Classification(("C4", "C4")), "would stay alike")
     refused(mixture, [symmetric, symmetric], MODE, "class 1 is relaxed from C4, and this reference")
 
 
 def test_a_reference_without_the_symmetry_of_its_state(mixture, tmp_path):
-    values, pixel = read_map(mixture[1][1])
+    one, none = references_of(mixture)
+    values, pixel = read_map(none)
     write_map(tmp_path / "aside.mrc", np.roll(values, 6, axis=2), pixel)
-    refused(mixture, [mixture[1][0], tmp_path / "aside.mrc"], MODE, "aside.mrc")
+    refused(mixture, [one, tmp_path / "aside.mrc"], MODE, "aside.mrc")
 
 
 def test_a_map_on_another_scale_is_brought_to_that_of_the_images(mixture, tmp_path):
-    values, pixel = read_map(mixture[1][1])
+    one, none = references_of(mixture)
+    values, pixel = read_map(none)
     write_map(tmp_path / "faint.mrc", 1e-3 * values, pixel)
-    setup = prepare(
-        mixture[0] / "particles.star", [mixture[1][0], tmp_path / "faint.mrc"], mode=MODE
-    )
-    usual = prepare(mixture[0] / "particles.star", mixture[1], mode=MODE)
+    setup = prepare(mixture[0] / "particles.star", [one, tmp_path / "faint.mrc"], mode=MODE)
+    usual = prepare(mixture[0] / "particles.star", [one, none], mode=MODE)
     found, expected = (np.std(one.state.maps.symmetric[1]) for one in (setup, usual))
     assert 0.6 < found / expected < 1.6
     assert not setup.following
@@ -79,7 +67,7 @@ def test_a_map_on_another_scale_is_brought_to_that_of_the_images(mixture, tmp_pa
 
 
 def test_states_and_registers_follow_their_references(mixture):
-    folder, references, true = mixture
+    (folder, true), references = mixture, references_of(mixture)
     result = refine(
         folder / "particles.star", references, mode=MODE, until=MaxIterations(5)
     )  # fmt: skip
@@ -91,7 +79,7 @@ def test_states_and_registers_follow_their_references(mixture):
 
 @pytest.mark.slow
 def test_poses_and_states_from_nothing(mixture):
-    folder, references, true = mixture
+    (folder, true), references = mixture, references_of(mixture)
     mode = Classification(("C4:C1", "C4"), poses=Homogeneous(finest_order=2))
     particles = read_particles(folder / "particles.star")
     n = len(particles)
@@ -104,3 +92,19 @@ def test_poses_and_states_from_nothing(mixture):
     truth = read_particles(folder / "truth.star")
     errors = pose_error_mod_group(result.poses, truth.rotations, point_group("C4"))
     assert np.rad2deg(np.median(errors)) < 6.0
+
+
+@pytest.mark.slow
+def test_one_reference_and_no_poses(mixture):
+    """A consensus from nothing, relaxed, and then states at local poses."""
+    mode = Classification(("C4:C1", "C4"), poses=Homogeneous(finest_order=2))
+    folder, _ = mixture
+    setup = prepare(folder / "particles.star", folder / "reference.mrc", mode=mode)
+    assert not setup.problem.plan.mode.needs_poses
+    assert len(setup.following) == 2
+    for maps in (1, 2):
+        setup = following(setup, step(setup.problem, setup.state)[0])
+        assert len(setup.problem.of_maps) == maps
+        assert setup.problem.plan.mode.needs_poses
+    state, info = step(setup.problem, setup.state)
+    assert (int(state.stage), len(info.fractions)) == (2, 2)

@@ -23,6 +23,8 @@ from .made_up import NOTHING
 class SeesMaps(Criterion):
     """Looks at more than the history."""
 
+    name: str = ""
+
     def reason(self, state):
         return str(state.maps.fsc)
 
@@ -77,7 +79,8 @@ def test_criteria_are_written_as_in_python():
     text = "RegistersSettled(iterations=3) & ResolutionStalled | MaxIterations(20)"
     expected = (RegistersSettled(iterations=3) & ResolutionStalled()) | MaxIterations(20)
     assert criterion_from_text(text) == expected
-    outside = criterion_from_text(f"{__name__}:SeesMaps()")
+    outside = criterion_from_text(f"MaxIterations(3) | {__name__}:SeesMaps('a:b')").second
+    assert outside.name == "a:b"
     assert type(outside).__name__ == "SeesMaps"
 
 
