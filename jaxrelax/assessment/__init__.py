@@ -6,6 +6,7 @@ from jaxrelax.assessment.accuracy import (
     matching_rows,
     register_accuracy,
 )
+from jaxrelax.assessment.against_truth import AgainstTruth
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
 from jaxrelax.assessment.findings import consequence, headline, warnings
@@ -33,6 +34,7 @@ from jaxrelax.assessment.states import (
 from jaxrelax.judgement import Discriminability
 
 __all__ = [
+    "AgainstTruth",
     "Calibration",
     "Discriminability",
     "IndependenceTest",

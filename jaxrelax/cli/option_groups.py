@@ -324,6 +324,8 @@ class RefinementOptions:
     until: str | None = None
     """Stop when this criterion is satisfied, such as "RegisterFlowSettled & AsymmetryStalled" (see
     `jaxrelax replay`); by default when half-maps agree no better and registers have settled."""
+    final_passes: int = default_of(refine, "final_passes")
+    """So many more iterations after the criterion is satisfied; --max-iterations still ends it."""
     seed: int = default_of(refine, "seed")
     """Seed of everything random."""
     cache_gib: float = default_of(refine, "cache_gib")
@@ -338,6 +340,8 @@ class RefinementOptions:
         """
         if self.max_iterations < 1:
             raise InputError(f"--max-iterations is {self.max_iterations}; at least 1 is needed.")
+        if self.final_passes < 0:
+            raise InputError(f"--final-passes is {self.final_passes}; it cannot be negative.")
         if self.cache_gib < 0:
             raise InputError(f"--cache-gib is {self.cache_gib:g}; it cannot be negative.")
         arguments = dict(vars(self))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+from typing import Any
 
 import equinox as eqx
 
@@ -87,6 +88,48 @@ class MaxIterations(Criterion):
         return self.reason(state)
 
 
+class FinalPasses(Criterion):
+    """So many more iterations after another criterion is satisfied.
+
+    The other one is asked of the history as it was so many iterations ago, so that nothing has to
+    be remembered and a resumed run ends where it would have. What else a criterion looks at, it
+    sees as it is now.
+
+    Attributes:
+        criterion: the other one; its limit holds as it stands.
+        passes: how many more.
+    """
+
+    criterion: Criterion
+    passes: int
+
+    def reason(self, state: State) -> str | None:
+        """Satisfied when the other one was satisfied so many iterations ago."""
+        count = len(state.history) - self.passes
+        earlier = None
+        if count > 0 and state.history[count - 1].settled:
+            then: Any = _Earlier(state, count)
+            earlier = self.criterion.reason(then)
+        if earlier is None:
+            return self.criterion.limit(state)
+        return f"{earlier}; and {self.passes} more iterations"
+
+    def limit(self, state: State) -> str | None:
+        """That of the other one."""
+        return self.criterion.limit(state)
+
+
+class _Earlier:
+    """A state whose last iterations are left out of its history."""
+
+    def __init__(self, state: State, count: int):
+        self._state, self.iteration = state, count
+        self.history = tuple(state.history[:count])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+
 class ResolutionStalled(Criterion):
     """The half-maps have not come to agree better for some iterations.
 
@@ -140,27 +183,35 @@ class RegisterFlowSettled(Criterion):
 
 
 class PosesSettled(Criterion):
-    """Poses have stopped moving: the median change, registers left out.
+    """Poses have stopped moving, registers left out.
 
     Attributes:
         iterations: length of the standstill.
         rotation_deg, shift_angstrom: what they may move by in an iteration.
+        trimmed: judge what 95 % of the particles moved less than, instead of the median; images
+            that show no particle do not count.
     """
 
     iterations: int = 2
     rotation_deg: float = 0.1
     shift_angstrom: float = 0.1
+    trimmed: bool = False
 
     def reason(self, state: State) -> str | None:
         """Satisfied when poses moved less in each of the last iterations."""
         calm = [info for info in state.history if info.settled][-self.iterations :]
         if len(calm) < self.iterations:
             return None
-        turned = max(info.rotation_change_deg for info in calm)
-        moved = max(info.shift_change_angstrom for info in calm)
+        if self.trimmed:
+            turned = max(info.rotation_change_95_deg for info in calm)
+            moved = max(info.shift_change_95_angstrom for info in calm)
+        else:
+            turned = max(info.rotation_change_deg for info in calm)
+            moved = max(info.shift_change_angstrom for info in calm)
         if turned > self.rotation_deg or moved > self.shift_angstrom:
             return None
-        return f"poses moved by {turned:.2f}° and {moved:.2f} Å at the most"
+        which = "95 % of the poses" if self.trimmed else "half of the poses"
+        return f"{which} moved by less than {turned:.2f}° and {moved:.2f} Å"
 
 
 class AsymmetryStalled(Criterion):

@@ -51,6 +51,14 @@ class StepInfo:
         held_poses: poses were held.
         relaxed: registers were inferred.
         searched_globally: all orientations were searched.
+        rotation_change_95_deg, shift_change_95_angstrom: what 95 % of the images moved less than,
+            registers left out, each counted by how surely it shows the particle.
+        full_rotation_change_deg: mean change of the pose with its best register.
+        relaxed_rotation_deg: mean angle between the pose that was searched and the pose in its
+            best register.
+        start_rotation_deg, start_shift_angstrom: median difference from the poses that the prior of
+            a local search is centred at (those of the input), modulo the group.
+        start_full_rotation_deg: mean angle between those and the poses with their best registers.
         register_flow: of the images, those whose best register changed, each counted by how sure it
             is of its register and of showing the particle (1 − normalised entropy, 1 − junk).
         log_likelihood: mean over images of the log of their marginal likelihood under maps without
@@ -94,6 +102,13 @@ class StepInfo:
     asymmetric_resolution_angstrom: float = 0.0
     register_flow: float = 0.0
     log_likelihood: float = 0.0
+    rotation_change_95_deg: float = 0.0
+    shift_change_95_angstrom: float = 0.0
+    full_rotation_change_deg: float = 0.0
+    relaxed_rotation_deg: float = 0.0
+    start_rotation_deg: float = 0.0
+    start_shift_angstrom: float = 0.0
+    start_full_rotation_deg: float = 0.0
     state_change: float = 0.0
     state_certainty: float = 0.0
     fractions: tuple[float, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxrelax.refinement.course import Course
-from jaxrelax.refinement.criteria import Both, Criterion, Either, MaxIterations
+from jaxrelax.refinement.criteria import Both, Criterion, Either, FinalPasses, MaxIterations
 from jaxrelax.refinement.history import StepInfo
 
 # What a phase of a course is called while it lasts; others go by their name.
@@ -77,6 +77,8 @@ def most_iterations(until: Criterion) -> int | None:
     """After how many iterations a criterion stops whatever happens; None: after no fixed number."""
     if isinstance(until, MaxIterations):
         return until.iterations
+    if isinstance(until, FinalPasses):
+        return most_iterations(until.criterion)
     if isinstance(until, Either | Both):
         limits = [most_iterations(one) for one in (until.first, until.second)]
         known = [one for one in limits if one is not None]

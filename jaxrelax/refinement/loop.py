@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrelax.engine.programs import update_program
-from jaxrelax.geometry import pose_error_mod_group, rotation_angle
+from jaxrelax.geometry import pose_error_mod_group
 from jaxrelax.imaging import working_box
 from jaxrelax.inference import entropy
 from jaxrelax.reconstruction import IsotypicParts, first_below, resolution_shell
@@ -18,6 +18,7 @@ from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.maximisation import Maximisation, half_maps, in_order, maximisation
+from jaxrelax.refinement.pose_changes import pose_changes
 from jaxrelax.refinement.pose_prior import next_poses
 from jaxrelax.refinement.pose_schedule import have_settled, pose_search
 from jaxrelax.refinement.problem import Problem
@@ -146,8 +147,6 @@ def _report(
     rms_asymmetric = [np.sqrt(np.mean(p.asymmetric**2)) for p in maps]
     # Without relaxation that of the masked maps: the solvent's noise makes the other one jump.
     curve = solved.fsc if problem.particle.relaxed else solved.learned.fsc_symmetric
-    turned = rotation_angle(found.rotations @ state.poses.rotations.mT)
-    moved = found.origins_angstrom - state.poses.origins_angstrom
     jumps = pose_error_mod_group(found.rotations, state.poses.rotations, problem.common_group)
     fractions = plan.model.fractions(state.latents)
     return StepInfo(
@@ -159,8 +158,6 @@ def _report(
         register_change=float(np.mean(best != before)),
         register_flow=flow(found.registers, state.beliefs.registers, found.junk),
         log_likelihood=float(found.log_marginal.mean()),
-        rotation_change_deg=float(np.rad2deg(np.median(turned))),
-        shift_change_angstrom=float(np.median(np.linalg.norm(moved, axis=1))),
         pose_jumps=float(np.mean(np.rad2deg(jumps) > JUMP_DEG)),
         asymmetric_fsc=solved.asymmetric_fsc,
         asymmetric_signal=solved.asymmetric_signal,
@@ -187,6 +184,7 @@ def _report(
         held_poses=search.holds_poses,
         relaxed=plan.relax is not None,
         searched_globally=search.is_global,
+        **pose_changes(problem, state, found),
         **_of_states(problem, state, found),
     )
 

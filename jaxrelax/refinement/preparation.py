@@ -37,6 +37,7 @@ from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import (
     Criterion,
+    FinalPasses,
     MaxIterations,
     RegistersSettled,
     ResolutionStalled,
@@ -181,6 +182,7 @@ def prepare(
     symmetry: str = "C1",
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
+    final_passes: int = 0,
     course: Course | None = None,
     map_prior: MapPrior | None = None,
     latents: Sequence[Latent] = (),
@@ -222,6 +224,8 @@ def prepare(
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry, contrast)
+    if final_passes < 0:
+        raise InputError(f"final_passes is a number of iterations, got {final_passes}")
     _require_resolutions(ini_high=ini_high, max_alignment_resolution=max_alignment_resolution)
     units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
@@ -323,6 +327,8 @@ def prepare(
     state = init(problem, *maps, ini_high_angstrom=ini_high)
     if until is None:
         until = DEFAULT_UNTIL if classification is None else UNTIL_STATES_SETTLED
+    if final_passes:
+        until = FinalPasses(until, final_passes)
     identity = {
         "mode": described(mode if classification is None else classification),
         "relax": described(relax),

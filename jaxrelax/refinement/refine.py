@@ -120,6 +120,7 @@ def refine(
     symmetry: str = "C1",
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
+    final_passes: int = 0,
     course: Course | None = None,
     map_prior: MapPrior | None = None,
     latents: Sequence[Latent] = (),
@@ -154,6 +155,7 @@ def refine(
         symmetry: symmetry imposed on the map when nothing is relaxed.
         noise: noise model; ``RadialNoise()`` by default.
         until: when to stop; resolution stalled and registers settled, at most 50 iterations.
+        final_passes: so many more iterations after that, unless it is a fixed number that stops it.
         course: what is done when; by default asymmetry is sought, amplified and settled where
             a relaxation starts from a symmetric map, and all is straight else. It is the course of
             the relaxation where one follows a symmetric stage.
@@ -200,7 +202,7 @@ def refine(
     with Compilations() as compiled, Notes() as notes:
         setup = prepare(
             particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
-            until=until, course=course, map_prior=map_prior, latents=latents, ini_high=ini_high,
+            until=until, final_passes=final_passes, course=course, map_prior=map_prior, latents=latents, ini_high=ini_high,
             max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
             normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
             cache_gib=cache_gib, devices=devices, force_group=force_group,

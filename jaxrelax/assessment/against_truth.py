@@ -1,0 +1,108 @@
+"""Every iteration of a refinement against the truth of a simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxrelax.assessment.accuracy import has_register, matching_rows
+from jaxrelax.assessment.states import JUNK, state_accuracy
+from jaxrelax.geometry import pose_error_mod_group, register_agreement
+from jaxrelax.io import InputError, Particles, read_particles
+from jaxrelax.refinement import Callback, Problem, Result, State, StepInfo
+from jaxrelax.refinement.loop import of_states
+
+TRUE_STATE = "rlnClassNumber"
+JUNK_COLUMN = "jrxJunk"
+
+
+class AgainstTruth(Callback):
+    """Watch how many registers (and states) are right in every iteration, and how far poses are off.
+
+    Each half-set is judged in its own frame, which is known only up to one operator of the group.
+    Junk and symmetric particles of the truth have no register and are left out.
+
+    Attributes:
+        rows: by iteration, what :meth:`added_to` makes columns of ``history.csv``:
+            ``true_register_accuracy`` where one map is relaxed, ``true_state_accuracy`` where there
+            are states and the truth has the column ``rlnClassNumber`` (0: no particle),
+            ``true_pose_error_deg`` (median, modulo the group) and ``true_shift_error_angstrom``.
+    """
+
+    def __init__(self, truth: Particles | str | Path):
+        """Of a table with true poses, in any order and maybe with more images.
+
+        Args:
+            truth: the table, or its path.
+        """
+        self.truth = read_particles(truth) if isinstance(truth, str | Path) else truth
+        self.rows: dict[int, dict[str, float]] = {}
+        self._matched: np.ndarray | None = None
+
+    def on_start(self, problem: Problem, state: State) -> None:
+        """Find the images in the truth.
+
+        Raises:
+            InputError: some are not in it, or none of them shows a particle.
+        """
+        self._matched = matching_rows(problem.data.particles, self.truth)
+        if not np.any((self._labels() != JUNK) & ~self._junk()):
+            raise InputError(f"{self.truth.source}: none of its images shows a particle")
+
+    def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
+        """Judge an iteration."""
+        assert self._matched is not None
+        rows, table = self._matched, problem.plan.table
+        true, labels = self.truth.rotations[rows], self._labels()[rows]
+        shown = (labels != JUNK) & ~self._junk()[rows]
+        error = pose_error_mod_group(
+            state.poses.rotations[shown], true[shown], problem.common_group
+        )
+        moved = state.poses.origins_angstrom - self.truth.origins_angstrom[rows]
+        found = {
+            "true_pose_error_deg": float(np.rad2deg(np.median(error))),
+            "true_shift_error_angstrom": float(np.median(np.linalg.norm(moved[shown], axis=1))),
+        }
+        best = table.place_operators[state.beliefs.registers.argmax(axis=1)]
+        poses = state.poses.rotations @ best.mT
+        if info.fractions:
+            if labels.max() > 0:
+                states = of_states(problem, state.beliefs.registers).argmax(axis=1)
+                labels = np.where(shown, labels, JUNK)
+                accuracy = state_accuracy(states, labels, n_states=len(info.fractions)).accuracy
+                found["true_state_accuracy"] = accuracy
+        elif info.relaxed:
+            judged = shown & has_register(self.truth)[rows]
+            group, kept = problem.particle.group, problem.particle.subgroup
+            right = [
+                register_agreement(poses[some], true[some], group, kept).correct
+                for some in (judged & (problem.data.half_set == half) for half in (1, 2))
+                if some.any()
+            ]
+            if right:
+                found["true_register_accuracy"] = float(np.mean(np.concatenate(right)))
+        self.rows[info.iteration] = found
+
+    def added_to(self, result: Result) -> Result:
+        """The result with these columns in its history.
+
+        Iterations before a run was resumed were not watched, and have none.
+        """
+        history = [row | self.rows.get(int(row["iteration"]), {}) for row in result.history]
+        return dataclasses.replace(result, history=history)
+
+    def _junk(self) -> Bool[np.ndarray, " truth"]:
+        column = self.truth.column(JUNK_COLUMN)
+        if column is None:
+            return np.zeros(len(self.truth), bool)
+        return np.array([float(one) for one in column]) != 0
+
+    def _labels(self) -> Int[np.ndarray, " truth"]:
+        """True states from 0, `JUNK` for images that show no particle; all 0 if it has none."""
+        column = self.truth.column(TRUE_STATE)
+        if column is None:
+            return np.zeros(len(self.truth), int)
+        return np.array([int(float(one)) for one in column]) - 1
