@@ -126,7 +126,8 @@ def both(criterion: Criterion) -> tuple[Criterion, Criterion]:
     return criterion, criterion
 
 
-DEFAULT = ResolutionStalled() & RegistersSettled(), ResolutionStalled() & StatesSettled()
+SETTLED = ResolutionStalled() & RegistersSettled()
+DEFAULT = SETTLED, SETTLED & StatesSettled()
 ASKED = (
     Asked("**default**", DEFAULT),
     Asked("FSC alone, from the first iteration", both(ResolutionStalled()), everywhere=True),

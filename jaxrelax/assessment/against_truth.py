@@ -20,7 +20,7 @@ JUNK_COLUMN = "jrxJunk"
 
 
 class AgainstTruth(Callback):
-    """Watch how many registers (and states) are right in every iteration, and how far poses are off.
+    """Watch how many registers and states are right in every iteration, and how far poses are off.
 
     Each half-set is judged in its own frame, which is known only up to one operator of the group.
     Junk and symmetric particles of the truth have no register and are left out.

@@ -1,8 +1,9 @@
 """What poses differ by, and from what: three questions that are often asked with one word.
 
-*The pose that was searched against the pose in its best register*, in one iteration: what relaxation
-changes. *This iteration against the last*: whether it has converged. *This iteration against the
-start*: what the refinement did to the poses of the input. Each with its register, and without.
+*The pose that was searched against the pose in its best register*, in one iteration: what
+relaxation changes. *This iteration against the last*: whether it has converged. *This iteration
+against the start*: what the refinement did to the poses of the input. The last two with their
+registers, and without.
 """
 
 from __future__ import annotations

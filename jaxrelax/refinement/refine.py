@@ -202,7 +202,8 @@ def refine(
     with Compilations() as compiled, Notes() as notes:
         setup = prepare(
             particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
-            until=until, final_passes=final_passes, course=course, map_prior=map_prior, latents=latents, ini_high=ini_high,
+            until=until, final_passes=final_passes, course=course, map_prior=map_prior,
+            latents=latents, ini_high=ini_high,
             max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
             normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
             cache_gib=cache_gib, devices=devices, force_group=force_group,
