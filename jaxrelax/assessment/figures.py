@@ -23,6 +23,21 @@ def new_figure(width: float, height: float, by_hand: bool = False) -> Figure:
     return figure
 
 
+PANEL_WIDTH = 3.43  # inches: three side by side on a page, one on a telephone
+
+
+def new_panel(
+    title: str, xlabel: str = "", ylabel: str = "", height: float = 2.3
+) -> tuple[Figure, Axes]:
+    """A small figure of one plot, of which a page stacks as many as fit side by side.
+
+    Its label is what it shows, for who cannot see it.
+    """
+    figure = new_figure(PANEL_WIDTH, height)
+    figure.set_label(title)
+    return figure, style(figure.add_subplot(), xlabel, ylabel, title)
+
+
 def style(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> Axes:
     """Light axes: no box, faint grid, small labels."""
     for side in ("top", "right"):

@@ -15,9 +15,7 @@ from jaxrelax.assessment.contradictions import (
 )
 from jaxrelax.assessment.state_shares import (
     expected_state_accuracy,
-    shown,
     state_shares,
-    sure_fraction,
 )
 from jaxrelax.assessment.state_warnings import state_doubt, state_warnings
 from jaxrelax.assessment.words import percent, relaxation_setting
@@ -90,46 +88,19 @@ def consequence(result: Result) -> str:
 
 
 def key_figures(result: Result) -> list[KeyFigure]:
-    """Numbers for the top of the report."""
-    figures = [
-        KeyFigure("Resolution", f"{result.resolution_angstrom:.2f} Å", "corrected FSC at 0.143")
-    ]
-    if result.states:
-        figures = _of_states(result)
-    registers = len(result.operators)
-    evidence = result.evidence
-    if evidence is not None:
-        figures += [
+    """Numbers below the answers of the first screen."""
+    figures = []
+    if result.evidence is not None:
+        figures.append(
             KeyFigure(
-                "Expected register accuracy",
-                percent(evidence.expected_accuracy),
-                f"chance {percent(1 / registers)}, {registers} registers"
-                + ("; contradicted, see below" if contradictions(result) else ""),
-            ),
-            KeyFigure(
-                "Asymmetry",
-                "found" if evidence.found else "not found",
-                f"{evidence.p_statement()}; {evidence.nats_per_particle:.3g} nats per particle",
-            ),
-            KeyFigure(
-                "Half-set agreement",
-                percent(evidence.half_set_agreement),
-                "same register under either half-map",
-            ),
-        ]
-        if evidence.supported is not None:
-            figures.append(
-                KeyFigure(
-                    "Supported symmetry",
-                    evidence.supported,
-                    "kept, not tested; all others are contradicted"
-                    if evidence.kept_untested
-                    else "the largest that held-out images do not contradict",
-                )
+                "Held-out gain",
+                f"{result.evidence.nats_per_particle:.3g}",
+                "nats per particle, by which the asymmetric map of the other half-set explains it",
             )
+        )
     columns = result.particles.extra_columns
     if "jrxJunkProbability" in columns:
-        note = "of the images"
+        note = "of the images show no particle"
         if "jrxSymmetricProbability" in columns:
             symmetric = float(np.mean(columns["jrxSymmetricProbability"]))
             note += f"; {percent(symmetric)} of the particles symmetric"
@@ -137,47 +108,12 @@ def key_figures(result: Result) -> list[KeyFigure]:
         figures.append(KeyFigure("Junk", junk, note))
     halves = np.bincount(result.particles.half_set, minlength=3)
     figures += [
-        KeyFigure("Particles", f"{len(result.particles):,}", f"{halves[1]:,} + {halves[2]:,}"),
+        KeyFigure(
+            "Particles", f"{len(result.particles):,}", f"half-sets {halves[1]:,} + {halves[2]:,}"
+        ),
         KeyFigure("Iterations", f"{len(result.history)}", duration(result.seconds)),
     ]
     return figures
-
-
-def _of_states(result: Result) -> list[KeyFigure]:
-    """Key figures of a classification."""
-    shares = state_shares(result)
-    resolutions = ", ".join(f"{share.resolution_angstrom:.2f}" for share in shares)
-    fractions = ", ".join(percent(share.fraction) for share in shares)
-    support = []
-    if result.support is not None:
-        first, second = result.support.classes
-        support = [
-            KeyFigure(
-                "Held-out difference",
-                "supported" if result.support.supported else "not supported",
-                f"{result.support.z_score:+.1f} σ, {result.support.nats:+.2g} nats per image: "
-                f"classes {first} and {second}, the most alike",
-            )
-        ]
-    return [
-        KeyFigure("States", f"{len(shares)}", f"{fractions} of the particles"),
-        KeyFigure(
-            "Expected state accuracy",
-            percent(expected_state_accuracy(result)),
-            f"mean probability of the most probable of {len(shares)}",
-        ),
-        KeyFigure(
-            "Sure particles",
-            percent(sure_fraction(result)),
-            f"state probability above 0.9, of {np.count_nonzero(shown(result)):,} without junk",
-        ),
-        KeyFigure(
-            "Resolution",
-            f"{result.resolution_angstrom:.2f} Å",
-            f"of the mean map; classes {resolutions} Å",
-        ),
-        *support,
-    ]
 
 
 def warnings(result: Result) -> list[str]:

@@ -17,10 +17,12 @@ from jaxrelax.assessment.figures import (
     INK,
     MUTED,
     ORANGE,
+    PANEL_WIDTH,
     SERIES,
     SKY,
     legend,
     new_figure,
+    new_panel,
     style,
 )
 from jaxrelax.assessment.findings import THRESHOLD
@@ -35,8 +37,10 @@ FSC_CURVES = {
     "symmetric": ("symmetric part", GREEN, 1.4, "--"),
     "asymmetric": ("asymmetric part", ORANGE, 2.0, "-"),
 }
+NARROW = (PANEL_WIDTH, 3.9)  # of a figure that is wide elsewhere, with its legend below it
 # column → (title, unit, whether the axis starts at zero)
 CONVERGENCE = {
+    "true_register_accuracy": ("Registers that are right", "fraction", False),
     "asymmetric_fsc": ("FSC of the asymmetric part", "", True),
     "mean_max_posterior": ("Mean largest register probability", "", False),
     "held_out_gain": ("Held-out gain", "nats per particle", False),
@@ -45,10 +49,13 @@ CONVERGENCE = {
     "amplitude": ("Strength of the asymmetric part", "", True),
     "symmetric_fraction": ("Symmetric particles", "fraction", True),
     "junk_fraction": ("Junk", "fraction of the images", True),
-    "resolution_angstrom": ("Resolution of the iteration", "Å", False),
+    "resolution_angstrom": ("Resolution of the whole map", "Å", False),
+    "asymmetric_resolution_angstrom": ("Resolution of the asymmetric part", "Å", False),
 }
+OF_A_PART = ("asymmetric_resolution_angstrom",)  # zero where there is none
 # Of a classification: the test of the symmetry and what it needs are not there.
 CLASSIFICATION = {
+    "true_state_accuracy": ("States that are right", "fraction", False),
     "state_change": ("Images that changed state, where sure", "fraction", True),
     "register_change": ("Images that changed register", "fraction", True),
     "junk_fraction": CONVERGENCE["junk_fraction"],
@@ -58,9 +65,9 @@ CLASSIFICATION = {
 }
 
 
-def fsc_figure(result: Result) -> Figure:
-    """All Fourier shell correlations with the 0.143 line and the resolution."""
-    figure = new_figure(10.3, 3.8)
+def fsc_figure(result: Result, narrow: bool = False) -> Figure:
+    """All Fourier shell correlations with the 0.143 line and the two resolutions."""
+    figure = new_figure(*(NARROW if narrow else (10.3, 3.8)))
     axes = style(figure.add_subplot(), "resolution (Å)", "Fourier shell correlation")
     known = [name for name in FSC_CURVES if name in result.fsc]
     others = [name for name in result.fsc if name not in FSC_CURVES]
@@ -70,17 +77,29 @@ def fsc_figure(result: Result) -> Figure:
         frequency = np.arange(1, len(curve)) / result.shell_edge_angstrom
         axes.plot(frequency, curve[1:], line, color=colour, lw=width, label=label)
     threshold_line(axes)
-    axes.axvline(1.0 / result.resolution_angstrom, color=INK, lw=0.8, ls=(0, (1, 2)))
-    axes.annotate(
-        f"{result.resolution_angstrom:.2f} Å", (1.0 / result.resolution_angstrom, 1.0),
-        xytext=(4, 0), textcoords="offset points", fontsize=8.5, color=INK, va="center",
-    )  # fmt: skip
+    marks = [(result.resolution_angstrom, INK, 1.0)]
+    if result.asymmetric_resolution_angstrom > 0:
+        marks.append((result.asymmetric_resolution_angstrom, ORANGE, 0.92))
+    for resolution, colour, height in marks:
+        axes.axvline(1.0 / resolution, color=colour, lw=0.8, ls=(0, (1, 2)))
+        axes.annotate(
+            f"{resolution:.2f} Å", (1.0 / resolution, height), xytext=(4, 0),
+            textcoords="offset points", fontsize=8.5, color=colour, va="center",
+        )  # fmt: skip
     axes.set_xlim(0.0, 0.5 / result.pixel_size_angstrom)
     lowest = min((float(np.min(c[1:])) for c in result.fsc.values()), default=0.0)
     axes.set_ylim(max(min(-0.08, 1.1 * lowest), -0.5), 1.05)
-    resolution_ticks(axes)
-    legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
+    resolution_ticks(axes, narrow)
+    outside_legend(axes, narrow)
     return figure
+
+
+def outside_legend(axes: Axes, narrow: bool) -> None:
+    """Beside the plot, or below it where there is no room beside it."""
+    if narrow:
+        legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    else:
+        legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
 
 
 def threshold_line(axes: Axes) -> None:
@@ -93,71 +112,65 @@ def threshold_line(axes: Axes) -> None:
     )  # fmt: skip
 
 
-def register_figure(result: Result) -> Figure:
+def register_figures(result: Result) -> list[Figure]:
     """Largest register probability, occupancy, and held-out gain per particle."""
-    figure = new_figure(10.3, 2.9)
-    axes = figure.subplots(1, 3, width_ratios=(1.25, 1.0, 1.0))
     registers = result.registers.shape[1]
     uniform, largest = 1.0 / registers, result.registers.max(axis=1)
 
-    first = style(axes[0], "largest register probability", "particles", "How sure each particle is")
-    first.hist(np.clip(largest, uniform, 1.0), bins=np.linspace(uniform, 1.0, 41), color=BLUE)
-    marked(first, uniform, f"uniform 1/{registers}", MUTED, 0.93)
-    marked(first, float(largest.mean()), f"mean {largest.mean():.2f}", ORANGE, 0.78)
-    first.set_xlim(uniform - 0.03 * (1 - uniform), 1.0)
+    sure, axes = new_panel("How sure each particle is", "largest register probability", "particles")
+    axes.hist(
+        np.clip(largest, uniform, 1.0), bins=np.linspace(uniform, 1.0, 41).tolist(), color=BLUE
+    )
+    marked(axes, uniform, f"uniform 1/{registers}", MUTED, 0.93)
+    marked(axes, float(largest.mean()), f"mean {largest.mean():.2f}", ORANGE, 0.78)
+    axes.set_xlim(uniform - 0.03 * (1 - uniform), 1.0)
 
-    second = style(axes[1], "register", "fraction of particles", "Occupancy")
-    second.bar(np.arange(1, registers + 1), result.registers.mean(axis=0), color=BLUE, width=0.72)
-    second.axhline(uniform, color=MUTED, lw=1.0, ls=(0, (4, 3)))
-    second.xaxis.set_major_locator(MaxNLocator(integer=True))
-    second.grid(False, axis="x")
+    occupancy, axes = new_panel("Occupancy", "register", "fraction of particles")
+    axes.bar(np.arange(1, registers + 1), result.registers.mean(axis=0), color=BLUE, width=0.72)
+    axes.axhline(uniform, color=MUTED, lw=1.0, ls=(0, (4, 3)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(False, axis="x")
+    if result.evidence is None:
+        return [sure, occupancy]
 
-    third = style(axes[2], "nats", "particles", "Held-out gain per particle")
-    if result.evidence is not None:
-        gain = np.asarray(result.evidence.log_gain)
-        low, high = np.percentile(gain, [0.5, 99.5])
-        low, high = min(low, -1e-3), max(high, 1e-3)
-        third.hist(np.clip(gain, low, high), bins=41, range=(low, high), color=BLUE)
-        marked(third, 0.0, "", MUTED, 0.93)
-        marked(third, float(gain.mean()), f"mean {gain.mean():.2g}", ORANGE, 0.93)
-    return figure
+    held_out, axes = new_panel("Held-out gain per particle", "nats", "particles")
+    gain = np.asarray(result.evidence.log_gain)
+    low, high = np.percentile(gain, [0.5, 99.5])
+    low, high = min(low, -1e-3), max(high, 1e-3)
+    axes.hist(np.clip(gain, low, high), bins=41, range=(low, high), color=BLUE)
+    marked(axes, 0.0, "", MUTED, 0.93)
+    marked(axes, float(gain.mean()), f"mean {gain.mean():.2g}", ORANGE, 0.93)
+    return [sure, occupancy, held_out]
 
 
-def convergence_figure(
+def convergence_figures(
     history: Sequence[dict[str, float]], relaxed: bool, states: bool = False
-) -> Figure | None:
-    """Small multiples over iterations; None where there is nothing to draw."""
+) -> list[Figure]:
+    """Small multiples over iterations; none where there is nothing to draw."""
     drawn = CLASSIFICATION if states else CONVERGENCE
     relaxed = relaxed or states
-    names = [
-        name
-        for name in drawn
-        if any(name in row for row in history) and (relaxed or name == "resolution_angstrom")
-    ]
-    if not history or not names:
-        return None
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = new_figure(3.43 * columns, 2.15 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, name in zip(grid.flat, names, strict=False):
-        title, unit, from_zero = drawn[name]
+    figures = []
+    for name, (title, unit, from_zero) in drawn.items():
+        there = any(name in row for row in history)
+        if not there or not (relaxed or name == "resolution_angstrom"):
+            continue
         iteration = [row.get("iteration", i + 1) for i, row in enumerate(history)]
         values = [row.get(name, np.nan) for row in history]
-        style(axes, "iteration", unit, title)
+        if name in OF_A_PART:
+            values = [value if value > 0 else np.nan for value in values]
+        figure, axes = new_panel(title, "iteration", unit)
         axes.plot(iteration, values, "-o", color=BLUE, ms=2.8, lw=1.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if from_zero:
             low, high = axes.get_ylim()
             axes.set_ylim(min(0.0, low), max(high, 1e-3))
-    for axes in list(grid.flat)[len(names) :]:
-        axes.set_visible(False)
-    return figure
+        figures.append(figure)
+    return figures
 
 
-def noise_figure(result: Result) -> Figure:
+def noise_figure(result: Result, narrow: bool = False) -> Figure:
     """Noise power of every optics group against resolution."""
-    figure = new_figure(10.3, 2.7)
+    figure = new_figure(*(NARROW if narrow else (10.3, 2.7)))
     axes = style(figure.add_subplot(), "resolution (Å)", "noise power E|X|²")
     for number, (group, power) in enumerate(
         zip(result.particles.optics, result.noise_power, strict=True)
@@ -167,9 +180,9 @@ def noise_figure(result: Result) -> Figure:
         frequency = shells / result.shell_edge_angstrom
         axes.semilogy(frequency, _positive(power[1:]), color=colour, label=group.name)
     axes.set_xlim(0.0, 0.5 / result.pixel_size_angstrom)
-    resolution_ticks(axes)
+    resolution_ticks(axes, narrow)
     if len(result.particles.optics) <= 12:
-        legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
+        outside_legend(axes, narrow)
     axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatted(FuncFormatter(lambda power, _: f"{power:g}"))
@@ -182,9 +195,9 @@ def _positive(values: Float64[np.ndarray, " shells"]) -> Float64[np.ndarray, " s
     return np.where(values > 0, values, np.nan)
 
 
-def resolution_ticks(axes: Axes) -> None:
+def resolution_ticks(axes: Axes, narrow: bool = False) -> None:
     """A frequency axis labelled by resolution, which is what people read."""
-    axes.xaxis.set_major_locator(MaxNLocator(8))
+    axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda f, _: "∞" if f <= 0 else f"{1.0 / f:.3g}"))
 
 

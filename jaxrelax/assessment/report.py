@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
+from matplotlib.figure import Figure
 
+from jaxrelax.assessment.answers import answers
 from jaxrelax.assessment.figures import as_data_uri
 from jaxrelax.assessment.findings import (
     duration,
@@ -17,21 +21,23 @@ from jaxrelax.assessment.findings import (
     relaxation_name,
     warnings,
 )
+from jaxrelax.assessment.next_steps import next_steps
 from jaxrelax.assessment.plots import (
-    convergence_figure,
+    convergence_figures,
     fsc_figure,
     noise_figure,
-    register_figure,
+    register_figures,
 )
+from jaxrelax.assessment.pose_plots import pose_figures, register_view_figures
 from jaxrelax.assessment.repeats import repeats_sentence
 from jaxrelax.assessment.slices import slices_figure, state_slices_figure
 from jaxrelax.assessment.state_plots import (
-    certainty_figure,
-    occupancy_figure,
+    certainty_figures,
+    occupancy_figures,
     population_figure,
     state_colour,
     state_fsc_figure,
-    views_figure,
+    views_figures,
 )
 from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.assessment.versions import versions
@@ -59,7 +65,10 @@ class Column(NamedTuple):
 
 COLUMNS = {
     "iteration": Column("Iteration", "", "d"),
-    "resolution_angstrom": Column("Resolution", "Å", ".2f"),
+    "resolution_angstrom": Column("Whole map", "Å", ".2f"),
+    "asymmetric_resolution_angstrom": Column("Asymmetric part", "Å", ".1f", True),
+    "true_register_accuracy": Column("Registers right", "%", "%", True),
+    "true_state_accuracy": Column("States right", "%", "%"),
     "mean_fsc": Column("Mean FSC", "", ".3f"),
     "score_resolution_angstrom": Column("Scored to", "Å", ".2f"),
     "mean_max_posterior": Column("Mean max posterior", "", ".3f", True),
@@ -85,19 +94,24 @@ UNUSED = ("held_out_gain", "optimism", "amplitude", "symmetric_fraction")
 
 
 def write_report(result: Result, path: str | os.PathLike) -> None:
-    """Write the report of a result.
+    """Write the report of a result, whose files are in the same folder.
 
     Raises:
         InputError: the disk is full or the folder cannot be written to.
     """
-    atomic_write_text(path, report_html(result))
+    atomic_write_text(path, report_html(result, Path(path).parent))
 
 
-def report_html(result: Result) -> str:
-    """The report as one HTML page; figures are inline, nothing is fetched."""
+def report_html(result: Result, folder: str | os.PathLike = "out") -> str:
+    """The report as one HTML page; figures are inline, nothing is fetched.
+
+    Args:
+        result: of a refinement.
+        folder: where its files are, as commands are to name it.
+    """
     relaxed = len(result.operators) > 1 and not result.states
-    convergence = convergence_figure(result.history, relaxed, bool(result.states))
     predicted = result.discriminability
+    of_fsc = partial(state_fsc_figure if result.states else fsc_figure, result)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxrelax.assessment", "templates"),
         autoescape=True,
@@ -112,27 +126,56 @@ def report_html(result: Result) -> str:
         source=result.particles.source.name,
         headline=headline(result),
         reason=result.reason,
+        answers=answers(result),
+        steps=next_steps(result, folder),
         figures=key_figures(result),
         warnings=[*result.notes, *warnings(result)],
         slices=as_data_uri(
             state_slices_figure(result) if result.states else slices_figure(result), "png"
         ),
-        fsc=as_data_uri(state_fsc_figure(result) if result.states else fsc_figure(result)),
+        fsc=_picture(of_fsc),
         states=_states(result),
-        registers=as_data_uri(register_figure(result)) if relaxed else None,
+        registers=_panels(register_figures(result)) if relaxed else [],
+        views=_panels(register_view_figures(result), "png") if relaxed else [],
+        poses=_panels(pose_figures(result.history, relaxed or bool(result.states))),
         subgroups=_subgroups(result),
         discriminability=predicted.sentence() if predicted is not None else None,
         occupancy=result.registers.mean(axis=0),
-        convergence=as_data_uri(convergence) if convergence is not None else None,
+        convergence=_panels(convergence_figures(result.history, relaxed, bool(result.states))),
         headings=[column for _, column in _columns(result, relaxed)],
         rows=_rows(result, relaxed),
-        noise=as_data_uri(noise_figure(result)),
-        settings=flattened(result.settings),
+        noise=_picture(partial(noise_figure, result)),
+        command=result.settings.get("command"),
+        settings=flattened({k: v for k, v in result.settings.items() if k != "command"}),
         duration=duration(result.seconds),
         memory=f"{result.peak_memory_gib:.2f} GiB",
         compiled=f"{result.compiled_programs} programs in {duration(result.compile_seconds)}",
         versions=versions(),
     )
+
+
+class Picture(NamedTuple):
+    """A figure as a page holds it.
+
+    Attributes:
+        wide: source of the image.
+        narrow: the same drawn for a narrow screen.
+        about: what it shows.
+    """
+
+    wide: str
+    narrow: str = ""
+    about: str = ""
+
+
+def _picture(draw: Callable[..., Any]) -> Picture:
+    """Of a figure that has a narrow form."""
+    return Picture(as_data_uri(draw()), as_data_uri(draw(narrow=True)))
+
+
+def _panels(figures: list[Figure], kind: str = "svg") -> list[Picture]:
+    """Figures that are stacked as the page is wide."""
+    return [Picture(as_data_uri(one, kind), about=str(one.get_label())) for one in figures]
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -150,7 +193,7 @@ def _states(result: Result) -> dict[str, Any] | None:
     """What the sections on states show; None without states."""
     if not result.states:
         return None
-    population, occupancy = population_figure(result), occupancy_figure(result)
+    population = population_figure(result)
     return {
         "rows": [
             (
@@ -162,18 +205,24 @@ def _states(result: Result) -> dict[str, Any] | None:
                     percent(share.sure) if share.particles else "–",
                     f"{share.mean_probability:.2f}" if share.particles else "–",
                     f"{share.resolution_angstrom:.2f}",
+                    _resolved(one.own_resolution_angstrom),
+                    _resolved(one.asymmetric_resolution_angstrom),
                 ],
             )
-            for share in state_shares(result)
+            for share, one in zip(state_shares(result), result.states, strict=True)
         ],
         "support": None if result.support is None else result.support.sentence(),
         "either_half": None if result.either_half is None else result.either_half.tolist(),
         "repeats": repeats_sentence(result),
-        "certainty": as_data_uri(certainty_figure(result)),
-        "population": None if population is None else as_data_uri(population),
-        "occupancy": None if occupancy is None else as_data_uri(occupancy),
-        "views": as_data_uri(views_figure(result), "png"),
+        "certainty": _panels(certainty_figures(result)),
+        "population": None if population is None else _picture(partial(population_figure, result)),
+        "occupancy": _panels(occupancy_figures(result)),
+        "views": _panels(views_figures(result), "png"),
     }
+
+
+def _resolved(resolution_angstrom: float) -> str:
+    return f"{resolution_angstrom:.1f}" if resolution_angstrom > 0 else "–"
 
 
 def _subgroups(result: Result) -> list[tuple[str, list[str]]]:
@@ -204,7 +253,10 @@ def _columns(result: Result, relaxed: bool) -> list[tuple[str, Column]]:
     ]
     if not result.states:
         return columns
-    first = ("iteration", "resolution_angstrom", "score_resolution_angstrom", "state_change")
+    first = (
+        *("iteration", "resolution_angstrom", "asymmetric_resolution_angstrom"),
+        *("score_resolution_angstrom", "state_change", "true_state_accuracy"),
+    )
     known = {name: COLUMNS[name] for name in first}
     for number in range(1, len(result.states) + 1):
         known[f"fraction_class{number:02d}"] = Column(f"Class {number}", "%", "%")

@@ -65,7 +65,7 @@ def save(result: Result, folder: OutputFolder) -> None:
     save_states(result, folder)
     folder.write_text("history.csv", history_csv(result))
     folder.write_text("view.cxc", chimerax_script(result))
-    folder.write_text("report.html", report_html(result))
+    folder.write_text("report.html", report_html(result, folder.path))
     folder.write_json("result.json", summary(result))
 
 
@@ -220,6 +220,8 @@ def state_table(result: Result) -> list[dict[str, Any]]:
             "particles": share.particles,
             "mean_probability": share.mean_probability if share.particles else None,
             "resolution_angstrom": share.resolution_angstrom,
+            "own_resolution_angstrom": one.own_resolution_angstrom or None,
+            "asymmetric_resolution_angstrom": one.asymmetric_resolution_angstrom or None,
         }
         for one, share in zip(result.states, state_shares(result), strict=True)
     ]
@@ -250,6 +252,7 @@ def summary(result: Result) -> dict[str, Any]:
     content: dict[str, Any] = {
         "reason_for_stopping": result.reason,
         "resolution_angstrom": result.resolution_angstrom,
+        "asymmetric_resolution_angstrom": result.asymmetric_resolution_angstrom or None,
         "n_particles": len(particles),
         "n_registers": len(result.operators),
         "n_iterations": len(result.history),

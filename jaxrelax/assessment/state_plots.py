@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from jaxrelax.assessment.figures import BLUE, FAINT, INK, MUTED, SERIES, legend, new_figure, style
-from jaxrelax.assessment.plots import marked, resolution_ticks, threshold_line
+from jaxrelax.assessment.discs import PALE_TO_BLUE, binned, cells_for, colour_bar, new_disc, on_disc
+from jaxrelax.assessment.figures import INK, MUTED, SERIES, new_figure, new_panel, style
+from jaxrelax.assessment.plots import (
+    NARROW,
+    marked,
+    outside_legend,
+    resolution_ticks,
+    threshold_line,
+)
 from jaxrelax.assessment.state_shares import (
     in_state,
     register_occupancy,
@@ -21,15 +27,9 @@ from jaxrelax.assessment.views import directions, group_operators, mates, view_c
 from jaxrelax.refinement.result import Result
 
 WIDTH = 10.3
-IN_A_ROW = 4
 SHARE_COLUMN = "fraction_class"
 # Of a state: name → (line style, line width).
 STATE_CURVES = {"corrected": ("-", 2.0), "own": ("--", 1.3), "asymmetric": (":", 1.6)}
-# Directions in a cell of the histogram, on average, and cells at most.
-PER_CELL, FEWEST_CELLS, MOST_CELLS = 25, 27, 432
-ROUNDNESS = 12  # parts in which a sector is drawn
-FROSTED = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.8}
-PALE_TO_BLUE = LinearSegmentedColormap.from_list("views", ["#f7f9fb", "#9ecae1", BLUE, "#08244a"])
 
 
 def state_colour(number: int) -> str:
@@ -37,9 +37,9 @@ def state_colour(number: int) -> str:
     return SERIES[number % len(SERIES)]
 
 
-def state_fsc_figure(result: Result) -> Figure:
+def state_fsc_figure(result: Result, narrow: bool = False) -> Figure:
     """Of every state the corrected FSC, and that of what it has of its own."""
-    figure = new_figure(WIDTH, 3.8)
+    figure = new_figure(*(NARROW if narrow else (WIDTH, 3.8)))
     axes = style(figure.add_subplot(), "resolution (Å)", "Fourier shell correlation")
     lowest, said = 0.0, set()
     for number, (share, one) in enumerate(zip(state_shares(result), result.states, strict=True)):
@@ -60,18 +60,20 @@ def state_fsc_figure(result: Result) -> Figure:
     threshold_line(axes)
     axes.set_xlim(0.0, 0.5 / result.pixel_size_angstrom)
     axes.set_ylim(max(min(-0.08, 1.1 * lowest), -0.5), 1.05)
-    resolution_ticks(axes)
-    legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
+    resolution_ticks(axes, narrow)
+    outside_legend(axes, narrow)
     return figure
 
 
-def certainty_figure(result: Result) -> Figure:
+def certainty_figures(result: Result) -> list[Figure]:
     """Of every state, how sure the images are that show it most probably."""
-    chance = 1.0 / len(result.states)
-    figure, grid = _panels(result, 2.1)
-    edges = np.linspace(chance, 1.0, 31)
-    for number, (axes, share) in enumerate(zip(grid, state_shares(result), strict=True)):
-        style(axes, "probability of the state", "particles", _capital(share.title))
+    chance, figures = 1.0 / len(result.states), []
+    edges = np.linspace(chance, 1.0, 31).tolist()
+    for number, share in enumerate(state_shares(result)):
+        figure, axes = new_panel(
+            _capital(share.title), "probability of the state", "particles", height=2.1
+        )
+        figures.append(figure)
         of_mine = result.state_posterior[in_state(result, number), number]
         axes.hist(np.clip(of_mine, chance, 1.0), bins=edges, color=state_colour(number))
         axes.set_xlim(chance, 1.0)
@@ -80,10 +82,10 @@ def certainty_figure(result: Result) -> Figure:
         else:
             axes.set_ylim(0.0, 1.0)
             _nothing(axes)
-    return figure
+    return figures
 
 
-def population_figure(result: Result) -> Figure | None:
+def population_figure(result: Result, narrow: bool = False) -> Figure | None:
     """Share of every state over the iterations; None where the history has none."""
     rows = [
         (row.get("iteration", i + 1), row)
@@ -92,7 +94,7 @@ def population_figure(result: Result) -> Figure | None:
     ]
     if not rows:
         return None
-    figure = new_figure(WIDTH, 2.7)
+    figure = new_figure(*(NARROW if narrow else (WIDTH, 2.7)))
     axes = style(figure.add_subplot(), "iteration", "share of the particles")
     for number, share in enumerate(state_shares(result)):
         values = [row.get(f"{SHARE_COLUMN}{share.number:02d}", np.nan) for _, row in rows]
@@ -103,20 +105,21 @@ def population_figure(result: Result) -> Figure | None:
     axes.set_ylim(0.0, None)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
+    outside_legend(axes, narrow)
     return figure
 
 
-def occupancy_figure(result: Result) -> Figure | None:
-    """Occupancy of the registers of every relaxed state; None without any."""
-    relaxed = [k for k, one in enumerate(result.states) if one.registers > 1]
-    if not relaxed:
-        return None
-    figure, grid = _panels(result, 2.1, len(relaxed))
-    shares, columns = state_shares(result), result.particles.extra_columns
-    for axes, number in zip(grid, relaxed, strict=True):
+def occupancy_figures(result: Result) -> list[Figure]:
+    """Occupancy of the registers of every relaxed state."""
+    shares, columns, figures = state_shares(result), result.particles.extra_columns, []
+    for number, one in enumerate(result.states):
+        if one.registers == 1:
+            continue
         occupancy = register_occupancy(result, number)
-        style(axes, "register", "share of its particles", _capital(shares[number].title))
+        figure, axes = new_panel(
+            _capital(shares[number].title), "register", "share of its particles", height=2.1
+        )
+        figures.append(figure)
         numbers = np.arange(1, len(occupancy) + 1)
         axes.bar(numbers, occupancy, color=state_colour(number), width=0.72)
         axes.axhline(1.0 / len(occupancy), color=MUTED, lw=1.0, ls=(0, (4, 3)))
@@ -130,10 +133,10 @@ def occupancy_figure(result: Result) -> Figure | None:
                 f"mean largest probability {mean:.2f}", (0.02, 0.96), xycoords="axes fraction",
                 fontsize=8, color=INK, va="top",
             )  # fmt: skip
-    return figure
+    return figures
 
 
-def views_figure(result: Result) -> Figure:
+def views_figures(result: Result) -> list[Figure]:
     """Viewing directions of every state: density on the sphere, that of even views being 1.
 
     Equal-area discs: the north pole (+z) is the centre, the south pole the rim. Directions are
@@ -142,64 +145,21 @@ def views_figure(result: Result) -> Figure:
     operators, contrasts = group_operators(result), view_contrast(result)
     seen = [directions(result, in_state(result, k)) for k in range(len(result.states))]
     fewest = min((len(d) for d in seen if len(d)), default=0) * len(operators)
-    cells = int(np.clip(fewest / PER_CELL, FEWEST_CELLS, MOST_CELLS))
-    rings = round(np.sqrt(cells / 3.0))
-    azimuths = np.linspace(-np.pi, np.pi, 3 * rings + 1)
-    # Equal areas of the sphere, and of the disc.
-    cosines = np.linspace(1.0, -1.0, rings + 1)
     densities = []
     for each in seen:
-        x, y, z = mates(each, operators).T
-        counts, _, _ = np.histogram2d(
-            np.arctan2(y, x), -np.clip(z, -1.0, 1.0), bins=(azimuths, -cosines)
-        )
+        counts = binned(mates(each, operators), cells_for(fewest))
         densities.append(counts / max(counts.mean(), 1e-30))
     colour = Normalize(0.0, max(3.0, float(np.percentile(np.stack(densities), 99))))
-    figure, grid = _panels(result, 2.75, projection="polar")
-    for axes, share, density, contrast in zip(
-        grid, state_shares(result), densities, contrasts, strict=True
-    ):
-        axes.grid(False)
-        radii = np.sqrt(0.5 * (1.0 - cosines))
-        # Chords of the sectors: short ones look round.
-        edges = np.linspace(-np.pi, np.pi, 3 * rings * ROUNDNESS + 1)
-        fine = np.repeat(density, ROUNDNESS, axis=0).T
-        axes.pcolormesh(edges, radii, fine, cmap=PALE_TO_BLUE, norm=colour)
-        axes.set_yticks(np.sin(np.deg2rad([45.0, 67.5])), ["tilt 90°", "135°"])
-        axes.set_rlabel_position(-90)
-        axes.set_xticks(np.deg2rad([0, 90, 180, 270]), ["x", "y", "", ""])
-        axes.tick_params(colors=MUTED, labelsize=7.5, pad=-1)
-        for label in axes.get_yticklabels():
-            label.set(color=INK, ha="center", bbox=FROSTED)
-        axes.grid(True, color="#cbd2d9", linewidth=0.5)
-        axes.spines["polar"].set_color(FAINT)
+    figures = []
+    for share, density, contrast in zip(state_shares(result), densities, contrasts, strict=True):
         differs = f"\ndifference to the others {contrast:.2f}" if np.isfinite(contrast) else "\n"
-        axes.set_title(_capital(share.title) + differs, fontsize=9, color=INK)
+        figure, axes = new_disc(_capital(share.title) + differs)
+        on_disc(axes, density, PALE_TO_BLUE, colour)
         if not share.particles:
             _nothing(axes)
-    bar = figure.colorbar(
-        ScalarMappable(colour, PALE_TO_BLUE), ax=grid, shrink=0.75, aspect=14, pad=0.02
-    )
-    bar.set_label("density of views (even: 1)", fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=7.5, colors=MUTED)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    return figure
-
-
-def _panels(
-    result: Result, height: float, number: int | None = None, **subplot: Any
-) -> tuple[Figure, list[Any]]:
-    """A figure with one panel per state (or so many), a few in a row; all others are blank."""
-    number = len(result.states) if number is None else number
-    columns = min(IN_A_ROW, number)
-    rows = -(-number // columns)
-    # Few panels are as wide as many, not as wide as the page.
-    width = WIDTH * max(columns, 3) / max(IN_A_ROW, columns) if columns < 3 else WIDTH
-    figure = new_figure(width, height * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, subplot_kw=subplot).ravel().tolist()
-    for axes in grid[number:]:
-        axes.set_visible(False)
-    return figure, grid[:number]
+        colour_bar(figure, axes, PALE_TO_BLUE, colour, "density of views (even: 1)")
+        figures.append(figure)
+    return figures
 
 
 def _nothing(axes: Any) -> None:

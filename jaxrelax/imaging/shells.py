@@ -53,6 +53,10 @@ class Shells:
         """Resolution of a shell in Å."""
         return self.edge_angstrom / max(shell, 1)
 
+    def resolved(self, shell: int) -> float:
+        """Resolution of the last shell that is resolved, in Å; 0 where that is none."""
+        return self.resolution(shell) if shell >= 1 else 0.0
+
     def at(self, resolution_angstrom: float) -> int:
         """Last shell at or below a resolution, between 1 and the last one used."""
         return int(np.clip(self.edge_angstrom / resolution_angstrom, 1, self.last))

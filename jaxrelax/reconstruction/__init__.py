@@ -25,7 +25,13 @@ from jaxrelax.reconstruction.components import (
     share_of_components,
 )
 from jaxrelax.reconstruction.deposits import deposit, deposit_in_maps
-from jaxrelax.reconstruction.fsc import corrected_fsc, first_below, fsc, resolution_shell
+from jaxrelax.reconstruction.fsc import (
+    corrected_fsc,
+    first_below,
+    fsc,
+    resolution_shell,
+    resolved_shell,
+)
 from jaxrelax.reconstruction.group_fit import Fit, GroupFits, Verdict, fits_beside
 from jaxrelax.reconstruction.hypothesis_volume import hypothesis_volume
 from jaxrelax.reconstruction.isotypic import (
@@ -160,6 +166,7 @@ __all__ = [
     "registers_onto_first",
     "regularised_parts",
     "resolution_shell",
+    "resolved_shell",
     "rotate_map",
     "rotated_maps",
     "scoring_volume",

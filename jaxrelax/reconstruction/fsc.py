@@ -140,6 +140,20 @@ def first_below(
     return int(below[0]) + 1 if len(below) else len(curve)
 
 
+def resolved_shell(
+    curve: Float[AnyArray, " shells"], counts: Float[AnyArray, " counted"], threshold: float = 0.143
+) -> int:
+    """Last shell before the FSC of a part of the map falls below the threshold; 0: none is.
+
+    Args:
+        curve: FSC per shell.
+        counts: independent coefficients behind every shell, of these at least; shells of few are
+            judged together with the next ones, see :func:`first_below`.
+        threshold: of the FSC.
+    """
+    return first_below(curve, threshold, counts) - 1
+
+
 def pooled(
     curve: Float[AnyArray, " shells"],
     counts: Float[AnyArray, " counted"],

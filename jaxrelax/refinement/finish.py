@@ -30,6 +30,7 @@ from jaxrelax.reconstruction import (
     onto_first,
     registers_onto_first,
     resolution_shell,
+    resolved_shell,
     soft_sphere,
     solvent_mask,
     symmetrise,
@@ -114,7 +115,9 @@ def finish(
     mean = 0.5 * (first + second) * sphere
     mask = solvent_mask(apply_gain(mean, joined_gain(state.maps.fsc)), shells.pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
-    final, by_part = _combined(problem, first, second, mean, mask, curves["corrected"], rung)
+    final, by_part, resolved = _combined(
+        problem, first, second, mean, mask, curves["corrected"], rung
+    )
     curves |= by_part
     symmetrised = symmetrise(final, particle.group)
 
@@ -132,6 +135,7 @@ def finish(
         operators=particle.registers.representatives,
         fsc=curves,
         resolution_angstrom=shells.resolution(resolution_shell(curves["corrected"])),
+        asymmetric_resolution_angstrom=shells.resolved(resolved),
         evidence=evidence,
         discriminability=predicted,
         noise_power=state.noise_power,
@@ -199,12 +203,15 @@ def _honest(problem: Problem, state: State, banded: Expectation, max_shell: int)
 
 def _combined(
     problem: Problem, first, second, mean, mask, corrected, rung: int
-) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray]]:
-    """The average of the aligned half-maps, each isotypic part with its own Wiener gain."""
+) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray], int]:
+    """The average of the aligned half-maps, each isotypic part with its own Wiener gain.
+
+    Also the curves of the parts, and the last shell to which the asymmetric one is resolved.
+    """
     particle, last = problem.particle, problem.shells.last
     if not particle.relaxed:
         counts = particle.symmetric_coefficients(mask)
-        return np.asarray(apply_gain(mean, joined_gain(until_zero(corrected, counts)))), {}
+        return np.asarray(apply_gain(mean, joined_gain(until_zero(corrected, counts)))), {}, 0
     density = particle.density_mask(first, second)
     sphere = particle.sphere(particle.box)
     parts = [isotypic_parts(m * sphere, particle.group, particle.subgroup) for m in (first, second)]
@@ -222,7 +229,8 @@ def _combined(
         np.stack([joined_gain(until_zero(row, counts)) for row in by_component]),
         particle.group,
     )
-    return np.asarray(final), {"symmetric": symmetric, "asymmetric": aligned.fsc}
+    resolved = resolved_shell(aligned.fsc, counts)
+    return np.asarray(final), {"symmetric": symmetric, "asymmetric": aligned.fsc}, resolved
 
 
 def _in_one_frame(

@@ -22,6 +22,7 @@ from jaxrelax.reconstruction import (
     onto_first,
     registers_onto_first,
     resolution_shell,
+    resolved_shell,
     solvent_mask,
     symmetrise,
     unregularised_map,
@@ -218,6 +219,7 @@ def _state_maps(
         gain = joined_gain(until_zero(learned.fsc_own[number], own_counts))
         map_ = body + apply_gain(part.symmetric - shared, gain) * differing
         curves = {"own": np.asarray(learned.fsc_own[number])}
+        own, asymmetric_resolved = resolved_shell(curves["own"], own_counts), 0
         gains = learned.asymmetric[number]
         if gains is not None:
             asymmetric_counts = particle.coefficients(differing)
@@ -225,6 +227,7 @@ def _state_maps(
             asymmetric = apply_component_gains(part.asymmetric, np.stack(rows), particle.group)
             map_ = map_ + particle.region(asymmetric * differing)
             curves["asymmetric"] = np.asarray(learned.fsc_asymmetric[number])
+            asymmetric_resolved = resolved_shell(curves["asymmetric"], asymmetric_counts)
         mask = solvent_mask(map_, shells.pixel_size_angstrom)
         first, second = pairs[number]
         curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3))) | curves
@@ -242,6 +245,8 @@ def _state_maps(
                 mask=rebox_map(mask, edge),
                 fsc={name: np.asarray(curve[:n], np.float64) for name, curve in curves.items()},
                 resolution_angstrom=shells.resolution(resolution_shell(curves["corrected"])),
+                own_resolution_angstrom=shells.resolved(own),
+                asymmetric_resolution_angstrom=shells.resolved(asymmetric_resolved),
             )
         )
     weights = fractions.astype(np.float32)

@@ -13,7 +13,7 @@ from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group
 from jaxrelax.imaging import working_box
 from jaxrelax.inference import entropy
-from jaxrelax.reconstruction import IsotypicParts, first_below, resolution_shell
+from jaxrelax.reconstruction import IsotypicParts, resolution_shell, resolved_shell
 from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.history import StepInfo
@@ -191,14 +191,12 @@ def _report(
 
 def _resolved(problem: Problem, solved: Maximisation) -> float:
     """See ``StepInfo.asymmetric_resolution_angstrom``."""
-    # The first shells hold few coefficients, and agree or not by chance.
     relaxed = next((one for one in problem.of_maps if one.relaxed), None)
     if relaxed is None:
         return 0.0
     curve = solved.learned.fsc_asymmetric
     counts = relaxed.coefficients(relaxed.sphere(working_box(len(curve) - 1)))
-    last = first_below(curve, 0.143, counts) - 1
-    return problem.shells.resolution(last) if last >= 1 else 0.0
+    return problem.shells.resolved(resolved_shell(curve, counts))
 
 
 def _of_states(problem: Problem, state: State, found: Expectation) -> dict[str, Any]:

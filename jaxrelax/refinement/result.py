@@ -31,6 +31,9 @@ class StateMap:
         fsc: curves by name, as of a result; ``own``: of what it has of its own beside the mean of
             all states.
         resolution_angstrom: corrected FSC at 0.143.
+        own_resolution_angstrom: of what the state has beside the mean of all; 0: half-sets agree on
+            nothing of it.
+        asymmetric_resolution_angstrom: of what breaks its symmetry, where it is relaxed; else 0.
     """
 
     name: str
@@ -44,6 +47,8 @@ class StateMap:
     mask: Float32[np.ndarray, "n n n"]
     fsc: dict[str, Float64[np.ndarray, " shells"]]
     resolution_angstrom: float
+    own_resolution_angstrom: float = 0.0
+    asymmetric_resolution_angstrom: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,9 @@ class Result:
         operators: register representatives r_j; register j of pose A is A r_jᵀ.
         fsc: curves by name over shells up to Nyquist: unmasked, masked, random, corrected, and
             with relaxation symmetric and asymmetric.
-        resolution_angstrom: corrected FSC at 0.143.
+        resolution_angstrom: of the whole map: corrected FSC at 0.143; its symmetric part decides.
+        asymmetric_resolution_angstrom: of what breaks the symmetry, FSC at 0.143; 0 where half-sets
+            agree on nothing of it, or nothing was relaxed.
         evidence: held-out test of the symmetry; None without relaxation.
         discriminability: how well the registers of each particle can be told apart with this map,
             predicted from it and the particle's CTF, noise and pose; None without relaxation.
@@ -111,6 +118,7 @@ class Result:
     noise_power: Float64[np.ndarray, "groups shells"]
     history: list[dict[str, float]]
     reason: str
+    asymmetric_resolution_angstrom: float = 0.0
     discriminability: Discriminability | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
