@@ -10,11 +10,13 @@ from jaxrelax.assessment.against_truth import AgainstTruth
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
 from jaxrelax.assessment.findings import consequence, headline, warnings
+from jaxrelax.assessment.hand_over import Step
 from jaxrelax.assessment.independence import (
     IndependenceTest,
     likelihood_ratio_test,
     wald_test,
 )
+from jaxrelax.assessment.next_steps import next_steps
 from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.oracle import OracleAccuracy, oracle_registers
 from jaxrelax.assessment.partner import partner_ball
@@ -43,6 +45,7 @@ __all__ = [
     "Populations",
     "RegisterAccuracy",
     "StateAccuracy",
+    "Step",
     "adjusted_rand",
     "area_under_roc",
     "brier_score",
@@ -56,6 +59,7 @@ __all__ = [
     "likelihood_ratio_test",
     "match_states",
     "matching_rows",
+    "next_steps",
     "oracle_patterns",
     "oracle_registers",
     "partner_ball",

@@ -29,7 +29,8 @@ class Command:
     the one --state. May be given several times."""
     min_probability: float = default_of(select_by_posterior, "min_probability")
     """Take particles that are there with at least this probability: of the state, of the register
-    if one is named, and of showing a particle at all, multiplied."""
+    if one is named, and of showing a particle at all, multiplied. Without --state and --register
+    it is that of the best state, or of the best register of a run without states."""
     max_junk: float = default_of(select_by_posterior, "max_junk")
     """Take particles that are junk with at most this probability."""
     overwrite: Switch = False

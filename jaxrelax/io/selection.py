@@ -29,7 +29,8 @@ def select_by_posterior(
     The probability of a row is that of its best state, given that the image shows the particle,
     times that it does: ``jrxStateProbability`` × (1 − ``jrxJunkProbability``). Where registers are
     asked for, ``jrxRegisterProbability`` is a factor, too; with states it is that within the
-    state. Junk counts as 0 where the table does not speak of it.
+    state. Where neither states nor registers are asked for, it is that of the best state, or of the
+    best register of a table without states. Junk counts as 0 where the table does not speak of it.
 
     Args:
         particles: a ``particles.star`` or ``particles.cs`` that jaxrelax wrote.
@@ -39,15 +40,19 @@ def select_by_posterior(
         max_junk: largest junk probability that is taken.
 
     Raises:
-        InputError: neither states nor registers are given, a column is not there, registers are
-            asked for in a table of several states without one state, or no row is left.
+        InputError: neither states, registers nor a probability are given, a column is not there,
+            registers are asked for in a table of several states without one state, or no row is
+            left.
     """
-    if not len(states) and not len(registers):
-        raise InputError("say which particles: with --state, or with --register.")
+    surest = not len(states) and not len(registers)
+    if surest and min_probability <= 0.0:
+        raise InputError("say which particles: with --state, --register or --min-probability.")
     chosen = np.ones(len(particles), bool)
     probability = np.ones(len(particles))
     junk = _numbers(particles, JUNK_PROBABILITY)
     of_state = _numbers(particles, STATE_PROBABILITY)
+    if surest:
+        probability = _of_best(particles, of_state)
     if len(states):
         if of_state is None:
             raise InputError(
@@ -79,6 +84,20 @@ def select_by_posterior(
     if not chosen.any():
         raise InputError(_nothing_left(particles, states, of_these))
     return chosen
+
+
+def _of_best(
+    particles: Particles, of_state: Float64[np.ndarray, " particles"] | None
+) -> Float64[np.ndarray, " particles"]:
+    """Probability of the best state, or of the best register where there are no states."""
+    found = _numbers(particles, REGISTER_PROBABILITY) if of_state is None else of_state
+    if found is None:
+        raise InputError(
+            f"{particles.source}: no column {STATE_PROBABILITY} or {REGISTER_PROBABILITY}: it is "
+            "neither of a run with states nor of one with relaxation, so there is nothing to "
+            "select by."
+        )
+    return found
 
 
 def _numbers(particles: Particles, label: str) -> Float64[np.ndarray, " particles"] | None:

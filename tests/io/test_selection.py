@@ -48,6 +48,8 @@ def table(particle_set):
         ({"states": [1], "registers": [2, 1], "min_probability": 0.7}, [0]),
         # 0.99 × 0.8 = 0.79
         ({"states": [1], "registers": [2, 1], "min_probability": 0.6}, [0, 2]),
+        # Whatever the state is: 0.99, 0.81, 0.6, 0.76, 0.3 and 0.5.
+        ({"min_probability": 0.7}, [0, 1, 3]),
     ],
 )
 def test_rows_of_a_run_with_states(table, asked, rows):
@@ -60,6 +62,7 @@ def test_rows_of_a_run_with_states(table, asked, rows):
         ({"registers": [1]}, [0, 1, 3, 5]),
         ({"registers": [1], "min_probability": 0.85}, [1, 5]),
         ({"registers": [2]}, [2]),
+        ({"min_probability": 0.85}, [1, 2, 5]),
     ],
 )
 def test_rows_of_a_run_without_states(table, asked, rows):
@@ -92,6 +95,12 @@ def test_columns_that_are_not_there(table):
         select_by_posterior(plain, states=[1])
     with pytest.raises(InputError, match="no columns jrxRegister and jrxRegisterProbability"):
         select_by_posterior(plain, registers=[1])
+
+
+def test_a_table_of_neither_states_nor_registers(table):
+    plain = table("jrxRegisterProbability", states=False)
+    with pytest.raises(InputError, match="nothing to select by"):
+        select_by_posterior(plain, min_probability=0.5)
 
 
 def test_values_that_are_no_numbers(table, particle_set):
