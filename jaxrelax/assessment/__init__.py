@@ -7,6 +7,7 @@ from jaxrelax.assessment.accuracy import (
     register_accuracy,
 )
 from jaxrelax.assessment.against_truth import AgainstTruth
+from jaxrelax.assessment.answers import Answer, answers, two_resolutions
 from jaxrelax.assessment.calibration import Calibration, brier_score, calibration
 from jaxrelax.assessment.chimerax import chimerax_script, contour_levels
 from jaxrelax.assessment.findings import consequence, headline, warnings
@@ -37,6 +38,7 @@ from jaxrelax.judgement import Discriminability
 
 __all__ = [
     "AgainstTruth",
+    "Answer",
     "Calibration",
     "Discriminability",
     "IndependenceTest",
@@ -47,6 +49,7 @@ __all__ = [
     "StateAccuracy",
     "Step",
     "adjusted_rand",
+    "answers",
     "area_under_roc",
     "brier_score",
     "calibration",
@@ -71,6 +74,7 @@ __all__ = [
     "save",
     "state_accuracy",
     "symmetry_summary",
+    "two_resolutions",
     "wald_test",
     "warnings",
     "write_report",

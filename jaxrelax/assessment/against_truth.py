@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from jaxrelax.assessment.accuracy import has_register, matching_rows
 from jaxrelax.assessment.states import JUNK, state_accuracy
+from jaxrelax.assessment.words import percent
 from jaxrelax.geometry import pose_error_mod_group, register_agreement
 from jaxrelax.io import InputError, Particles, read_particles
 from jaxrelax.refinement import Callback, Problem, Result, State, StepInfo
@@ -106,3 +107,22 @@ class AgainstTruth(Callback):
         if column is None:
             return np.zeros(len(self.truth), int)
         return np.array([int(float(one)) for one in column]) - 1
+
+
+def truth_sentence(result: Result) -> str | None:
+    """What was right in the last iteration that was watched; None where none was."""
+    watched = [row for row in result.history if "true_pose_error_deg" in row]
+    if not watched:
+        return None
+    last = watched[-1]
+    named = {"true_register_accuracy": "registers", "true_state_accuracy": "states"}
+    right = [
+        f"{percent(last[name])} of the {what} are right"
+        for name, what in named.items()
+        if name in last
+    ]
+    poses = (
+        f"half of the poses are off by less than {last['true_pose_error_deg']:.2f}° (modulo the "
+        f"group) and {last['true_shift_error_angstrom']:.2f} Å"
+    )
+    return f"Against the truth, in iteration {last['iteration']:.0f}: {', '.join([*right, poses])}."

@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from jaxrelax.assessment import consequence, save, warnings
+from jaxrelax.assessment import AgainstTruth, consequence, save, two_resolutions, warnings
+from jaxrelax.assessment.against_truth import truth_sentence
 from jaxrelax.assessment.repeats import agreement_of_repeats, repeats_sentence
 from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
@@ -74,6 +75,9 @@ class Command:
     from the background too and learns a smooth spectrum, for optics groups of few images."""
     fixed_noise: Switch = default_of(RadialNoise, "fixed")
     """Keep the starting noise spectrum, instead of learning it."""
+    truth: Path | None = None
+    """Of simulated particles the table with their true poses: history.csv and the report say what
+    is right in every iteration."""
     resume: Switch = False
     """Go on from the checkpoint in the output folder."""
     overwrite: Switch = False
@@ -111,6 +115,8 @@ class Command:
         with RunConsole(self.quiet, silent=not writes) as console:
             console.log_only(self.described())
             particles = self.table.read(self.particles, require_poses=mode.needs_poses)
+            against = None if self.truth is None else AgainstTruth(self.truth)
+            watching = [] if against is None else [against]
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
             run = partial(
@@ -127,12 +133,15 @@ class Command:
                 force_group=self.force_group,
             )
             making = (_MakeFolder(self, console), bars) if writes else ()
+            making = [*watching, *making]
             try:
                 result = run(callbacks=making, out=folder, resume=self.resume, **arguments)
                 result = self._repeated(result, run, arguments, (bars,) if writes else ())
             finally:
                 bars.stop()
             if writes:
+                result = replace(result, settings={**result.settings, "command": self.described()})
+                result = result if against is None else against.added_to(result)
                 save(result, folder)
                 tell(result, folder)
         return result
@@ -256,9 +265,9 @@ def tell(result: Result, folder: OutputFolder) -> None:
     if result.repeats is not None:
         LOGGER.info("%s", repeats_sentence(result))
     of_what = " of the mean map" if result.states else ""
-    LOGGER.info(
-        "Resolution%s %.2f Å. Stopped: %s.", of_what, result.resolution_angstrom, result.reason
-    )
+    LOGGER.info("Resolution%s %s. Stopped: %s.", of_what, two_resolutions(result), result.reason)
+    if (sentence := truth_sentence(result)) is not None:
+        LOGGER.info("%s", sentence)
     for note in warnings(result):
         LOGGER.warning("%s", note)
     LOGGER.info("Results are in %s; read %s first.", folder.path, folder / "report.html")

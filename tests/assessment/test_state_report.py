@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxrelax.assessment import chimerax_script, report_html
+from jaxrelax.assessment import answers, chimerax_script, report_html
 from jaxrelax.assessment.findings import headline, key_figures, warnings
 from jaxrelax.assessment.state_plots import population_figure
 from jaxrelax.assessment.state_shares import (
@@ -108,10 +108,14 @@ def test_headline_and_figures(states_result):
         "be right for 88 % of the particles."
     )
     figures = {figure.label: figure for figure in key_figures(states_result)}
-    assert figures["States"].value == "3"
-    assert figures["Junk"] == ("Junk", "13 %", "of the images")
-    assert figures["Sure particles"].value == "0.0 %"
-    assert "9.00, 10.00, 11.00 Å" in figures["Resolution"].note
+    assert figures["Junk"] == ("Junk", "13 %", "of the images show no particle")
+    said = {answer.question: answer for answer in answers(states_result)}
+    sure = said["How sure are the states?"]
+    assert sure.value == "88 %"
+    assert "3 states: 50 %, 30 %, 20 %" in sure.notes[0]
+    assert sure.notes[1].startswith("0.0 % of the particles")
+    assert "9.0 / –, 10.0 / –, 11.0 / – Å" in said["How well is it resolved?"].notes[1]
+    assert said["Which file do I open?"].value == "map_classNN.mrc"
     sure = replace(states_result, registers=np.round(states_result.registers > 0.5).astype("f4"))
     assert sure_fraction(sure) > 0.5
     junk = states_result.particles.extra_columns["jrxJunkProbability"]
@@ -281,7 +285,7 @@ def test_states_leave_no_trace_in_other_reports(result, plain_result):
     for one in (result, plain_result):
         html = report_html(one)
         assert "table.states" not in html
-        assert "Viewing directions" not in html
+        assert "turned by all operators of the largest group" not in html
         assert "Class 1" not in html
 
 
