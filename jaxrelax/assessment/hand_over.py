@@ -13,9 +13,9 @@ from jaxtyping import Float64
 from jaxrelax.geometry import UnknownGroupError, point_group
 from jaxrelax.refinement.result import Result
 
-# RELION looks for a pose within 3 standard deviations of 2 steps of its grid.
+# RELION looks for a pose within 3 standard deviations of 2 steps of its oversampled grid.
 SEARCHED_STEPS = 6.0
-COARSEST_LOCAL_ORDER = 4  # 3.75°; where RELION itself begins to search locally
+COARSEST_LOCAL_ORDER = 4  # 1.9°; where RELION itself begins to search locally
 SURE = 0.9  # probability from which on particles are selected
 
 
@@ -76,7 +76,7 @@ class HandOver:
     def local_order(self) -> int:
         """HEALPix order of a search by RELION that stays within the register of each pose."""
         order = COARSEST_LOCAL_ORDER
-        while SEARCHED_STEPS * 60.0 / 2**order > 0.5 * self.smallest_turn_deg + 1e-6:
+        while SEARCHED_STEPS * 30.0 / 2**order > 0.5 * self.smallest_turn_deg + 1e-6:
             order += 1
         return order
 

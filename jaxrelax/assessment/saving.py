@@ -12,12 +12,14 @@ import numpy as np
 
 from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.findings import warnings
+from jaxrelax.assessment.hand_over import from_cryosparc
 from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.report import report_html
+from jaxrelax.assessment.saving_cryosparc import save_for_cryosparc
 from jaxrelax.assessment.state_shares import expected_state_accuracy, in_state, state_shares
 from jaxrelax.assessment.versions import versions
 from jaxrelax.inference.orientation_test import SMALLEST_COUNTED_P
-from jaxrelax.io import OutputFolder, write_cs, write_fsc_star, write_map, write_star
+from jaxrelax.io import OutputFolder, write_fsc_star, write_map, write_star
 from jaxrelax.judgement import AsymmetryEvidence
 from jaxrelax.refinement.result import Result
 
@@ -33,13 +35,13 @@ RELION_CURVES = {
 def save(result: Result, folder: OutputFolder) -> None:
     """Write everything of a result into its folder.
 
-    ``particles.star`` (and ``particles.cs`` when the input was one), ``map.mrc``, ``half1.mrc``,
-    ``half2.mrc``, ``mask.mrc``, ``fsc.star``, ``history.csv``, ``view.cxc``, ``report.html`` and
-    ``result.json``; with relaxation also ``registers.npz``, ``map_symmetrised.mrc`` and
-    ``difference.mrc``. With states the maps are of their mean, and every state has
-    ``particles_classNN.star`` (images that show it most probably, less junk), ``map_classNN.mrc``,
-    ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc`` and ``fsc_classNN.star``;
-    where states are occupancy patterns there is ``populations.json``.
+    ``particles.star``, ``map.mrc``, ``half1.mrc``, ``half2.mrc``, ``mask.mrc``, ``fsc.star``,
+    ``history.csv``, ``view.cxc``, ``report.html`` and ``result.json``; with relaxation also
+    ``registers.npz``, ``map_symmetrised.mrc`` and ``difference.mrc``; when the input was a ``.cs``
+    file, ``particles.cs`` and cryoSPARC's result groups. With states the maps are of their mean,
+    and every state has ``particles_classNN.star`` (images that show it most probably, less junk),
+    ``map_classNN.mrc``, ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc`` and
+    ``fsc_classNN.star``; where states are occupancy patterns there is ``populations.json``.
     Every file appears whole; ``result.json`` is the last one, so a folder with it is complete.
 
     Raises:
@@ -48,8 +50,6 @@ def save(result: Result, folder: OutputFolder) -> None:
     # That of an earlier, shorter run would say that these files are all there.
     (folder / "result.json").unlink(missing_ok=True)
     write_star(result.particles, folder / "particles.star")
-    if result.particles.source.suffix == ".cs":
-        write_cs(result.particles, folder / "particles.cs")
     maps = {
         "map": result.map,
         "half1": result.half_maps[0],
@@ -63,6 +63,8 @@ def save(result: Result, folder: OutputFolder) -> None:
         write_map(folder / f"{name}.mrc", array, result.pixel_size_angstrom)
     write_fsc_star(folder / "fsc.star", fsc_table(result.fsc, result.shell_edge_angstrom))
     save_states(result, folder)
+    if from_cryosparc(result):
+        save_for_cryosparc(result, folder)
     folder.write_text("history.csv", history_csv(result))
     folder.write_text("view.cxc", chimerax_script(result))
     folder.write_text("report.html", report_html(result, folder.path))

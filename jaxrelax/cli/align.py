@@ -12,7 +12,7 @@ import tyro
 from jaxrelax.cli.console import LOGGER, RunConsole
 from jaxrelax.cli.option_groups import MapOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
-from jaxrelax.cli.table_output import write_table
+from jaxrelax.cli.table_output import GROUP, write_table
 from jaxrelax.geometry import PointGroup, parse_group
 from jaxrelax.imaging import resample_map
 from jaxrelax.io import (
@@ -126,6 +126,8 @@ class Command:
                     f"{' or '.join(dict.fromkeys(['.star', self.particles.suffix]))}. Name the "
                     "file so."
                 )
+            if self.out_particles.suffix == ".cs":
+                outputs.append(self.out_particles.with_suffix(GROUP))
         for path in outputs:
             if path.exists() and any(
                 source is not None and source.exists() and path.samefile(source)

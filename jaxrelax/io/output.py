@@ -22,14 +22,17 @@ from jaxrelax.io.errors import InputError
 from jaxrelax.io.star import make_table, write_star_tables
 
 _MAPS = ("map", "half1", "half2", "map_symmetrised", "difference", "mask")
+_GROUPS = ("particles", "volume", "mask")
 MANIFEST: tuple[str, ...] = (
-    *("particles.star", "particles.cs", "registers.npz", "fsc.star", "history.csv"),
+    *("particles.star", "registers.npz", "fsc.star", "history.csv"),
     *("result.json", "populations.json", "symmetry_test.json"),
     *("report.html", "view.cxc", "log.txt"),
     *(f"{name}.mrc" for name in _MAPS),
     *(f"{name}_class[0-9][0-9].mrc" for name in _MAPS),
     "fsc_class[0-9][0-9].star",
     "particles_class[0-9][0-9].star",
+    *(f"{name}.{kind}" for name in _GROUPS for kind in ("cs", "csg")),
+    *(f"{name}_class[0-9][0-9].{kind}" for name in _GROUPS for kind in ("cs", "csg")),
     *("checkpoint/*.json", "checkpoint/*.npz"),
     *(f".*{TEMPORARY_SUFFIX}", f"checkpoint/.*{TEMPORARY_SUFFIX}"),
 )

@@ -32,6 +32,7 @@ from jaxrelax.io.star import StarTable, write_star_tables
 
 # What images are multiplied by when they are read: +1, or -1 where their particle is black.
 IMAGE_SIGN, SIGN = "jrxImageSign", "blob/sign"
+IMAGES = "blob/path"
 
 
 def write_star(particles: Particles, path: str | os.PathLike) -> None:
@@ -178,10 +179,29 @@ def write_cs(particles: Particles, path: str | os.PathLike) -> None:
             records = append_fields(records, {SIGN: np.ones(len(records), np.float32)})
         records[SIGN] = particles.image_sign
     for label, values in particles.extra_columns.items():
+        if label == "rlnClassNumber":  # is ``alignments3D/class`` here
+            continue
         records = _with_field(records, cryosparc_field(label), _fixed_width(values))
+    records = _with_paths(particles, Path(path), records)
     records = _with_note(particles, Path(path), records)
     with atomic_open(path) as handle:
         np.save(handle, records, allow_pickle=False)
+
+
+def _with_paths(particles: Particles, path: Path, records: np.ndarray) -> np.ndarray:
+    """The records with names that are relative to their file (``>``) seen from the new one.
+
+    So cryoSPARC exports them. All other names are relative to the project, and stay.
+    """
+    names = records[IMAGES]
+    text = names.dtype.kind == "U"
+    marked = np.char.startswith(names, ">" if text else b">")
+    if not marked.any():
+        return records
+    folder = path.resolve().parent
+    seen = [f">{os.path.relpath(stack, folder)}" for stack in particles.stack_paths]
+    seen = np.array(seen if text else [os.fsencode(name) for name in seen])
+    return _with_field(records, IMAGES, np.where(marked, seen[particles.stack_index], names))
 
 
 def _with_note(particles: Particles, path: Path, records: np.ndarray) -> np.ndarray:
@@ -199,7 +219,7 @@ def _with_field(records: np.ndarray, name: str, values: np.ndarray) -> np.ndarra
     names = records.dtype.names or ()
     if name not in names:
         return append_fields(records, {name: values})
-    if values.dtype.kind == "S" and records.dtype[name].itemsize < values.dtype.itemsize:
+    if values.dtype.kind in "SU" and records.dtype[name].itemsize < values.dtype.itemsize:
         others = records[[other for other in names if other != name]]
         return append_fields(others, {name: values})
     records[name] = values

@@ -174,6 +174,7 @@ def _in_one_frame(
         rotations=rotations,
         origins_angstrom=found.origins_angstrom,
         half_set=data.half_set,
+        class_number=best + 1,
         extra_columns={
             "rlnClassNumber": best.astype(np.int32) + 1,
             "jrxStateProbability": posterior[every, best].astype(np.float64),

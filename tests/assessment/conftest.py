@@ -198,6 +198,7 @@ def make_states(result, shares=SHARES, certainty=0.88, seed=0):
         result,
         particles=replace(
             result.particles,
+            class_number=of_states.argmax(axis=1).astype(np.int32) + 1,
             extra_columns=columns
             | {
                 "rlnClassNumber": of_states.argmax(axis=1).astype(np.int32) + 1,

@@ -121,7 +121,7 @@ def test_settings_of_the_run_are_passed_on(result):
 
 @pytest.mark.parametrize(
     ("group", "turn", "order"),
-    [("C2", 180.0, 4), ("C4", 90.0, 4), ("C8", 45.0, 4), ("C12", 30.0, 5), ("C36", 10.0, 7)],
+    [("C2", 180.0, 4), ("C4", 90.0, 4), ("C16", 22.5, 4), ("C18", 20.0, 5), ("C36", 10.0, 6)],
 )
 def test_local_searches_do_not_reach_the_next_register(result, group, turn, order):
     way = HandOver.of(replace(result, operators=parse_group(group).operators))

@@ -126,6 +126,15 @@ def test_select_from_a_cs_file(run, shared_data, tmp_path):
     np.testing.assert_array_equal(records["uid"], particles.column("uid")[rows])
     np.testing.assert_array_equal(records["alignments3D/class"], 2)
     assert len(read_particles(tmp_path / "a.star")) == len(rows)
+    # cryoSPARC imports the group, which nothing is written over either.
+    group = (tmp_path / "a.csg").read_text()
+    assert f"metafile: '>a.cs'\n    num_items: {len(rows)}\n" in group
+    (tmp_path / "a.cs").unlink()
+    status, _, err = run("select", folder, "--state", "3", "--out", tmp_path / "a.cs")
+    assert status == 2
+    assert "a.csg: is there already" in err
+    assert (tmp_path / "a.csg").read_text() == group
+    assert not (tmp_path / "a.cs").exists()
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,45 @@ def test_a_cs_file_survives_and_changes_where_it_was_changed(shared_data, tmp_pa
     assert all(np.array_equal(after[name], before[name]) for name in untouched)
 
 
+@pytest.mark.parametrize("kind", ["S", "U"])
+def test_names_relative_to_a_cs_file_are_those_of_the_new_file(shared_data, tmp_path, kind):
+    # As cryoSPARC exports them; the stacks lie in the folder of the exported group.
+    group, out = tmp_path / "exports" / "group", tmp_path / "out"
+    group.mkdir(parents=True)
+    out.mkdir()
+    records = np.load(shared_data / "metadata" / "cryosparc_P12_J24_001_particles.cs")[:6]
+    names = [b">a.mrc", b">a.mrc", b">b.mrc", b">b.mrc", b"J1/c.mrc", b"J1/c.mrc"]
+    records["blob/path"] = names
+    if kind == "U":
+        wider = [(n, "U9" if n == "blob/path" else records.dtype[n]) for n in records.dtype.names]
+        records = records.astype(wider)
+    (tmp_path / "J1").mkdir()
+    stacks = [group / "a.mrc", group / "b.mrc", tmp_path / "J1" / "c.mrc"]
+    for stack in stacks:
+        stack.touch()
+    with open(group / "particles.cs", "wb") as handle:
+        np.save(handle, records)
+    write_cs(read_particles(group / "particles.cs"), out / "particles.cs")
+    written = np.load(out / "particles.cs")["blob/path"].astype("U").tolist()
+    assert written[::2] == [">../exports/group/a.mrc", ">../exports/group/b.mrc", "J1/c.mrc"]
+    found = read_particles(out / "particles.cs").stack_paths
+    assert sorted(path.resolve() for path in found) == sorted(stacks)
+
+
+def test_classes_are_those_of_cryosparc(shared_data, tmp_path):
+    source = shared_data / "metadata" / "cryosparc_P12_J24_001_particles.cs"
+    numbers = np.array([1, 2, 3, 2])
+    particles = read_particles(source).select(np.arange(4))
+    classified = particles.with_updates(
+        class_number=numbers, extra_columns={"rlnClassNumber": numbers}
+    )
+    write_cs(classified, tmp_path / "classes.cs")
+    records = np.load(tmp_path / "classes.cs")
+    assert records["alignments3D/class"].tolist() == [0, 1, 2, 1]
+    assert not [name for name in records.dtype.names if name.startswith("jrx")]
+    assert read_particles(tmp_path / "classes.cs").class_number.tolist() == numbers.tolist()
+
+
 def test_a_cs_file_becomes_a_star_file_with_the_same_particles(shared_data, tmp_path, caplog):
     source = shared_data / "metadata" / "cryosparc_P12_J24_001_particles.cs"
     particles = read_particles(source)
