@@ -12,7 +12,7 @@ from jaxrelax.imaging import CTFParameters
 from jaxrelax.io import Particles, read_map, read_particles
 from jaxrelax.simulate import Simulation, simulate
 
-PROGRAMS = ("relion_project", "relion_reconstruct", "relion_refine")
+PROGRAMS = ("relion_project", "relion_reconstruct", "relion_refine", "relion_postprocess")
 BOX, PIXEL_ANGSTROM = 64, 4.2
 BAND = 25  # 0.8 of Nyquist; the Nyquist ring itself is no standard in any program
 
