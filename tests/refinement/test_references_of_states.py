@@ -72,6 +72,7 @@ def test_states_and_registers_follow_their_references(mixture):
         folder / "particles.star", references, mode=MODE, until=MaxIterations(5)
     )  # fmt: skip
     found = np.asarray(result.particles.extra_columns["rlnClassNumber"]) - 1
+    assert np.array_equal(result.particles.class_number, found + 1)
     assert state_accuracy(found, true, n_states=2, matched=False).accuracy > 0.9
     assert result.either_half.sum() <= len(true)
     assert np.trace(result.either_half) > 0.85 * result.either_half.sum()
