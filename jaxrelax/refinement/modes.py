@@ -129,6 +129,10 @@ class Local(Mode):
             raise ValueError(
                 "the pose prior needs positive widths; to hold the poses use mode Registers()"
             )
+        if not isinstance(self.pose_search, PoseSearch):
+            raise ValueError(
+                f"pose_search is a PoseSearch, such as GaussNewton(), not {self.pose_search!r}"
+            )
 
     def search(
         self, searched: Searched, resolution_angstrom: float, everywhere: bool

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jaxrelax.io import InputError
 from jaxrelax.refinement import criteria
-from jaxrelax.refinement.criteria import Criterion
+from jaxrelax.refinement.criteria import Criterion, reason_of
 from jaxrelax.refinement.history import StepInfo
 
 KNOWN = {
@@ -102,7 +102,7 @@ def replay(
     for number in range(1, len(infos) + 1):
         state: Any = Watched(infos[:number])
         asked = infos[number - 1].settled
-        reason = until.reason(state) if asked else until.limit(state)
+        reason = reason_of(until, state, limit=not asked)
         if reason is not None:
             return Stop(number, reason, infos[number - 1])
     return None
