@@ -20,6 +20,12 @@ from jaxrelax.assessment.partner import partner_ball
 from jaxrelax.assessment.pattern_oracle import PatternAccuracy, oracle_patterns
 from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
+from jaxrelax.assessment.run_comparison import (
+    FinishedRun,
+    RunAgreement,
+    compare_runs,
+    read_finished_run,
+)
 from jaxrelax.assessment.saving import save, symmetry_summary
 from jaxrelax.assessment.states import (
     StateAccuracy,
@@ -35,17 +41,20 @@ from jaxrelax.judgement import Discriminability
 __all__ = [
     "Calibration",
     "Discriminability",
+    "FinishedRun",
     "IndependenceTest",
     "OracleAccuracy",
     "PatternAccuracy",
     "Populations",
     "RegisterAccuracy",
+    "RunAgreement",
     "StateAccuracy",
     "adjusted_rand",
     "area_under_roc",
     "brier_score",
     "calibration",
     "chimerax_script",
+    "compare_runs",
     "confusion_matrix",
     "consensus_error",
     "consequence",
@@ -59,6 +68,7 @@ __all__ = [
     "partner_ball",
     "populations",
     "predict_registers",
+    "read_finished_run",
     "register_accuracy",
     "registers_within",
     "report_html",
