@@ -72,10 +72,8 @@ def _run(argv: list[str]) -> int:
         return BAD_INPUT
     if argv[0] in LIGHT:
         return _run_light(*argv)
-    import tyro
-
     from jaxrelax.cli.misread_options import misread
-    from jaxrelax.cli.options import most_used
+    from jaxrelax.cli.options import most_used, parsed
     from jaxrelax.cli.processes import guard, leave, together
     from jaxrelax.engine.memory import few_heaps
     from jaxrelax.io.errors import InputError
@@ -92,7 +90,7 @@ def _run(argv: list[str]) -> int:
             command = most_used(command)
         elif (wrong := misread(command, rest)) is not None:
             raise InputError(wrong)
-        asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
+        asked = parsed(command, f"jaxrelax {name}", rest)
         with told():
             outcome = asked.run()
     except InputError as error:

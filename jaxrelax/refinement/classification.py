@@ -76,8 +76,8 @@ class Classification(Mode):
             )
         if self.start != "splits" and len(self.states) < 2:
             raise ValueError(
-                "a classification has at least two states, or one that is split "
-                f'(start="splits"); got {", ".join(self.states) or "none"}'
+                "a classification has at least two states, or finds their number (--classes auto, "
+                f'start="splits"); got {", ".join(self.states) or "none"}'
             )
         if self.most < 2:
             raise ValueError(f"most is a number of states, at least 2; got {self.most}")

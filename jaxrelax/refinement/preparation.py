@@ -418,14 +418,15 @@ def _require_consistent(
     """
     if relax is not None and symmetry.upper() != "C1":
         raise InputError(
-            f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
+            f"symmetry {symmetry} with relaxation: leave it out; what a relaxation keeps is said "
+            "with --to (Relax(to=...))"
         )
     if relax is not None and not mode.needs_poses:
         _require_start(relax, mode)
     if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
         raise InputError(
             f"inner iterations lie between searches of poses, and mode {type(mode).__name__} holds "
-            "them; leave Relax.inner_iterations at 0"
+            "them; leave --inner-iterations (Relax.inner_iterations) at 0"
         )
     if map_prior is not None and relax is not None and relax.prior != "isotypic":
         raise InputError(
@@ -457,13 +458,14 @@ def _require_start(relax: Relax, mode: Mode) -> None:
     """
     if relax.start == "poses":
         raise InputError(
-            f'relaxation with start="poses" takes the registers of the input poses, and mode '
-            f"{type(mode).__name__} finds poses anew; use mode Local"
+            "a relaxation that starts from poses takes the registers of the input poses, and mode "
+            f"{type(mode).__name__} finds poses anew; use --mode local (Local())"
         )
     if relax.start == "reference" and mode.relaxed is not None:
         raise InputError(
-            'relaxation with start="reference" follows a symmetric stage that the reference\'s '
-            'asymmetry does not outlive; relax from the start (relax_from="start")'
+            "a relaxation that starts from the reference follows a symmetric stage that the "
+            "reference's asymmetry does not outlive; relax from the start with --relax-from start "
+            '(Homogeneous(relax_from="start"))'
         )
 
 

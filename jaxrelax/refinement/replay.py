@@ -6,6 +6,7 @@ import ast
 import csv
 import dataclasses
 import importlib
+import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -145,8 +146,16 @@ def _made(node: ast.expr, text: str) -> Criterion:
         keywords = {
             str(one.arg): ast.literal_eval(one.value) for one in (called.keywords if called else ())
         }
+    except ValueError as error:
+        raise InputError(
+            f"criterion {text!r}: {name}: what stands in its brackets is no number and no text"
+        ) from error
+    try:
         made = kind(*positional, **keywords)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(kind).parameters) or "nothing"
+        raise InputError(f"criterion {text!r}: {name}: it takes {takes}") from error
+    except ValueError as error:
         raise InputError(f"criterion {text!r}: {name}: {error}") from error
     if not isinstance(made, Criterion):
         raise InputError(f"criterion {text!r}: {name} is no jaxrelax.Criterion")

@@ -76,7 +76,7 @@ def test_a_map_gets_the_pixel_size_that_is_given(fake_refine, run, words, data):
 @pytest.mark.parametrize("command", ["refine", "test-symmetry"])
 def test_a_folder_that_cannot_be_made_is_found_before(run, data, tmp_path, command):
     (tmp_path / "file").touch()
-    group = ["--group", "C4"] if command == "test-symmetry" else []
+    group = ["--symmetry", "C4"] if command == "test-symmetry" else []
     status, out, err = run(
         *(command, data.particles, "--reference", data.reference, *group),
         *("--out", tmp_path / "file" / "out"),
