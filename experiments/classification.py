@@ -28,7 +28,7 @@ from jaxrelax.assessment import register_accuracy
 from jaxrelax.assessment.states import adjusted_rand, state_accuracy
 from jaxrelax.io import read_particles
 from jaxrelax.refinement import done, finish_states, step
-from jaxrelax.refinement.refine import following
+from jaxrelax.refinement.stages import following
 from jaxrelax.simulate import Simulation, simulate
 
 

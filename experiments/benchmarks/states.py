@@ -20,7 +20,7 @@ from jaxrelax import Classification, Registers, prepare
 from jaxrelax.engine.memory import few_heaps, peak_memory_gib
 from jaxrelax.refinement import step
 from jaxrelax.refinement.expectation import expectation
-from jaxrelax.refinement.refine import following
+from jaxrelax.refinement.stages import following
 
 
 def one(data: Path, count: int) -> None:

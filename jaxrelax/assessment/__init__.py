@@ -24,6 +24,12 @@ from jaxrelax.assessment.partner import partner_ball
 from jaxrelax.assessment.pattern_oracle import PatternAccuracy, oracle_patterns
 from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
+from jaxrelax.assessment.run_comparison import (
+    FinishedRun,
+    RunAgreement,
+    compare_runs,
+    read_finished_run,
+)
 from jaxrelax.assessment.saving import save, symmetry_summary
 from jaxrelax.assessment.states import (
     StateAccuracy,
@@ -41,11 +47,13 @@ __all__ = [
     "Answer",
     "Calibration",
     "Discriminability",
+    "FinishedRun",
     "IndependenceTest",
     "OracleAccuracy",
     "PatternAccuracy",
     "Populations",
     "RegisterAccuracy",
+    "RunAgreement",
     "StateAccuracy",
     "Step",
     "adjusted_rand",
@@ -54,6 +62,7 @@ __all__ = [
     "brier_score",
     "calibration",
     "chimerax_script",
+    "compare_runs",
     "confusion_matrix",
     "consensus_error",
     "consequence",
@@ -68,6 +77,7 @@ __all__ = [
     "partner_ball",
     "populations",
     "predict_registers",
+    "read_finished_run",
     "register_accuracy",
     "registers_within",
     "report_html",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from jaxrelax.refinement.result import Result
 
@@ -15,11 +17,16 @@ def percent(fraction: float) -> str:
 
 
 def relaxation_setting(result: Result, name: str) -> str | None:
-    """A field of the relaxation that was asked for, None where the settings do not tell.
+    """A field of the relaxation that was asked for, None where the settings do not tell."""
+    return relaxation_field(result.settings, name)
+
+
+def relaxation_field(settings: Mapping[str, Any], name: str) -> str | None:
+    """The same of settings alone, as ``result.json`` has them.
 
     They hold it as fields or as the text ``Relax(group='C4', …)``.
     """
-    relax = result.settings.get("relax")
+    relax = settings.get("relax")
     if isinstance(relax, str):
         relax = dict(re.findall(r"(\w+)='([^']*)'", relax))
     value = relax.get(name) if isinstance(relax, dict) else None

@@ -1,5 +1,17 @@
-"""The command line: refine, simulate, test-symmetry, reconstruct, align, inspect, demo."""
+"""The command line: ``jaxrelax COMMAND …``; :mod:`jaxrelax.cli.commands` lists them."""
 
-from jaxrelax.cli.commands import main
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxrelax.cli import interrupts
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; see :func:`jaxrelax.cli.commands.main`."""
+    with interrupts.handled():  # from before the first import that takes time
+        from jaxrelax.cli.commands import main as run
+
+        return run(argv)

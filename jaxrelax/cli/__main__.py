@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxrelax.cli.commands import main
+from jaxrelax.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxrelax.cli.interrupts import INTERRUPTED, told
 from jaxrelax.cli.output_pipe import unread_output
 
 COMMANDS = {
@@ -28,17 +29,23 @@ COMMANDS = {
     "select": "write the particles of a run that are in a state or a register",
     "expand": "write particles at all of their symmetry-related poses, for other programs",
     "replay": "say where criteria would have stopped runs that are over",
+    "status": "say how far runs have come, and how they go on",
+    "compare": "put finished runs side by side",
     "inspect": "say what a file holds, and whether a refinement would take it",
     "demo": "simulate, relax and compare with the truth, to see that everything works",
+    "completion": "print what completes commands and options in a shell",
 }
-FAULT, BAD_INPUT, LOST, INTERRUPTED = 1, 2, 3, 130
+# These need nothing that takes time to import.
+LIGHT = ("status",)
+FAULT, BAD_INPUT, LOST = 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    That is 0, 1 where ``inspect`` found something that a refinement would refuse, 2 for bad input,
-    3 when another process of the run was lost, 130 when interrupted.
+    That is 0, 1 where ``inspect`` found something that a refinement would refuse or ``status`` a
+    folder without a run, 2 for bad input, 3 when another process of the run was lost, 130 when
+    interrupted.
     One of several processes that met an error does not return: it ends there.
 
     Args:
@@ -63,10 +70,10 @@ def _run(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         _complain(f"there is no command '{argv[0]}'. Commands: {', '.join(COMMANDS)}.")
         return BAD_INPUT
-    import tyro
-
+    if argv[0] in LIGHT:
+        return _run_light(*argv)
     from jaxrelax.cli.misread_options import misread
-    from jaxrelax.cli.options import most_used
+    from jaxrelax.cli.options import most_used, parsed
     from jaxrelax.cli.processes import guard, leave, together
     from jaxrelax.engine.memory import few_heaps
     from jaxrelax.io.errors import InputError
@@ -83,8 +90,9 @@ def _run(argv: list[str]) -> int:
             command = most_used(command)
         elif (wrong := misread(command, rest)) is not None:
             raise InputError(wrong)
-        asked = tyro.cli(command, prog=f"jaxrelax {name}", args=rest)
-        outcome = asked.run()
+        asked = parsed(command, f"jaxrelax {name}", rest)
+        with told():
+            outcome = asked.run()
     except InputError as error:
         _complain(str(error))
         return leave(BAD_INPUT)
@@ -104,6 +112,20 @@ def _run(argv: list[str]) -> int:
     finally:
         guard.release()
     return outcome if isinstance(outcome, int) else 0
+
+
+def _run_light(name: str, *rest: str) -> int:
+    """A command that is there in a moment, and complains by itself."""
+    import tyro
+
+    from jaxrelax.cli.misread_options import misread
+
+    command = importlib.import_module(f"jaxrelax.cli.{name}").Command
+    rest = tuple("--help" if word == "--help-all" else word for word in rest)
+    if not {"-h", "--help"} & set(rest) and (wrong := misread(command, rest)) is not None:
+        _complain(wrong)
+        return BAD_INPUT
+    return tyro.cli(command, prog=f"jaxrelax {name}", args=rest).run()
 
 
 def overview() -> str:

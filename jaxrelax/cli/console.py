@@ -19,6 +19,8 @@ from rich.progress import (
 )
 
 from jaxrelax.cli.output_pipe import to_nowhere
+from jaxrelax.cli.run_folder import STOPPED
+from jaxrelax.io import InputError
 from jaxrelax.refinement.callbacks import Callback
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.problem import Problem
@@ -74,7 +76,7 @@ class RunConsole:
         if error is not None and self._file is not None:
             # On the screen the command's caller says it.
             LOGGER.removeHandler(self._screen)
-            LOGGER.error("stopped by %s: %s", type(error).__name__, error)
+            LOGGER.error("%s", _end_of_run(error))
         for handler in (self._screen, self._buffer):
             LOGGER.removeHandler(handler)
         if self._file is not None:
@@ -101,6 +103,15 @@ class RunConsole:
         """Show text on standard output, unless quiet."""
         if not self.quiet:
             self.console.print(text)
+
+
+def _end_of_run(error: BaseException) -> str:
+    """The last line of a log; ``jaxrelax status`` looks for its first words."""
+    if isinstance(error, KeyboardInterrupt):
+        return f"{STOPPED} by Ctrl-C"
+    if isinstance(error, InputError):
+        return f"{STOPPED}: {error}"
+    return f"{STOPPED} by {type(error).__name__}: {error}"
 
 
 class _Console(Console):

@@ -15,8 +15,11 @@ import tyro
 NAMES = {
     "--ref": ("--reference", "--map"),
     "--o": ("--out",),
-    "--sym": ("--symmetry", "--group", "--relax"),
-    "--relax-sym": ("--relax", "--group"),
+    "--sym": ("--symmetry", "--relax"),
+    "--relax-sym": ("--relax",),
+    # Of one command in another: what is imposed, and what is relaxed.
+    "--group": ("--relax", "--symmetry"),
+    "--relax": ("--symmetry",),
     "--k": ("--classes",),
     "--iter": ("--max-iterations",),
     "--random-seed": ("--seed",),
@@ -55,7 +58,7 @@ def misread(command: type, given: Sequence[str]) -> str | None:
     for one in strange:
         if _plain(one) in known:
             continue
-        called = [name for name in NAMES.get(_plain(one), ()) if name in known]
+        called = _called(_plain(one), known)
         if called:
             return f"there is no option {one}; it is called {' or '.join(called)}."
         if _plain(one) in NEEDLESS:
@@ -64,6 +67,13 @@ def misread(command: type, given: Sequence[str]) -> str | None:
         if near:
             return f"there is no option {one}; did you mean {near[0]}?"
     return None
+
+
+def _called(option: str, known: set[str]) -> list[str]:
+    """What an option is called in a command; by way of another command, if that has it not."""
+    names = NAMES.get(option, ())
+    here = [name for name in names if name in known]
+    return here or [one for name in names for one in _called(name, known)]
 
 
 def _plain(option: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxrelax.cli.options import Switch, checked, default_of, flag, refuse_idle
+from jaxrelax.cli.options import OnOff, Switch, checked, default_of, flag, refuse_idle
 from jaxrelax.cli.processes import guard
 from jaxrelax.engine.workers import WAY_OUT
 from jaxrelax.io import (
@@ -139,7 +139,7 @@ class RelaxationOptions(RegisterOptions):
     optimism: float = default_of(Relax, "optimism")
     """Standard errors added to the asymmetric FSC until it stands without. Acts on the isotypic
     prior only."""
-    junk: bool = default_of(Relax, "junk")
+    junk: OnOff = default_of(Relax, "junk")
     """Infer which images show no particle, or a symmetric one, and count them by the probability
     that they do not."""
     inner_iterations: int = default_of(Relax, "inner_iterations")
@@ -184,7 +184,7 @@ class PoseErrorOptions:
 class PosePriorOptions(PoseErrorOptions):
     """How well the poses are known, at first."""
 
-    learn_prior: bool = default_of(Local, "learn_prior")
+    learn_prior: OnOff = default_of(Local, "learn_prior")
     """Let these widths follow the posterior."""
 
 

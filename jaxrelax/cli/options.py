@@ -4,14 +4,55 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 
 from jaxrelax.io import InputError
 
-Switch = tyro.conf.FlagCreatePairsOff[bool]
+
+def in_words(default: str) -> str:
+    """What the help says of the default of an option that is on or off."""
+    return {"True": "(by default)", "False": ""}.get(default, f"(default: {default})")
+
+
+# Both are on or off: the one without, the other with a --no-… that switches it off.
+Switch = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint=in_words)]
+OnOff = Annotated[bool, tyro.conf.arg(help_behavior_hint=in_words)]
+VALUES = tyro.constructors.ConstructorRegistry()
+
+
+@VALUES.primitive_rule
+def _nothing(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """What an option that may be left out is without: a word of English."""
+    if info.type is not type(None):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="none",
+        choices=("none",),
+        instance_from_str=lambda words: None,
+        is_instance=lambda value: value is None,
+        str_from_instance=lambda value: ["none"],
+    )
+
+
+def parsed(command: type, prog: str, given: Sequence[str]) -> Any:
+    """A command with the options that were given.
+
+    Args:
+        command: a dataclass.
+        prog: what it is called.
+        given: options.
+
+    Raises:
+        SystemExit: status 0 after the help, 2 for options that cannot be.
+    """
+    with VALUES:
+        return tyro.cli(command, prog=prog, args=given)
 
 
 def default_of(owner: Any, name: str) -> Any:

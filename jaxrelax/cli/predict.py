@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -31,7 +31,7 @@ class Command:
 
     particles: tyro.conf.Positional[Path]
     """RELION .star file or cryoSPARC .cs file with poses and CTFs."""
-    relax: str
+    relax: Annotated[str, tyro.conf.arg(aliases=["--symmetry"])]
     """The symmetry that would be relaxed (C4, D3, T, O, I, or a text file of operators)."""
     map: Path | None = None
     """A map with the asymmetry (.mrc). Its noise counts as asymmetry: give a good one, or use the

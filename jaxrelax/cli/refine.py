@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -216,18 +217,18 @@ class Command:
         return RadialNoise(from_images=NOISE[self.noise], fixed=self.fixed_noise)
 
     def described(self) -> str:
-        """The options as a command line, for the log."""
-        words = []
+        """The options as a command line, for the log; a shell takes it as it is."""
+        words: list[str] = []
         for name, value in given_options(self).items():
             if name == "particles":
                 continue
             if isinstance(value, bool):
                 words.append(flag(name) if value else "--no-" + flag(name)[2:])
             elif isinstance(value, tuple):
-                words.append(" ".join([flag(name), *map(str, value)]))
+                words += [flag(name), *map(str, value)]
             else:
-                words.append(f"{flag(name)} {value}")
-        return " ".join(["jaxrelax refine", str(self.particles), *words])
+                words += [flag(name), str(value)]
+        return shlex.join(["jaxrelax", "refine", str(self.particles), *words])
 
 
 class _MakeFolder(Callback):

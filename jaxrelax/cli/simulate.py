@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from jaxrelax.simulate import Simulation, SimulationResult, simulate
+
+
+@dataclass(frozen=True)
+class Options(Simulation):
+    """What can be asked of a simulation, under the names that options have in all commands."""
+
+    group: Annotated[str, tyro.conf.arg(name="symmetry", aliases=["--group"])] = Simulation.group
+    """Symmetry that the consensus poses assume: a name (Cn, Dn, T, O, I, I1 to I4; in RELION's
+    setting) or a text file of operators."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +28,7 @@ class Command:
     """Atomic model (.cif, .pdb), map (.mrc), or the word phantom."""
     out: Path
     """Folder to write into."""
-    options: tyro.conf.OmitArgPrefixes[Simulation] = field(default_factory=Simulation)
+    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
 
     def run(self) -> SimulationResult:
         """Simulate, and say where the files are."""

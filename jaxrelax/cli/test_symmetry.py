@@ -34,7 +34,7 @@ class Command:
     """RELION .star file or cryoSPARC .cs file with poses and CTFs."""
     reference: Path
     """Map to start from (.mrc), in the frame of the poses."""
-    group: str
+    symmetry: Annotated[str, tyro.conf.arg(aliases=["--group"])]
     """The symmetry of the consensus (C4, D7, T, O, I, or a text file of operators)."""
     out: Path | None = None
     """Folder for symmetry_test.json, the report and the maps; without it nothing is written."""
@@ -66,7 +66,7 @@ class Command:
         arguments = self.refinement.arguments()
         self.workers.check()
         self._check_out()
-        relax = self.relaxation.component(self.group)
+        relax = self.relaxation.component(self.symmetry)
         mode = self.pose_prior.mode("--poses", self.poses)
         writes = self.workers.join()
         with RunConsole(self.quiet, silent=not writes) as console:

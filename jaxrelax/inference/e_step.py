@@ -25,6 +25,7 @@ from jaxrelax.inference.pose_search import (
     PosePrior,
     Poses,
     PoseSearch,
+    require_posterior,
 )
 
 
@@ -183,8 +184,14 @@ def e_step(
 
     Returns:
         The posterior, the poses of every mode and row, and what is learned from.
+
+    Raises:
+        TypeError: the search returned something else than a `PosePosterior`.
+        ValueError: a field of it has not a value for every image and row.
     """
-    found = split_modes(search, search(target, batch, geometry, poses, prior, n_shells))
+    found = search(target, batch, geometry, poses, prior, n_shells)
+    require_posterior(search, found, len(batch.data), len(model.table), n_shells)
+    found = split_modes(search, found)
     posterior = infer(model, params, over_modes(found.log_evidence), batch, geometry)
     return posterior, found, statistics(model, posterior, found, batch)
 
@@ -224,6 +231,8 @@ def log_marginal(
         prior = PosePrior(jnp.ones(()), jnp.ones(()))
     n_shells = int(geometry.slice_shell.max()) + 1
     target = search.prepare(volume, geometry)
-    found = split_modes(search, search(target, batch, geometry, poses, prior, n_shells))
+    found = search(target, batch, geometry, poses, prior, n_shells)
+    require_posterior(search, found, len(batch.data), len(model.table), n_shells)
+    found = split_modes(search, found)
     posterior = infer(model, params, over_modes(found.log_evidence), batch, geometry)
     return posterior.log_marginal + log_normaliser(batch, geometry)

@@ -70,6 +70,53 @@ class PosePosterior(eqx.Module):
     residual_power: Float[AnyArray, "batch *hypotheses shells"]
 
 
+# Of every field of a posterior, what follows the axes of images and hypotheses.
+TAILS = {
+    "log_evidence": (),
+    "rotations": (3, 3),
+    "origins_px": (2,),
+    "offset": (N_OFFSETS,),
+    "covariance": (N_OFFSETS, N_OFFSETS),
+    "spread": (N_OFFSETS, N_OFFSETS),
+}
+
+
+def require_posterior(search: PoseSearch, found: Any, images: int, rows: int, shells: int) -> None:
+    """Refuse what is no posterior of every image and hypothesis, in words.
+
+    Taken as it is, it would fail far away in a compiled program, or be spread over axes that it
+    does not have.
+
+    Args:
+        search: that returned it.
+        found: what it returned; may be traced.
+        images: of the batch.
+        rows: of the table: channels of the volume.
+        shells: of the residual power.
+
+    Raises:
+        TypeError: it is no `PosePosterior`, or a field of it no array.
+        ValueError: a field has another shape.
+    """
+    name = f"pose search {type(search).__name__}"
+    if not isinstance(found, PosePosterior):
+        raise TypeError(
+            f"{name} returned {type(found).__name__}; a search returns a "
+            "jaxrelax.inference.PosePosterior"
+        )
+    for field, tail in (TAILS | {"residual_power": (shells,)}).items():
+        value = getattr(found, field)
+        if not hasattr(value, "shape"):
+            raise TypeError(f"{name}: {field} is {type(value).__name__}, not an array")
+        expected = (images, search.modes * rows, *tail)
+        if value.shape != expected:
+            raise ValueError(
+                f"{name}: {field} has shape {value.shape}, and {expected} is needed: {images} "
+                f"images and {search.modes * rows} hypotheses ({search.modes} "
+                f"mode{'s' if search.modes > 1 else ''} of {rows} channels of the volume)"
+            )
+
+
 def posterior_spread(
     covariance: Float[Array, "batch hypotheses 5 5"], prior: PosePrior
 ) -> Float[Array, "batch hypotheses 5 5"]:

@@ -28,6 +28,7 @@ from jaxrelax.io.writing import IMAGE_SIGN
 
 logger = logging.getLogger("jaxrelax")
 
+STACK_SUFFIXES = (".mrcs", ".st")
 MAP_SUFFIXES = (".mrc", ".map", ".mrcs", ".st", ".ccp4")
 
 
@@ -282,6 +283,10 @@ def _inspect_mrc(path: Path) -> Inspection:
     notes.add("file", "whole" if whole else "truncated")
     if header.is_stack():
         notes.refuse_if_raises(lambda: require_images(header))
+        if path.suffix not in STACK_SUFFIXES:  # its name does not say what it is meant for
+            notes.warnings.append(
+                f"as a map a refinement would refuse it: {nx} x {ny} x {nz} voxels is not a cube"
+            )
         return notes.inspection(path, "image stack")
     notes.refuse_if_raises(lambda: read_reference(path))
     if not notes.refusals:

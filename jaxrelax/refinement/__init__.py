@@ -35,10 +35,11 @@ from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers
 from jaxrelax.refinement.preparation import Setup, prepare
 from jaxrelax.refinement.problem import Plan, Problem
 from jaxrelax.refinement.reference import Map
-from jaxrelax.refinement.refine import done, iterate, refine
+from jaxrelax.refinement.refine import iterate, refine
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.replay import Stop, criterion_from_text, read_history, replay
 from jaxrelax.refinement.result import Result, StateMap
+from jaxrelax.refinement.stages import done
 from jaxrelax.refinement.start import init
 from jaxrelax.refinement.state import Band, State
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from jaxrelax.refinement.history import StepInfo
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import State
@@ -27,3 +30,30 @@ class Callback:
 
     def on_finish(self, reason: str) -> None:
         """When the loop has stopped, before the final full-resolution pass."""
+
+
+@dataclass(frozen=True)
+class Together(Callback):
+    """Several callbacks as one, in their order."""
+
+    callbacks: Sequence[Callback]
+
+    def on_start(self, problem: Problem, state: State) -> None:
+        """Of all."""
+        for one in self.callbacks:
+            one.on_start(problem, state)
+
+    def on_batch(self, images: int) -> None:
+        """Of all."""
+        for one in self.callbacks:
+            one.on_batch(images)
+
+    def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
+        """Of all."""
+        for one in self.callbacks:
+            one.on_step(problem, state, info)
+
+    def on_finish(self, reason: str) -> None:
+        """Of all."""
+        for one in self.callbacks:
+            one.on_finish(reason)

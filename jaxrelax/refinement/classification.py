@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 import equinox as eqx
 import numpy as np
@@ -25,6 +26,13 @@ from jaxrelax.refinement.relax import Relax
 STATE = re.compile(r"^(?P<group>[^:]+)(:(?P<kept>[^:]+))?$")
 STARTS = ("auto", "references", "occupancy", "random", "splits")
 POSES: dict[str, Mode] = {"held": Registers(), "local": Local(), "global": Homogeneous()}
+
+
+def _several(states: Iterable[str]) -> tuple[str, ...]:
+    """The symmetries of all states; a text alone would be taken letter by letter."""
+    if isinstance(states, str):
+        raise ValueError(f'states are a list, such as ["C4:C1", "C4"], not the text {states!r}')
+    return tuple(states)
 
 
 class Classification(Mode):
@@ -53,7 +61,7 @@ class Classification(Mode):
         focus_mask: path of a map-sized mask (0…1); states differ only inside of it.
     """
 
-    states: tuple[str, ...] = eqx.field(converter=tuple)
+    states: tuple[str, ...] = eqx.field(converter=_several)
     poses: Mode | str = "local"
     start: str = "auto"
     most: int = 8
@@ -68,8 +76,8 @@ class Classification(Mode):
             )
         if self.start != "splits" and len(self.states) < 2:
             raise ValueError(
-                "a classification has at least two states, or one that is split "
-                f'(start="splits"); got {", ".join(self.states) or "none"}'
+                "a classification has at least two states, or finds their number (--classes auto, "
+                f'start="splits"); got {", ".join(self.states) or "none"}'
             )
         if self.most < 2:
             raise ValueError(f"most is a number of states, at least 2; got {self.most}")

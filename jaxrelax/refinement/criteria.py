@@ -1,6 +1,6 @@
 """When to stop: small classes that look at the state and say why they are satisfied.
 
-A criterion is any object with ``reason(state) -> str | None``; combine them with ``&`` and ``|``.
+A criterion is a class with ``reason(state) -> str | None``; combine them with ``&`` and ``|``.
 It sees the whole state: maps and their curves, posteriors, poses, and ``state.history``, one
 :class:`StepInfo` per iteration. It is asked when the course allows it: by default not while
 asymmetry is sought, for at the symmetric saddle every criterion is satisfied and the answer is not
@@ -15,6 +15,7 @@ from typing import Any
 
 import equinox as eqx
 
+from jaxrelax.io import InputError
 from jaxrelax.refinement.state import State
 
 
@@ -36,6 +37,23 @@ class Criterion(eqx.Module):
         return Either(self, other)
 
 
+def reason_of(criterion: Criterion, state: State, *, limit: bool = False) -> str | None:
+    """What a criterion says: its reason, or its limit.
+
+    Raises:
+        InputError: that is neither text nor None. Taken for true or false it would stop a run
+            that was to go on, or never stop it.
+    """
+    said = criterion.limit(state) if limit else criterion.reason(state)
+    if said is None or isinstance(said, str):
+        return said
+    method = f"{type(criterion).__name__}.{'limit' if limit else 'reason'}"
+    raise InputError(
+        f"{method} returned {said!r}; a criterion returns a text that says why to stop, or None "
+        "to go on"
+    )
+
+
 class Both(Criterion):
     """Satisfied when both are."""
 
@@ -44,7 +62,7 @@ class Both(Criterion):
 
     def reason(self, state: State) -> str | None:
         """The reasons of both."""
-        first, second = self.first.reason(state), self.second.reason(state)
+        first, second = reason_of(self.first, state), reason_of(self.second, state)
         return f"{first}; {second}" if first and second else None
 
     def limit(self, state: State) -> str | None:
@@ -61,7 +79,7 @@ class Either(Criterion):
 
     def reason(self, state: State) -> str | None:
         """The reason of the first that has one."""
-        return self.first.reason(state) or self.second.reason(state)
+        return reason_of(self.first, state) or reason_of(self.second, state)
 
     def limit(self, state: State) -> str | None:
         """The limit of the first that has reached one."""

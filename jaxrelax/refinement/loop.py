@@ -17,6 +17,7 @@ from jaxrelax.reconstruction import IsotypicParts, resolution_shell, resolved_sh
 from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.history import StepInfo
+from jaxrelax.refinement.learned_noise import next_spectrum
 from jaxrelax.refinement.maximisation import Maximisation, half_maps, in_order, maximisation
 from jaxrelax.refinement.pose_changes import pose_changes
 from jaxrelax.refinement.pose_prior import next_poses
@@ -67,7 +68,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
         poses=poses,
         beliefs=_beliefs(state, found, orders),
         latents=update_program(plan.model)(state.latents, found.latents),
-        noise_power=plan.noise.update(state.noise_power, found.residual, found.count),
+        noise_power=next_spectrum(plan.noise, state.noise_power, found.residual, found.count),
         maps=_maps(problem, state, found, solved, maps, orders),
     )
     if orders.calibrates and problem.particle.relaxed and plan.calibrated:

@@ -127,7 +127,11 @@ class Local(Mode):
     def __check_init__(self):
         if min(self.sigma_rotation_deg, self.sigma_shift_angstrom) <= 0:
             raise ValueError(
-                "the pose prior needs positive widths; to hold the poses use mode Registers()"
+                "the pose prior needs positive widths; to hold the poses use the mode registers"
+            )
+        if not isinstance(self.pose_search, PoseSearch):
+            raise ValueError(
+                f"pose_search is a PoseSearch, such as GaussNewton(), not {self.pose_search!r}"
             )
 
     def search(

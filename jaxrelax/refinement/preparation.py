@@ -26,6 +26,7 @@ from jaxrelax.io import (
     read_particles,
 )
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
+from jaxrelax.refinement.argument_kinds import require_kinds
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
 from jaxrelax.refinement.classification import (
     Classification,
@@ -204,8 +205,17 @@ def prepare(
     to an operator of the group become one row, unless ``keep_copies`` says otherwise.
 
     Raises:
-        InputError: anything about the inputs that would make the refinement wrong.
+        InputError: anything about the inputs that would make the refinement wrong; an argument that
+            is of another kind, with what was meant, before anything is read.
     """
+    require_kinds(
+        particles=particles, reference=reference, mode=mode, relax=relax, symmetry=symmetry,
+        noise=noise, until=until, final_passes=final_passes, course=course, map_prior=map_prior,
+        latents=latents, ini_high=ini_high, max_alignment_resolution=max_alignment_resolution,
+        particle_diameter=particle_diameter, normalise=normalise, contrast=contrast,
+        skip_bad_images=skip_bad_images, seed=seed, cache_gib=cache_gib, devices=devices,
+        keep_copies=keep_copies, force_group=force_group,
+    )  # fmt: skip
     if isinstance(particles, str | Path):
         needed = mode is None or mode.needs_poses
         particles = read_particles(particles, require_poses=needed)
@@ -223,10 +233,7 @@ def prepare(
             mode = classification.mode_of_consensus
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
-    _require_consistent(mode, relax, map_prior, symmetry, contrast)
-    if final_passes < 0:
-        raise InputError(f"final_passes is a number of iterations, got {final_passes}")
-    _require_resolutions(ini_high=ini_high, max_alignment_resolution=max_alignment_resolution)
+    _require_consistent(mode, relax, map_prior, symmetry)
     units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
     if relax is not None and not keep_copies:
@@ -406,25 +413,24 @@ def check_particles(
 
 
 def _require_consistent(
-    mode: Mode, relax: Relax | None, map_prior: MapPrior | None, symmetry: str, contrast: str
+    mode: Mode, relax: Relax | None, map_prior: MapPrior | None, symmetry: str
 ) -> None:
     """Refuse what contradicts itself before anything is read.
 
     Raises:
         InputError: says which settings.
     """
-    if contrast not in ("auto", "white", "black"):
-        raise InputError(f'contrast is "auto", "white" or "black", not {contrast!r}')
     if relax is not None and symmetry.upper() != "C1":
         raise InputError(
-            f"symmetry {symmetry} with relaxation: say which symmetry is kept with Relax(to=...)"
+            f"symmetry {symmetry} with relaxation: leave it out; what a relaxation keeps is said "
+            "with --to (Relax(to=...))"
         )
     if relax is not None and not mode.needs_poses:
         _require_start(relax, mode)
     if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
         raise InputError(
             f"inner iterations lie between searches of poses, and mode {type(mode).__name__} holds "
-            "them; leave Relax.inner_iterations at 0"
+            "them; leave --inner-iterations (Relax.inner_iterations) at 0"
         )
     if map_prior is not None and relax is not None and relax.prior != "isotypic":
         raise InputError(
@@ -447,17 +453,6 @@ def _symmetry_of_consensus(symmetry: str, consensus: str, relax: Relax | None) -
     return consensus if relax is None else "C1"
 
 
-def _require_resolutions(**settings: float | None) -> None:
-    """Refuse what is no resolution.
-
-    Raises:
-        InputError: names the setting.
-    """
-    for name, value in settings.items():
-        if value is not None and value <= 0:
-            raise InputError(f"{name} is a resolution in Å, above 0; got {value}")
-
-
 def _require_start(relax: Relax, mode: Mode) -> None:
     """Refuse to start from what a search without poses does not have.
 
@@ -467,13 +462,14 @@ def _require_start(relax: Relax, mode: Mode) -> None:
     """
     if relax.start == "poses":
         raise InputError(
-            f'relaxation with start="poses" takes the registers of the input poses, and mode '
-            f"{type(mode).__name__} finds poses anew; use mode Local"
+            "a relaxation that starts from poses takes the registers of the input poses, and mode "
+            f"{type(mode).__name__} finds poses anew; use --mode local (Local())"
         )
     if relax.start == "reference" and mode.relaxed is not None:
         raise InputError(
-            'relaxation with start="reference" follows a symmetric stage that the reference\'s '
-            'asymmetry does not outlive; relax from the start (relax_from="start")'
+            "a relaxation that starts from the reference follows a symmetric stage that the "
+            "reference's asymmetry does not outlive; relax from the start with --relax-from start "
+            '(Homogeneous(relax_from="start"))'
         )
 
 

@@ -7,14 +7,15 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jaxrelax.engine.compilation import Compilations
 from jaxrelax.imaging import NoiseModel
 from jaxrelax.inference import Latent
 from jaxrelax.io import InputError, LostImagesError, OutputFolder, Particles
 from jaxrelax.reconstruction import MapPrior
-from jaxrelax.refinement.callbacks import Callback
+from jaxrelax.refinement.argument_kinds import require_kinds
+from jaxrelax.refinement.callbacks import Callback, Together
 from jaxrelax.refinement.checkpoint import load_checkpoint, save_checkpoint
 from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import Criterion
@@ -27,88 +28,81 @@ from jaxrelax.refinement.lines import details, in_short
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
-from jaxrelax.refinement.pose_schedule import have_settled
 from jaxrelax.refinement.preparation import Setup, Splits, prepare
 from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.result import Result
-from jaxrelax.refinement.splits_of_states import found_before, split_states
+from jaxrelax.refinement.splits_of_states import split_states
+from jaxrelax.refinement.stages import done, following
 from jaxrelax.refinement.state import State
 
 LOG = logging.getLogger("jaxrelax")
 
 
-def done(setup: Setup, state: State) -> str | None:
-    """Why the refinement may stop at this state, or None.
-
-    While the course does not let it stop, only a fixed number of iterations does: at the symmetric
-    saddle every other criterion is satisfied. So it is until poses have settled.
-    """
-    return setup.problem.execution.workers.agreed(_reason(setup, state))
-
-
-def _reason(setup: Setup, state: State) -> str | None:
-    problem = setup.problem
-    if problem.plan.course.may_stop(state.course) and have_settled(problem, state):
-        if setup.following and problem.plan.relax is not None:
-            return "asymmetry is no longer sought"  # states go on from there
-        mode = problem.plan.mode
-        if setup.following and not (mode.needs_poses or mode.settles_before_relaxing):
-            return "poses have settled"
-        return setup.until.reason(state)
-    return setup.until.limit(state)
-
-
-def following(setup: Setup, state: State) -> Setup:
-    """The stage that follows.
-
-    Args:
-        setup: of a stage.
-        state: where it ended, or one of a later stage, to go on from there.
-
-    Raises:
-        ValueError: nothing follows.
-    """
-    if not setup.following:
-        raise ValueError("no stage follows this refinement")
-    stage, *rest = setup.following
-    if isinstance(stage, Splits) and state.stage > setup.state.stage:
-        if "state" not in state.latents:  # one state it is
-            return dataclasses.replace(setup, state=state, following=())
-        return found_before(setup, state)
-    poses, ended = state.poses, state.stage == setup.state.stage
-    # What a search of all orientations finds is the input of the next stage; else it was known.
-    found = ended and not setup.problem.plan.mode.needs_poses
-    particles = setup.problem.data.particles.with_updates(
-        rotations=poses.rotations if found else poses.centre_rotations,
-        origins_angstrom=poses.origins_angstrom if found else poses.centre_origins_angstrom,
-    )
-    problem = stage.problem(setup.problem, state, particles)
-    start = stage.begin(problem, setup.problem, state) if ended else state
-    return Setup(problem, start, setup.until, setup.identity, tuple(rest))
-
-
 def iterate(
     particles: Particles | str | Path,
     reference: Map | str | Path | Sequence[Map | str | Path],
-    **options: Any,
+    *,
+    mode: Mode | None = None,
+    relax: Relax | str | None = None,
+    symmetry: str = "C1",
+    noise: NoiseModel | None = None,
+    until: Criterion | None = None,
+    final_passes: int = 0,
+    course: Course | None = None,
+    map_prior: MapPrior | None = None,
+    latents: Sequence[Latent] = (),
+    callbacks: Sequence[Callback] = (),
+    ini_high: float | None = None,
+    max_alignment_resolution: float | None = None,
+    particle_diameter: float | None = None,
+    normalise: Literal["auto", "yes", "no"] = "auto",
+    contrast: Literal["auto", "white", "black"] = "auto",
+    skip_bad_images: bool | None = False,
+    seed: int = 0,
+    cache_gib: float = 0.0,
+    devices: int | Literal["all"] | None = None,
+    keep_copies: bool = False,
+    force_group: bool = False,
 ) -> Iterator[tuple[State, StepInfo]]:
     """The refinement one step at a time: yields ``(state, info)`` until the criterion stops it.
 
-    Not those in which the number of states is found. Takes what :func:`prepare` takes.
+    Not those iterations in which the number of states is found, which callbacks see. Nothing is
+    written, and there is no final pass (:func:`finish`).
+
+    Args:
+        particles, reference: as of :func:`prepare`, like all that is not named here.
+        callbacks: what watches the run, as of :func:`refine`.
+
+    Raises:
+        InputError: as :func:`prepare`, when this is called and not with the first step.
     """
-    setup = prepare(particles, reference, **options)
+    require_kinds(callbacks=callbacks)
+    setup = prepare(
+        particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise, until=until,
+        final_passes=final_passes, course=course, map_prior=map_prior, latents=latents, ini_high=ini_high,
+        max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
+        normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
+        cache_gib=cache_gib, devices=devices, keep_copies=keep_copies, force_group=force_group,
+    )  # fmt: skip
+    return _steps(setup, Together(tuple(callbacks)))
+
+
+def _steps(setup: Setup, watching: Callback) -> Iterator[tuple[State, StepInfo]]:
+    watching.on_start(setup.problem, setup.state)
     while True:
         state = setup.state
-        while state.iteration == 0 or done(setup, state) is None:
-            state, info = step(setup.problem, state)
+        while state.iteration == 0 or (reason := done(setup, state)) is None:
+            state, info = step(setup.problem, state, watching.on_batch)
+            watching.on_step(setup.problem, state, info)
             yield state, info
         if not setup.following:
-            return
+            break
         if isinstance(setup.following[0], Splits):
-            setup = _split(setup, state, (), None)
+            setup = _split(setup, state, watching)
         else:
             setup = following(setup, state)
+    watching.on_finish(reason)
 
 
 def refine(
@@ -199,6 +193,10 @@ def refine(
         LostImagesError: images that can no longer be read while it runs; the checkpoint remains.
     """
     began = time.perf_counter()
+    require_kinds(callbacks=callbacks, out=out, resume=resume, subgroups=subgroups)
+    if resume and out is None:
+        raise InputError("resume needs the output folder whose checkpoint to go on from")
+    watching = Together(tuple(callbacks))
     with Compilations() as compiled, Notes() as notes:
         setup = prepare(
             particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
@@ -208,9 +206,7 @@ def refine(
             normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
             cache_gib=cache_gib, devices=devices, force_group=force_group,
         )  # fmt: skip
-        if resume:
-            if out is None:
-                raise InputError("resume needs the output folder whose checkpoint to go on from")
+        if resume and out is not None:
             # Read by process 0 alone: others may not see its folder.
             workers = setup.problem.execution.workers
             saved = load_checkpoint(out, setup.identity) if workers.writes else None
@@ -220,32 +216,25 @@ def refine(
                     setup = following(setup, saved)
                 setup = dataclasses.replace(setup, state=saved)
 
-        def on_batch(images: int) -> None:
-            for callback in callbacks:
-                callback.on_batch(images)
-
-        for callback in callbacks:
-            callback.on_start(setup.problem, setup.state)
+        watching.on_start(setup.problem, setup.state)
         state = setup.state
         try:
             while True:
                 state = setup.state
                 while state.iteration == 0 or (reason := done(setup, state)) is None:
-                    state, info = step(setup.problem, state, on_batch)
+                    state, info = step(setup.problem, state, watching.on_batch)
                     _say(info, setup.problem.plan.course, setup.until)
                     if out is not None and setup.problem.execution.workers.writes:
                         save_checkpoint(out, state, setup.identity)
-                    for callback in callbacks:
-                        callback.on_step(setup.problem, state, info)
+                    watching.on_step(setup.problem, state, info)
                 if not setup.following:
                     break
                 if isinstance(setup.following[0], Splits):
-                    setup = _split(setup, state, callbacks, on_batch)
+                    setup = _split(setup, state, watching)
                     continue
                 LOG.info("stage %d ended: %s", int(state.stage) + 1, reason)
                 setup = following(setup, state)
-            for callback in callbacks:
-                callback.on_finish(reason)
+            watching.on_finish(reason)
             plan = setup.problem.plan
             settings = {
                 "until": repr(setup.until),
@@ -258,10 +247,10 @@ def refine(
             settings |= made_of_images(setup.problem.execution)
             ended = {"reason": reason, "seconds": 0.0, "settings": setup.identity | settings}
             if len(setup.problem.of_maps) > 1:
-                result = finish_states(setup.problem, state, on_batch=on_batch, **ended)
+                result = finish_states(setup.problem, state, on_batch=watching.on_batch, **ended)
             else:
                 result = finish(
-                    setup.problem, state, on_batch=on_batch, subgroups=subgroups, **ended
+                    setup.problem, state, on_batch=watching.on_batch, subgroups=subgroups, **ended
                 )
         except LostImagesError as error:
             raise LostImagesError(f"{error} {_way_on(out, state)}") from error
@@ -277,7 +266,7 @@ def refine(
     return result
 
 
-def _split(setup: Setup, consensus: State, callbacks: Sequence[Callback], on_batch: Any) -> Setup:
+def _split(setup: Setup, consensus: State, watching: Callback) -> Setup:
     """The classification that held-out images support, to go on with.
 
     If they support none, the consensus goes on: as a stage of its own, so that it is known when it
@@ -287,13 +276,12 @@ def _split(setup: Setup, consensus: State, callbacks: Sequence[Callback], on_bat
     def ended(trial: Setup) -> State:
         state = trial.state
         while state.iteration == 0 or done(trial, state) is None:
-            state, info = step(trial.problem, state, on_batch)
+            state, info = step(trial.problem, state, watching.on_batch)
             _say(info, trial.problem.plan.course, trial.until)
-            for callback in callbacks:
-                callback.on_step(trial.problem, state, info)
+            watching.on_step(trial.problem, state, info)
         return state
 
-    found = split_states(setup, consensus, iterate=ended, on_batch=on_batch)
+    found = split_states(setup, consensus, iterate=ended, on_batch=watching.on_batch)
     if found is not None:
         return found
     LOG.info("one state: the consensus goes on")

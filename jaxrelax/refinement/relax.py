@@ -47,6 +47,12 @@ class Relax(eqx.Module):
     start: str = "symmetric"
 
     def __check_init__(self):
+        for name in ("group", "to"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(
+                    f'{name} is the name of a group, such as "C4", or the path of a file, not '
+                    f"{getattr(self, name)!r}"
+                )
         if self.inner_iterations < 0:
             raise ValueError(f"inner_iterations cannot be negative; got {self.inner_iterations}")
         if self.register not in ("soft", "hard"):

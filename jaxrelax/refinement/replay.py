@@ -6,6 +6,7 @@ import ast
 import csv
 import dataclasses
 import importlib
+import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jaxrelax.io import InputError
 from jaxrelax.refinement import criteria
-from jaxrelax.refinement.criteria import Criterion
+from jaxrelax.refinement.criteria import Criterion, reason_of
 from jaxrelax.refinement.history import StepInfo
 
 KNOWN = {
@@ -102,7 +103,7 @@ def replay(
     for number in range(1, len(infos) + 1):
         state: Any = Watched(infos[:number])
         asked = infos[number - 1].settled
-        reason = until.reason(state) if asked else until.limit(state)
+        reason = reason_of(until, state, limit=not asked)
         if reason is not None:
             return Stop(number, reason, infos[number - 1])
     return None
@@ -145,8 +146,16 @@ def _made(node: ast.expr, text: str) -> Criterion:
         keywords = {
             str(one.arg): ast.literal_eval(one.value) for one in (called.keywords if called else ())
         }
+    except ValueError as error:
+        raise InputError(
+            f"criterion {text!r}: {name}: what stands in its brackets is no number and no text"
+        ) from error
+    try:
         made = kind(*positional, **keywords)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(kind).parameters) or "nothing"
+        raise InputError(f"criterion {text!r}: {name}: it takes {takes}") from error
+    except ValueError as error:
         raise InputError(f"criterion {text!r}: {name}: {error}") from error
     if not isinstance(made, Criterion):
         raise InputError(f"criterion {text!r}: {name} is no jaxrelax.Criterion")

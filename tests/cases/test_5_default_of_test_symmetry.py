@@ -15,7 +15,7 @@ def control(shared_data):
 
 
 def test_the_default_finds_nothing(control, capsys):
-    words = ["test-symmetry", str(control / "particles.star"), "--group", "C4", "--quiet"]
+    words = ["test-symmetry", str(control / "particles.star"), "--symmetry", "C4", "--quiet"]
     words += ["--reference", str(control / "reference.mrc"), "--max-iterations", "8"]
     assert main(words) == 0
     out = capsys.readouterr().out

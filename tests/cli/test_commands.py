@@ -1,6 +1,8 @@
 """Every command starts, explains itself, and says clearly what it cannot do."""
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ import platformdirs
 import pytest
 
 from jaxrelax.cli.commands import COMMANDS, _keep_programs
+from jaxrelax.cli.option_list import options_of
 from jaxrelax.cli.options import flag
 from jaxrelax.io import read_map
 from jaxrelax.simulate import Simulation
@@ -106,7 +109,7 @@ def test_simulate_writes_a_data_set(run, tmp_path):
     status, out, _ = run(
         *("simulate", "phantom", "--out", tmp_path / "sim", "--n-images", 8, "--box", 32),
         *("--pixel-size-angstrom", 8, "--protomer-kda", 10, "--partner-kda", 10),
-        *("--group", "C3", "--seed", 4),
+        *("--symmetry", "C3", "--seed", 4),
     )
     assert status == 0
     assert str(tmp_path / "sim" / "particles.star") in out
@@ -173,8 +176,12 @@ def test_reconstruct_refuses(run, data, tmp_path, monkeypatch, words, message):
         (["refine", "p.star", "--ref", "r.mrc", "--o", "out"], "it is called --reference"),
         (["refine", "p.star", "--relax_sym=C4"], "it is called --relax."),
         (["refine", "p.star", "--sigma_rotaton_deg", "2"], "did you mean --sigma-rotation-deg?"),
-        (["test-symmetry", "p.star", "--sym", "C4"], "it is called --group."),
+        (["test-symmetry", "p.star", "--sym", "C4"], "it is called --symmetry."),
         (["refine", "p.star", "--j", "8"], "all cores are used"),
+        (["refine", "p.star", "--group", "C4"], "it is called --relax or --symmetry."),
+        (["expand", "p.star", "--group", "C4"], "it is called --symmetry."),
+        (["align", "m.mrc", "--relax", "C4"], "it is called --symmetry."),
+        (["test-symmetry", "p.star", "--relax", "C4"], "it is called --symmetry."),
     ],
 )
 def test_an_option_of_elsewhere_is_told_its_name(run, words, said):
@@ -183,3 +190,45 @@ def test_an_option_of_elsewhere_is_told_its_name(run, words, said):
     assert status == 2
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+GROUP_OPTIONS = {
+    "refine": {"--symmetry", "--relax"},
+    "test-symmetry": {"--symmetry", "--group"},
+    "simulate": {"--symmetry", "--group"},
+    "reconstruct": {"--symmetry"},
+    "align": {"--symmetry"},
+    "predict": {"--symmetry", "--relax"},
+    "expand": {"--symmetry"},
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_group_is_called_symmetry_in_every_command(name):
+    command = importlib.import_module(f"jaxrelax.cli.{name.replace('-', '_')}").Command
+    names = {one for option in options_of(command) for one in option.names}
+    assert names & {"--symmetry", "--relax", "--group"} == GROUP_OPTIONS.get(name, set())
+
+
+@pytest.mark.parametrize("option", ["--symmetry", "--group"])
+def test_both_names_of_the_group_arrive(run, tmp_path, option):
+    words = ("simulate", "phantom", "--out", tmp_path / "sim", "--n-images", 4, "--box", 32)
+    words += ("--pixel-size-angstrom", 8, "--protomer-kda", 10, "--partner-kda", 10)
+    assert run(*words, option, "C2")[0] == 0
+    asked = json.loads((tmp_path / "sim" / "simulation.json").read_text())["simulation"]
+    assert asked["group"] == "C2"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_speaks_no_python(run, name):
+    out = run(name, "--help-all")[1]
+    assert not re.search(r"\b(None|True|False|tuple|NoneType)\b", out.replace("True origins", ""))
+
+
+@pytest.mark.parametrize("words", [[], ["--relax", "none"]])
+def test_an_option_may_be_none(run, words):
+    """As the help says; what comes next is that there is no such file."""
+    asked = ["refine", "nowhere.star", "--reference", "r.mrc", "--out", "o"]
+    status, _, err = run(*asked, *words)
+    assert status == 2
+    assert "nowhere.star: no such file" in err

@@ -76,7 +76,7 @@ def test_a_map_gets_the_pixel_size_that_is_given(fake_refine, run, words, data):
 @pytest.mark.parametrize("command", ["refine", "test-symmetry"])
 def test_a_folder_that_cannot_be_made_is_found_before(run, data, tmp_path, command):
     (tmp_path / "file").touch()
-    group = ["--group", "C4"] if command == "test-symmetry" else []
+    group = ["--symmetry", "C4"] if command == "test-symmetry" else []
     status, out, err = run(
         *(command, data.particles, "--reference", data.reference, *group),
         *("--out", tmp_path / "file" / "out"),
@@ -253,7 +253,7 @@ def test_interruption_says_how_to_go_on(fake_refine, run, words, tmp_path):
     assert status == 130
     assert "--resume" in err
     assert "Traceback" not in err
-    assert "KeyboardInterrupt" in (tmp_path / "out" / "log.txt").read_text()
+    assert (tmp_path / "out" / "log.txt").read_text().endswith("ERROR stopped by Ctrl-C\n")
 
 
 def test_a_defect_keeps_its_traceback(fake_refine, words, tmp_path):

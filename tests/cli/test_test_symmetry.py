@@ -18,7 +18,7 @@ def fake(fake_refine, monkeypatch):
 def words(data):
     return [
         *("test-symmetry", str(data.particles), "--reference", str(data.reference)),
-        *("--group", "C4"),
+        *("--symmetry", "C4"),
     ]
 
 

@@ -1,5 +1,6 @@
 """What `inspect` says about good and bad files."""
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -104,3 +105,17 @@ def test_other_files_are_an_input_error(tmp_path):
     found = inspect_file(tmp_path / "job.star")
     assert found.kind == "STAR file without particles"
     assert found.refusals
+
+
+@pytest.mark.parametrize(("name", "warned"), [("map.mrc", True), ("stack.mrcs", False)])
+def test_what_may_be_meant_for_a_map_and_is_no_cube(tmp_path, name, warned):
+    """Square sections of another number are taken for images, whatever they are meant for."""
+    with mrcfile.new(tmp_path / name) as file:
+        file.set_data(np.random.default_rng(0).normal(size=(12, 16, 16)).astype(np.float32))
+        file.voxel_size = 2.0
+    found = inspect_file(tmp_path / name)
+    assert (found.kind, found.refusals) == ("image stack", ())
+    assert [one for one in found.warnings if "16 x 16 x 12 voxels is not a cube" in one] == (
+        list(found.warnings) if warned else []
+    )
+    assert bool(found.warnings) == warned

@@ -25,7 +25,7 @@ from jaxrelax.refinement.checkpoint import save_checkpoint
 from jaxrelax.refinement.expectation import Expectation
 from jaxrelax.refinement.held_out_states import StateSupport, alike, most_alike
 from jaxrelax.refinement.loop import exchange_states, of_states
-from jaxrelax.refinement.refine import following
+from jaxrelax.refinement.stages import following
 
 
 @pytest.mark.parametrize(

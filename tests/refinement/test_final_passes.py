@@ -66,7 +66,7 @@ def test_it_is_an_argument_of_a_refinement(one_partner):
     setup = prepare(one_partner.star, one_partner.reference, relax="C4", final_passes=2)
     assert isinstance(setup.until, FinalPasses)
     assert setup.until.passes == 2
-    with pytest.raises(InputError, match="final_passes is a number of iterations"):
+    with pytest.raises(InputError, match="final_passes is a whole number, 0 or above, not -1"):
         prepare(one_partner.star, one_partner.reference, relax="C4", final_passes=-1)
 
 

@@ -25,7 +25,7 @@ from jaxrelax.refinement import (
     refine,
     step,
 )
-from jaxrelax.refinement.refine import done, following
+from jaxrelax.refinement.stages import done, following
 from tests.refinement.conftest import TINY, DataSet
 from tests.refinement.made_up import NOTHING, history_of
 

@@ -15,7 +15,7 @@ from jaxrelax.refinement import (
     refine,
     step,
 )
-from jaxrelax.refinement.refine import following
+from jaxrelax.refinement.stages import following
 
 
 def references_of(mixture):

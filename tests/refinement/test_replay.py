@@ -89,8 +89,8 @@ def test_criteria_are_written_as_in_python():
     [
         ("RegistersSetled", "there is no RegistersSetled. Criteria: "),
         ("RegistersSettled(", "was never closed"),
-        ("RegistersSettled(steps=3)", "RegistersSettled: "),
-        ("RegistersSettled(iterations=open('x'))", "RegistersSettled: "),
+        ("RegistersSettled(steps=3)", "RegistersSettled: it takes iterations, tolerance"),
+        ("RegistersSettled(iterations=open('x'))", "RegistersSettled: what stands in its brackets"),
         ("3", "there is no 3"),
         ("json:dumps(1)", "is no jaxrelax.Criterion"),
         ("no.such.module:Name", "No module"),
