@@ -19,6 +19,7 @@ from jaxrelax.judgement import (
     discriminability_of_halves,
 )
 from jaxrelax.reconstruction import (
+    DifferenceInSigma,
     IsotypicParts,
     Particle,
     apply_component_gains,
@@ -35,6 +36,7 @@ from jaxrelax.reconstruction import (
     symmetrise,
     unregularised_map,
 )
+from jaxrelax.refinement.differences import asymmetry_in_sigma
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.maximisation import joined_maps, maximisation, of_map, total
 from jaxrelax.refinement.problem import Problem
@@ -114,7 +116,9 @@ def finish(
     mean = 0.5 * (first + second) * sphere
     mask = solvent_mask(apply_gain(mean, joined_gain(state.maps.fsc)), shells.pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
-    final, by_part = _combined(problem, first, second, mean, mask, curves["corrected"], rung)
+    final, by_part, compared = _combined(
+        problem, first, second, mean, mask, curves["corrected"], rung
+    )
     curves |= by_part
     symmetrised = symmetrise(final, particle.group)
 
@@ -125,6 +129,7 @@ def finish(
         half_maps=(rebox_map(first, box), rebox_map(second, box)),
         map_symmetrised=rebox_map(symmetrised, box),
         difference=rebox_map(final - symmetrised, box),
+        in_sigma=None if compared is None else compared.on_box(box),
         mask=rebox_map(mask, box),
         pixel_size_angstrom=shells.pixel_size_angstrom,
         shell_edge_angstrom=shells.edge_angstrom,
@@ -199,12 +204,15 @@ def _honest(problem: Problem, state: State, banded: Expectation, max_shell: int)
 
 def _combined(
     problem: Problem, first, second, mean, mask, corrected, rung: int
-) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray]]:
-    """The average of the aligned half-maps, each isotypic part with its own Wiener gain."""
+) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray], DifferenceInSigma | None]:
+    """The average of the aligned half-maps, each isotypic part with its own Wiener gain.
+
+    Also curves of the parts, and where what symmetrisation removes is real.
+    """
     particle, last = problem.particle, problem.shells.last
     if not particle.relaxed:
         counts = particle.symmetric_coefficients(mask)
-        return np.asarray(apply_gain(mean, joined_gain(until_zero(corrected, counts)))), {}
+        return np.asarray(apply_gain(mean, joined_gain(until_zero(corrected, counts)))), {}, None
     density = particle.density_mask(first, second)
     sphere = particle.sphere(particle.box)
     parts = [isotypic_parts(m * sphere, particle.group, particle.subgroup) for m in (first, second)]
@@ -222,7 +230,8 @@ def _combined(
         np.stack([joined_gain(until_zero(row, counts)) for row in by_component]),
         particle.group,
     )
-    return np.asarray(final), {"symmetric": symmetric, "asymmetric": aligned.fsc}
+    compared = asymmetry_in_sigma(particle, parts, density, symmetric, aligned.fsc)
+    return np.asarray(final), {"symmetric": symmetric, "asymmetric": aligned.fsc}, compared
 
 
 def _in_one_frame(

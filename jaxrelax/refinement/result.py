@@ -12,6 +12,7 @@ from jaxrelax.geometry import OccupancyPatterns
 from jaxrelax.io import Particles
 from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.judgement.verdict import AsymmetryEvidence
+from jaxrelax.reconstruction import DifferenceInSigma
 from jaxrelax.refinement.held_out_states import StateSupport
 
 
@@ -31,6 +32,8 @@ class StateMap:
         fsc: curves by name, as of a result; ``own``: of what it has of its own beside the mean of
             all states.
         resolution_angstrom: corrected FSC at 0.143.
+        in_sigma: the half-maps' average less the mean of all states, each averaged over its group,
+            over its local standard error.
     """
 
     name: str
@@ -44,6 +47,7 @@ class StateMap:
     mask: Float32[np.ndarray, "n n n"]
     fsc: dict[str, Float64[np.ndarray, " shells"]]
     resolution_angstrom: float
+    in_sigma: DifferenceInSigma | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Result:
             find, in columns; None without states.
         repeats: adjusted Rand index between the states of this run, the first, and of runs with
             other seeds; None where it was not repeated.
+        in_sigma: what symmetrisation removes of the half-maps' average, over its local standard
+            error; None without relaxation, and with states, which have their own.
     """
 
     particles: Particles
@@ -123,6 +129,7 @@ class Result:
     patterns: OccupancyPatterns | None = None
     either_half: Int[np.ndarray, "states states"] | None = None
     repeats: Float[np.ndarray, "runs runs"] | None = None
+    in_sigma: DifferenceInSigma | None = None
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:
