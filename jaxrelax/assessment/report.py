@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
+from jaxrelax.assessment.difference_section import compared
 from jaxrelax.assessment.figures import as_data_uri
 from jaxrelax.assessment.findings import (
     duration,
@@ -117,6 +118,7 @@ def report_html(result: Result) -> str:
         slices=as_data_uri(
             state_slices_figure(result) if result.states else slices_figure(result), "png"
         ),
+        differences=compared(result),
         fsc=as_data_uri(state_fsc_figure(result) if result.states else fsc_figure(result)),
         states=_states(result),
         registers=as_data_uri(register_figure(result)) if relaxed else None,
