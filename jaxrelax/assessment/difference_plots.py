@@ -91,7 +91,11 @@ def colour_bar(difference: DifferenceInSigma) -> str:
     ticks = [-limit, 0.0, limit]
     if np.isfinite(difference.threshold) and difference.threshold < 0.9 * limit:
         ticks[1:1], ticks[-1:-1] = [-difference.threshold], [difference.threshold]
-    bar.set_ticks(ticks, labels=[f"{t:+.1f} σ" if t else "0" for t in ticks])
+    labels = [f"{t:+.1f} σ".replace("-", "−") if t else "0" for t in ticks]
+    bar.set_ticks(ticks, labels=labels)
+    # Else half of them stands beyond the figure.
+    axes.get_xticklabels()[0].set_horizontalalignment("left")
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")
     axes.tick_params(labelsize=8, colors=MUTED)
     bar.outline.set_visible(False)  # type: ignore[operator]
     return as_data_uri(figure, "png")
