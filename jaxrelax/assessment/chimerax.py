@@ -59,6 +59,15 @@ def chimerax_script(result: Result) -> str:
             "transparency #1 60",
             "# Show the symmetrised map instead: hide #1 models; show #2 models",
         ]
+    if result.in_sigma is not None and result.in_sigma.regions:
+        limit = result.in_sigma.threshold
+        lines += [
+            "open difference_sigma.mrc",
+            f"volume #4 style surface step 1 level {-limit:.4g} color {LESS} "
+            f"level {limit:.4g} color {MORE}",
+            "hide #4 models",
+            "# Where the difference is significant: hide #3 models; show #4 models",
+        ]
     return "\n".join([*lines, "view"]) + "\n"
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import io
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 INK, MUTED, FAINT = "#1f2933", "#616e7c", "#e4e7eb"
 # Okabe–Ito: told apart by colour-blind readers and in print.
@@ -61,10 +64,22 @@ def legend(axes: Axes, **options) -> None:
 
 
 def as_data_uri(figure: Figure, kind: str = "svg", dpi: int = 160) -> str:
-    """The figure as the ``src`` of an image: SVG for lines, PNG for pictures."""
+    """The figure as the ``src`` of an image: SVG for lines, PNG for pictures, JPEG for many."""
     buffer = io.BytesIO()
     # Without a date the same result gives the same report.
     metadata = {"Date": None} if kind == "svg" else None
     figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
-    mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+    return data_uri(buffer, kind)
+
+
+def picture_uri(picture: Float[np.ndarray, "rows columns 3"]) -> str:
+    """A picture, 0 to 1, as the ``src`` of an image: JPEG, one pixel for one."""
+    buffer = io.BytesIO()
+    imsave(buffer, np.uint8(np.rint(255.0 * np.clip(picture, 0.0, 1.0))), format="jpeg")
+    return data_uri(buffer, "jpeg")
+
+
+def data_uri(buffer: io.BytesIO, kind: str) -> str:
+    """A file as the ``src`` of an image."""
+    mime = {"svg": "image/svg+xml", "png": "image/png", "jpeg": "image/jpeg"}[kind]
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

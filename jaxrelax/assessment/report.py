@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxrelax.assessment.answers import answers
+from jaxrelax.assessment.difference_section import compared
 from jaxrelax.assessment.figures import as_data_uri
 from jaxrelax.assessment.findings import (
     duration,
@@ -134,6 +135,7 @@ def report_html(result: Result, folder: str | os.PathLike = "out") -> str:
             state_slices_figure(result) if result.states else slices_figure(result), "png"
         ),
         fsc=_picture(of_fsc),
+        differences=compared(result),
         states=_states(result),
         registers=_panels(register_figures(result)) if relaxed else [],
         views=_panels(register_view_figures(result), "png") if relaxed else [],

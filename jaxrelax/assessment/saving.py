@@ -14,6 +14,7 @@ from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.findings import warnings
 from jaxrelax.assessment.hand_over import from_cryosparc
 from jaxrelax.assessment.occupancy import Populations, populations
+from jaxrelax.assessment.positions import difference_summary, differences, positions_csv
 from jaxrelax.assessment.report import report_html
 from jaxrelax.assessment.saving_cryosparc import save_for_cryosparc
 from jaxrelax.assessment.state_shares import expected_state_accuracy, in_state, state_shares
@@ -37,11 +38,13 @@ def save(result: Result, folder: OutputFolder) -> None:
 
     ``particles.star``, ``map.mrc``, ``half1.mrc``, ``half2.mrc``, ``mask.mrc``, ``fsc.star``,
     ``history.csv``, ``view.cxc``, ``report.html`` and ``result.json``; with relaxation also
-    ``registers.npz``, ``map_symmetrised.mrc`` and ``difference.mrc``; when the input was a ``.cs``
-    file, ``particles.cs`` and cryoSPARC's result groups. With states the maps are of their mean,
-    and every state has ``particles_classNN.star`` (images that show it most probably, less junk),
-    ``map_classNN.mrc``, ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc`` and
-    ``fsc_classNN.star``; where states are occupancy patterns there is ``populations.json``.
+    ``registers.npz``, ``map_symmetrised.mrc``, ``difference.mrc``, ``difference_sigma.mrc`` and
+    ``difference_positions.csv``; when the input was a ``.cs`` file, ``particles.cs`` and
+    cryoSPARC's result groups. With states the maps are of their mean, and every state has
+    ``particles_classNN.star`` (images that show it most probably, less junk), ``map_classNN.mrc``,
+    ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc``,
+    ``difference_sigma_classNN.mrc`` and ``fsc_classNN.star``; where states are occupancy patterns
+    there is ``populations.json``.
     Every file appears whole; ``result.json`` is the last one, so a folder with it is complete.
 
     Raises:
@@ -59,12 +62,16 @@ def save(result: Result, folder: OutputFolder) -> None:
     if len(result.operators) > 1:
         maps |= {"map_symmetrised": result.map_symmetrised, "difference": result.difference}
         folder.write_npz("registers.npz", register_arrays(result))
+    if result.in_sigma is not None:
+        maps["difference_sigma"] = result.in_sigma.sigma
     for name, array in maps.items():
         write_map(folder / f"{name}.mrc", array, result.pixel_size_angstrom)
     write_fsc_star(folder / "fsc.star", fsc_table(result.fsc, result.shell_edge_angstrom))
     save_states(result, folder)
     if from_cryosparc(result):
         save_for_cryosparc(result, folder)
+    if any(differences(result)):
+        folder.write_text("difference_positions.csv", positions_csv(result))
     folder.write_text("history.csv", history_csv(result))
     folder.write_text("view.cxc", chimerax_script(result))
     folder.write_text("report.html", report_html(result, folder.path))
@@ -81,6 +88,8 @@ def save_states(result: Result, folder: OutputFolder) -> None:
         maps = {
             "map": one.map, "half1": one.half_maps[0], "half2": one.half_maps[1], "mask": one.mask
         }  # fmt: skip
+        if one.in_sigma is not None:
+            maps["difference_sigma"] = one.in_sigma.sigma
         for name, array in maps.items():
             path = folder / f"{name}_class{number:02d}.mrc"
             write_map(path, array, result.pixel_size_angstrom)
@@ -224,6 +233,7 @@ def state_table(result: Result) -> list[dict[str, Any]]:
             "resolution_angstrom": share.resolution_angstrom,
             "own_resolution_angstrom": one.own_resolution_angstrom or None,
             "asymmetric_resolution_angstrom": one.asymmetric_resolution_angstrom or None,
+            "difference": difference_summary(one.in_sigma, result.pixel_size_angstrom),
         }
         for one, share in zip(result.states, state_shares(result), strict=True)
     ]
@@ -278,6 +288,7 @@ def summary(result: Result) -> dict[str, Any]:
             "chance": 1.0 / len(result.operators),
         }
         content |= mixture(result)
+        content["difference"] = difference_summary(result.in_sigma, result.pixel_size_angstrom)
         content["register_occupancy"] = result.registers.mean(axis=0, dtype=np.float64)
     if result.states:
         content |= mixture(result)

@@ -55,7 +55,7 @@ def slices_figure(result: Result) -> Figure:
         worst = plane_of_largest_difference(result.difference, result.mask)
         offset = (worst.index - n // 2) * result.pixel_size_angstrom
         planes.append((f"largest difference: {AXIS_NAMES[worst.axis]} = {offset:+.0f} Å", worst))
-    window = _window(result.mask)
+    window = window_of(result.mask)
     # Laid out by hand: panels and colour bar of one height.
     side, gap, left = 2.42, 0.1, 0.0
     width, height = len(planes) * (side + gap) + 0.75, side + 0.5
@@ -110,7 +110,7 @@ def state_slices_figure(result: Result) -> Figure:
     worst = plane_of_largest_difference(power.astype(np.float32), mask)
     offset = (worst.index - n // 2) * pixel
     planes.append((f"largest difference: {AXIS_NAMES[worst.axis]} = {offset:+.0f} Å", worst))
-    window, inside = _window(mask), mask > 0.5
+    window, inside = window_of(mask), mask > 0.5
     inside = inside if inside.any() else np.ones_like(inside)
     densities = np.concatenate([one.map[inside] for one in result.states])
     grey = Normalize(*np.percentile(densities, [0.5, 99.8]))
@@ -165,7 +165,7 @@ def _central(n: int) -> list[tuple[str, Plane]]:
     return [("xy", Plane(0, middle)), ("xz", Plane(1, middle)), ("yz", Plane(2, middle))]
 
 
-def _window(mask: Float32[np.ndarray, "n n n"]) -> slice:
+def window_of(mask: Float32[np.ndarray, "n n n"]) -> slice:
     """The cube around the centre that holds the mask, with a margin."""
     n = mask.shape[0]
     occupied = np.flatnonzero(

@@ -21,11 +21,11 @@ from jaxrelax.io.atomic import (
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.star import make_table, write_star_tables
 
-_MAPS = ("map", "half1", "half2", "map_symmetrised", "difference", "mask")
+_MAPS = ("map", "half1", "half2", "map_symmetrised", "difference", "difference_sigma", "mask")
 _GROUPS = ("particles", "volume", "mask")
 MANIFEST: tuple[str, ...] = (
     *("particles.star", "registers.npz", "fsc.star", "history.csv"),
-    *("result.json", "populations.json", "symmetry_test.json"),
+    *("difference_positions.csv", "result.json", "populations.json", "symmetry_test.json"),
     *("report.html", "view.cxc", "log.txt"),
     *(f"{name}.mrc" for name in _MAPS),
     *(f"{name}_class[0-9][0-9].mrc" for name in _MAPS),

@@ -25,6 +25,15 @@ from jaxrelax.reconstruction.components import (
     share_of_components,
 )
 from jaxrelax.reconstruction.deposits import deposit, deposit_in_maps
+from jaxrelax.reconstruction.difference_regions import Region
+from jaxrelax.reconstruction.differences import (
+    Band,
+    DifferenceInSigma,
+    band_of_difference,
+    benjamini_hochberg,
+    benjamini_yekutieli,
+    difference_in_sigma,
+)
 from jaxrelax.reconstruction.fsc import (
     corrected_fsc,
     first_below,
@@ -94,8 +103,10 @@ from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 __all__ = [
     "Accumulator",
     "AxisAlignment",
+    "Band",
     "Belief",
     "Candidates",
+    "DifferenceInSigma",
     "EachAlone",
     "Fit",
     "Gains",
@@ -115,6 +126,7 @@ __all__ = [
     "PatternParticle",
     "Plain",
     "Portion",
+    "Region",
     "SelfRotation",
     "SharedAndOwn",
     "ShellSums",
@@ -128,6 +140,9 @@ __all__ = [
     "apply_gain",
     "asymmetric_coefficients",
     "average_over",
+    "band_of_difference",
+    "benjamini_hochberg",
+    "benjamini_yekutieli",
     "coarse_copy",
     "completed",
     "completed_sums",
@@ -139,6 +154,7 @@ __all__ = [
     "density_mask",
     "deposit",
     "deposit_in_maps",
+    "difference_in_sigma",
     "each_seen_by_the_other",
     "empty_accumulator",
     "first_below",

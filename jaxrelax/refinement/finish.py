@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -19,6 +19,7 @@ from jaxrelax.judgement import (
     discriminability_of_halves,
 )
 from jaxrelax.reconstruction import (
+    DifferenceInSigma,
     IsotypicParts,
     Particle,
     apply_component_gains,
@@ -36,6 +37,7 @@ from jaxrelax.reconstruction import (
     symmetrise,
     unregularised_map,
 )
+from jaxrelax.refinement.differences import asymmetry_in_sigma
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.maximisation import joined_maps, maximisation, of_map, total
 from jaxrelax.refinement.problem import Problem
@@ -115,10 +117,9 @@ def finish(
     mean = 0.5 * (first + second) * sphere
     mask = solvent_mask(apply_gain(mean, joined_gain(state.maps.fsc)), shells.pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
-    final, by_part, resolved = _combined(
-        problem, first, second, mean, mask, curves["corrected"], rung
-    )
-    curves |= by_part
+    combined = _combined(problem, first, second, mean, mask, curves["corrected"], rung)
+    curves |= combined.curves
+    final, compared = combined.map, combined.in_sigma
     symmetrised = symmetrise(final, particle.group)
 
     registers, particles = _in_one_frame(problem, found, aligned.index, predicted)
@@ -128,6 +129,7 @@ def finish(
         half_maps=(rebox_map(first, box), rebox_map(second, box)),
         map_symmetrised=rebox_map(symmetrised, box),
         difference=rebox_map(final - symmetrised, box),
+        in_sigma=None if compared is None else compared.on_box(box),
         mask=rebox_map(mask, box),
         pixel_size_angstrom=shells.pixel_size_angstrom,
         shell_edge_angstrom=shells.edge_angstrom,
@@ -135,7 +137,7 @@ def finish(
         operators=particle.registers.representatives,
         fsc=curves,
         resolution_angstrom=shells.resolution(resolution_shell(curves["corrected"])),
-        asymmetric_resolution_angstrom=shells.resolved(resolved),
+        asymmetric_resolution_angstrom=shells.resolved(combined.resolved),
         evidence=evidence,
         discriminability=predicted,
         noise_power=state.noise_power,
@@ -201,17 +203,29 @@ def _honest(problem: Problem, state: State, banded: Expectation, max_shell: int)
     return honest_exponent(banded.registers[scores.rows], other)
 
 
-def _combined(
-    problem: Problem, first, second, mean, mask, corrected, rung: int
-) -> tuple[Float32[np.ndarray, "n n n"], dict[str, np.ndarray], int]:
-    """The average of the aligned half-maps, each isotypic part with its own Wiener gain.
+class Combined(NamedTuple):
+    """Of both half-sets.
 
-    Also the curves of the parts, and the last shell to which the asymmetric one is resolved.
+    Attributes:
+        map: regularised.
+        curves: FSCs of the symmetric and of the asymmetric parts.
+        resolved: last shell to which the asymmetric part is resolved; 0 without any.
+        in_sigma: where what symmetrisation removes is real; None where nothing is relaxed.
     """
+
+    map: Float32[np.ndarray, "n n n"]
+    curves: dict[str, np.ndarray]
+    resolved: int
+    in_sigma: DifferenceInSigma | None
+
+
+def _combined(problem: Problem, first, second, mean, mask, corrected, rung: int) -> Combined:
+    """The average of the aligned half-maps, each isotypic part with its own Wiener gain."""
     particle, last = problem.particle, problem.shells.last
     if not particle.relaxed:
         counts = particle.symmetric_coefficients(mask)
-        return np.asarray(apply_gain(mean, joined_gain(until_zero(corrected, counts)))), {}, 0
+        map_ = apply_gain(mean, joined_gain(until_zero(corrected, counts)))
+        return Combined(np.asarray(map_), {}, 0, None)
     density = particle.density_mask(first, second)
     sphere = particle.sphere(particle.box)
     parts = [isotypic_parts(m * sphere, particle.group, particle.subgroup) for m in (first, second)]
@@ -229,8 +243,12 @@ def _combined(
         np.stack([joined_gain(until_zero(row, counts)) for row in by_component]),
         particle.group,
     )
-    resolved = resolved_shell(aligned.fsc, counts)
-    return np.asarray(final), {"symmetric": symmetric, "asymmetric": aligned.fsc}, resolved
+    return Combined(
+        np.asarray(final),
+        {"symmetric": symmetric, "asymmetric": aligned.fsc},
+        resolved_shell(aligned.fsc, counts),
+        asymmetry_in_sigma(particle, parts, density, symmetric, aligned.fsc),
+    )
 
 
 def _in_one_frame(

@@ -28,6 +28,7 @@ from jaxrelax.reconstruction import (
     unregularised_map,
 )
 from jaxrelax.refinement.classification import OccupancyPatterns
+from jaxrelax.refinement.differences import states_in_sigma
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
 from jaxrelax.refinement.held_out_states import given, state_support, under_the_other_half
@@ -214,6 +215,7 @@ def _state_maps(
     shared = shared.astype(np.float32)
     whole = problem.particle.symmetric_coefficients(density)
     body = apply_gain(shared, joined_gain(until_zero(learned.fsc_shared, whole)))
+    compared = states_in_sigma(particles, pairs, fractions, density, learned.fsc_shared)
     states, edge = [], problem.data.particles.optics[0].box
     for number, (particle, part) in enumerate(zip(particles, parts, strict=True)):
         own_counts = particle.symmetric_coefficients(differing)
@@ -248,6 +250,7 @@ def _state_maps(
                 resolution_angstrom=shells.resolution(resolution_shell(curves["corrected"])),
                 own_resolution_angstrom=shells.resolved(own),
                 asymmetric_resolution_angstrom=shells.resolved(asymmetric_resolved),
+                in_sigma=compared[number].on_box(edge),
             )
         )
     weights = fractions.astype(np.float32)

@@ -80,7 +80,8 @@ def iterate(
     require_kinds(callbacks=callbacks)
     setup = prepare(
         particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise, until=until,
-        final_passes=final_passes, course=course, map_prior=map_prior, latents=latents, ini_high=ini_high,
+        final_passes=final_passes, course=course, map_prior=map_prior, latents=latents,
+        ini_high=ini_high,
         max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
         normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
         cache_gib=cache_gib, devices=devices, keep_copies=keep_copies, force_group=force_group,

@@ -12,6 +12,7 @@ from jaxrelax.geometry import OccupancyPatterns
 from jaxrelax.io import Particles
 from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.judgement.verdict import AsymmetryEvidence
+from jaxrelax.reconstruction import DifferenceInSigma
 from jaxrelax.refinement.held_out_states import StateSupport
 
 
@@ -34,6 +35,8 @@ class StateMap:
         own_resolution_angstrom: of what the state has beside the mean of all; 0: half-sets agree on
             nothing of it.
         asymmetric_resolution_angstrom: of what breaks its symmetry, where it is relaxed; else 0.
+        in_sigma: the half-maps' average less the mean of all states, each averaged over its group,
+            over its local standard error.
     """
 
     name: str
@@ -49,6 +52,7 @@ class StateMap:
     resolution_angstrom: float
     own_resolution_angstrom: float = 0.0
     asymmetric_resolution_angstrom: float = 0.0
+    in_sigma: DifferenceInSigma | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class Result:
             find, in columns; None without states.
         repeats: adjusted Rand index between the states of this run, the first, and of runs with
             other seeds; None where it was not repeated.
+        in_sigma: what symmetrisation removes of the half-maps' average, over its local standard
+            error; None without relaxation, and with states, which have their own.
     """
 
     particles: Particles
@@ -131,6 +137,7 @@ class Result:
     patterns: OccupancyPatterns | None = None
     either_half: Int[np.ndarray, "states states"] | None = None
     repeats: Float[np.ndarray, "runs runs"] | None = None
+    in_sigma: DifferenceInSigma | None = None
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:

@@ -10,7 +10,9 @@ from jaxrelax.inference import entropy
 from jaxrelax.io import read_particles
 from jaxrelax.judgement import AsymmetryEvidence, Discriminability, SubgroupTest
 from jaxrelax.reconstruction import (
+    Band,
     corrected_fsc,
+    difference_in_sigma,
     fsc,
     isotypic_parts,
     soft_sphere,
@@ -55,6 +57,14 @@ def density(rng, noise=0.2):
         result += np.exp(-((x - 5 * c) ** 2 + (y - 5 * s) ** 2 + z**2) / 8.0)
     result += np.exp(-((x - 5) ** 2 + y**2 + (z - 5) ** 2) / 8.0)
     return result.astype(np.float32)
+
+
+def in_sigma(pair, density, mask, group, kept, removed=None):
+    """A difference over its error, as a refinement makes it."""
+    return difference_in_sigma(
+        pair, density, mask > 0.5, Band(np.ones(N // 2), N // 2 - 1, True), PIXEL,
+        group=group, kept=kept, removed=removed, coefficients=np.full(N // 2 + 1, 100.0),
+    )  # fmt: skip
 
 
 def make_result(folder, n=60, found=True, seed=0):
@@ -137,6 +147,9 @@ def make_result(folder, n=60, found=True, seed=0):
         },
         seconds=83.2,
         peak_memory_gib=1.21,
+        in_sigma=in_sigma(
+            tuple(part.asymmetric for part in split), parts.symmetric, mask, group, kept, group
+        ),
     )
 
 
@@ -183,6 +196,13 @@ def make_states(result, shares=SHARES, certainty=0.88, seed=0):
                 mask=result.mask,
                 fsc=curves,
                 resolution_angstrom=9.0 + number,
+                in_sigma=in_sigma(
+                    tuple(half - mean.astype(np.float32) for half in halves),
+                    mean,
+                    result.mask,
+                    group,
+                    parse_group("C1" if number == 0 else "C4"),
+                ),
             )
         )
     place = posterior[:, :4].argmax(axis=1)
@@ -218,6 +238,7 @@ def make_states(result, shares=SHARES, certainty=0.88, seed=0):
         history=history,
         reason="states have settled",
         states=tuple(states),
+        in_sigma=None,
     )
 
 
@@ -283,5 +304,6 @@ def plain_result(result):
         difference=np.zeros_like(result.map),
         fsc={k: v for k, v in result.fsc.items() if k not in ("symmetric", "asymmetric")},
         evidence=None,
+        in_sigma=None,
         settings={"symmetry": "C4"},
     )

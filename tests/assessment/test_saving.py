@@ -18,7 +18,10 @@ ALWAYS = {
     *("particles.star", "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star"),
     *("history.csv", "result.json", "report.html", "view.cxc"),
 }
-RELAXED = {"registers.npz", "map_symmetrised.mrc", "difference.mrc"}
+RELAXED = {
+    *("registers.npz", "map_symmetrised.mrc", "difference.mrc", "difference_sigma.mrc"),
+    "difference_positions.csv",
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,7 @@ def test_maps_and_posterior_come_back(folder, result):
         ("half2", result.half_maps[1]),
         ("map_symmetrised", result.map_symmetrised),
         ("difference", result.difference),
+        ("difference_sigma", result.in_sigma.sigma),
         ("mask", result.mask),
     ):
         read, pixel = read_map(folder / f"{name}.mrc")
@@ -151,7 +155,8 @@ def test_history_with_new_columns_has_them_all(result):
 def test_chimerax_opens_files_that_are_there(folder, result):
     lines = (folder / "view.cxc").read_text().splitlines()
     opened = [line.split()[1] for line in lines if line.startswith("open ")]
-    assert opened == ["map.mrc", "map_symmetrised.mrc", "difference.mrc"]
+    names = ("map", "map_symmetrised", "difference", "difference_sigma")
+    assert opened == [f"{name}.mrc" for name in names]
     assert all((folder / name).is_file() for name in opened)
     density, difference = contour_levels(result)
     assert 0 < difference < result.difference.max()
@@ -161,7 +166,7 @@ def test_chimerax_opens_files_that_are_there(folder, result):
 def test_every_state_has_its_files(states_result, tmp_path):
     output = OutputFolder.create(tmp_path / "out")
     save(states_result, output)
-    kinds = ("map", "half1", "half2", "mask", "fsc", "particles")
+    kinds = ("map", "half1", "half2", "mask", "difference_sigma", "fsc", "particles")
     written = {path.name for path in output.path.iterdir()}
     for number in (1, 2, 3):
         for kind in kinds:

@@ -8,7 +8,7 @@ import pytest
 from jaxrelax.assessment import save
 from jaxrelax.assessment.states import state_accuracy
 from jaxrelax.engine.streams import prepared_batches
-from jaxrelax.io import InputError, OutputFolder, read_particles
+from jaxrelax.io import InputError, OutputFolder, read_map, read_particles
 from jaxrelax.refinement import (
     Callback,
     Classification,
@@ -105,6 +105,10 @@ def test_every_state_has_its_files(classified):
             assert (out / f"{name}_class{number:02d}.mrc").is_file()
         rows = read_particles(out / f"particles_class{number:02d}.star")
         assert len(rows) == one.count
+        sigma, _ = read_map(out / f"difference_sigma_class{number:02d}.mrc")
+        assert np.array_equal(sigma, one.in_sigma.sigma)
+        # The partner, which one state has and the other has not.
+        assert {region.sign for region in one.in_sigma.regions[:1]} == {1 if number == 1 else -1}
     with np.load(out / "registers.npz") as arrays:
         assert arrays["posterior"].shape == (len(result.particles), 5)
         assert arrays["state"].tolist() == [1, 1, 1, 1, 2]

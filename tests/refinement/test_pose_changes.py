@@ -37,8 +37,8 @@ def case():
         beliefs=SimpleNamespace(registers=posterior),
     )  # fmt: skip
     found = SimpleNamespace(
-        rotations=after, origins_angstrom=origins + np.array([0.0, 1.5]), registers=posterior.copy(),
-        junk=np.zeros(N),
+        rotations=after, origins_angstrom=origins + np.array([0.0, 1.5]),
+        registers=posterior.copy(), junk=np.zeros(N),
     )  # fmt: skip
     return problem, state, found
 
