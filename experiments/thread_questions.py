@@ -3,10 +3,10 @@
     python experiments/thread_questions.py [--only start register …] [--docs docs]
 
 How a relaxation is started, soft or hard registers, a mask and a resolution limit for registers
-alone, symmetric particles, iterations after the stop, what a pose is compared with, and which views
-tell registers apart. Prints a table for each, and puts it into ``faq.md`` of the folder given by
-``--docs``. Partners of 10 % of the mass at exact poses unless a table says otherwise; one seed.
-About ten minutes on two cores.
+alone, symmetric particles, what a pose is compared with, and which views tell registers apart.
+Prints a table for each, and puts it into ``faq.md`` of the folder given by ``--docs``. Partners of
+10 % of the mass at exact poses unless a table says otherwise; one seed. About ten minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from climb import POINTS, accuracy
+from climb import POINTS
 from pages import quote, table
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from sweeps import INI_HIGH_ANGSTROM, PIXEL_ANGSTROM, DataSet, Point, data_set
 
 from jaxrelax.assessment import predict_registers, register_accuracy
-from jaxrelax.geometry import parse_group, pose_error_mod_group, rotation_angle
+from jaxrelax.geometry import parse_group, pose_error_mod_group
 from jaxrelax.io import write_map
 from jaxrelax.judgement.predicted import VIEW_BINS_DEG
 from jaxrelax.judgement.verdict import p_text
 from jaxrelax.reconstruction import rotate_map
-from jaxrelax.refinement import Map, Registers, Relax, Result, done, prepare, refine, step
+from jaxrelax.refinement import Map, Registers, Relax, Result, refine
 
-CLEAR = (POINTS[0], POINTS[2])
-SYMMETRIC = tuple(dataclasses.replace(point, occupancy="all") for point in CLEAR)
+DATA = (POINTS[0], POINTS[2])
+SYMMETRIC = tuple(dataclasses.replace(point, occupancy="all") for point in DATA)
 WRONG_POSES = Point("C4", 10.0, 0.15, 800, pose_error_deg=3.0)
 VIEWED = tuple(
     Point(group, 10.0, snr, 1000) for group, snr in (("C2", 0.1), ("C4", 0.2), ("D2", 0.2))
 )
 FIELD = dict(cross_fit=1, prior="plain", optimism=0.0, junk=False)
-FURTHER_ITERATIONS = 10
 NARROW_DEG = 15.0
 # Onto a place halfway between two sites of C4, and away from all of D2's.
 AWAY = Rotation.from_euler("z", 45.0, degrees=True).as_matrix()
@@ -111,7 +110,7 @@ def broken_references(point: Point, folder: Path, symmetric: np.ndarray) -> dict
 def starts() -> Iterator[tuple[str, ...]]:
     """From where a relaxation starts."""
     yield ("data", "start", *JUDGED)
-    for point in POINTS:
+    for point in DATA:
         with data_set(point, 0) as data:
             references = broken_references(point, data.folder, data.maps[1])
             ways = {"symmetric": (None, "symmetric")}
@@ -135,7 +134,7 @@ def registers() -> Iterator[tuple[str, ...]]:
         "the field's way, soft": FIELD,
         "the field's way, hard": FIELD | {"register": "hard"},
     }
-    for point in POINTS:
+    for point in DATA:
         with data_set(point, 0) as data:
             for way, options in ways.items():
                 found = judged(data, relaxed(data, **options)) if options else as_it_is(point)
@@ -145,7 +144,7 @@ def registers() -> Iterator[tuple[str, ...]]:
 def masks() -> Iterator[tuple[str, ...]]:
     """Where, and up to which frequency, registers may differ."""
     yield ("data", "registers are told apart by", *JUDGED)
-    for point in CLEAR:
+    for point in DATA:
         with data_set(point, 0) as data:
             asymmetric = partner(point)
             soft = gaussian_filter((asymmetric > 0.3 * asymmetric.max()).astype(np.float32), 1.0)
@@ -183,60 +182,31 @@ def symmetric_particles() -> Iterator[tuple[str, ...]]:
                 )  # fmt: skip
 
 
-def further() -> Iterator[tuple[str, ...]]:
-    """Iterations after the run would have stopped."""
-    yield (
-        "data", "iterations", "accuracy", f"{FURTHER_ITERATIONS} later",
-        "other registers in the last iteration", f"in {FURTHER_ITERATIONS} iterations",
-    )  # fmt: skip
-    for point in (*CLEAR, WRONG_POSES):
-        with data_set(point, 0) as data:
-            setup = prepare(
-                data.consensus, data.folder / "reference.mrc", mode=data.mode,
-                relax=Relax(point.group), ini_high=INI_HIGH_ANGSTROM,
-            )  # fmt: skip
-            problem, state = setup.problem, setup.state
-            while done(setup, state) is None:
-                state, info = step(problem, state)
-            stopped, last = state, info.register_change
-            for _ in range(FURTHER_ITERATIONS):
-                state, _ = step(problem, state)
-            best = [one.beliefs.registers.argmax(axis=1) for one in (stopped, state)]
-            errors = f", poses off by {point.pose_error_deg:g}°" if point.pose_error_deg else ""
-            yield (
-                name(point) + errors, str(int(stopped.iteration)),
-                f"{accuracy(problem, stopped, data):.3f}", f"{accuracy(problem, state, data):.3f}",
-                f"{100 * last:.1f} %", f"{100 * np.mean(best[0] != best[1]):.1f} %",
-            )  # fmt: skip
-
-
 def pose_differences() -> Iterator[tuple[str, ...]]:
-    """One final pose, compared with everything that it may be compared with."""
-    yield ("the final pose, compared with", "median", "in which register")
+    """The poses of the last iteration, compared with everything they may be compared with."""
+    yield ("compared with", "column of history.csv", "difference", "in another register")
     with data_set(WRONG_POSES, 0) as data:
         group = parse_group(data.point.group)
         result = relaxed(data)
         last = result.history[-1]
-        final, start, true = result.poses, data.consensus.rotations, data.truth.rotations
-        whole = np.rad2deg(np.median(rotation_angle(final @ start.mT)))
-        modulo = [
-            np.rad2deg(np.median(pose_error_mod_group(final, o, group))) for o in (start, true)
-        ]
-        best = result.registers.argmax(axis=1)
-        changed = 100 * float(np.mean(best != 0))
+        error = np.median(pose_error_mod_group(result.poses, data.truth.rotations, group))
         found = register_accuracy(result, data.truth, group)
+        relaxed_share = float(np.mean(result.registers.argmax(axis=1) != 0))
+
+    def of(column: str) -> str:
+        return f"{last[column]:.2f}°"
+
+    for words, column, share in (
+        ("iteration n − 1, without registers, median", "rotation_change_deg", None),
+        ("iteration n − 1, with them, mean", "full_rotation_change_deg", last["register_change"]),
+        ("the pose searched in this iteration, mean", "relaxed_rotation_deg", relaxed_share),
+        ("the start, without registers, median", "start_rotation_deg", None),
+        ("the start, with them, mean", "start_full_rotation_deg", relaxed_share),
+    ):
+        yield (words, f"`{column}`", of(column), "–" if share is None else f"{100 * share:.1f} %")
     yield (
-        "the pose before (n − 1 and n)", f"{last['rotation_change_deg']:.2f}°",
-        f"another one: {100 * last['register_change']:.1f} %",
-    )  # fmt: skip
-    yield ("the consensus pose, registers left out (start and n)", f"{modulo[0]:.2f}°", "–")
-    yield (
-        "the consensus pose, register included (searched and relaxed)", f"{whole:.1f}°",
-        f"another one: {changed:.1f} %",
-    )  # fmt: skip
-    yield (
-        "the true pose, registers left out", f"{modulo[1]:.2f}°",
-        f"the right one: {100 * found.accuracy:.1f} %",
+        "the truth, without registers, median", "(simulated)", f"{np.rad2deg(error):.2f}°",
+        f"{100 * (1.0 - found.accuracy):.1f} %",
     )  # fmt: skip
 
 
@@ -280,7 +250,6 @@ QUESTIONS: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
     "register": registers,
     "mask": masks,
     "symmetric": symmetric_particles,
-    "further": further,
     "difference": pose_differences,
     "views": views,
 }
