@@ -1,6 +1,7 @@
 """Every command that a page of the documentation shows is one that the program takes."""
 
 import importlib
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -41,6 +42,8 @@ def shown() -> list:
 @pytest.mark.parametrize("line", shown())
 def test_it_is_taken(line):
     words = [word for word in shlex.split(line, comments=True) if word != "$resume"]
+    # Up to where the shell takes what is printed.
+    words = list(itertools.takewhile(lambda word: word not in (">", "|", "&&"), words))
     name, arguments = words[1], words[2:]
     assert name in COMMANDS
     command = importlib.import_module(f"jaxrelax.cli.{name.replace('-', '_')}").Command
