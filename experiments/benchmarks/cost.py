@@ -1,6 +1,7 @@
 """What an E-step costs as images and registers become more.
 
     python experiments/benchmarks/cost.py [--images 250 500 1000 2000] [--docs docs]
+    python experiments/benchmarks/cost.py --extrapolate [--docs docs]
 
 Images of a phantom of exact C12 symmetry are scored, with poses refined locally, under no group
 and under Cn for n up to 12, all in one band, against maps of the other folds. The first table and
@@ -9,11 +10,15 @@ register by itself would take |G| times as long as one without a group: the shar
 more register takes here is the slope. All configurations take turns, and the fastest of their
 passes counts, so that what else the machine does matters less. Time is split into what is paid
 for every image and what is paid for every map, from the two largest numbers of images.
+
+``--extrapolate`` says instead what large sets would take, from small ones (see large_runs.py), and
+puts its tables into ``results.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,6 +26,7 @@ from pathlib import Path
 
 import equinox as eqx
 import numpy as np
+from large_runs import extrapolated
 from matplotlib import rcParams
 
 from jaxrelax.assessment.figures import INK, MUTED, SERIES, legend, new_figure, style
@@ -33,6 +39,9 @@ ORDERS = (1, 2, 3, 4, 6, 8, 12)
 ORDER_OF_IMAGES = 4  # the group while the number of images grows
 EDGE_ANGSTROM = 384.0  # of a box that holds the particle
 INI_HIGH_ANGSTROM = 24.0
+sys.path.append(str(Path(__file__).parents[1]))
+from pages import quote, table  # noqa: E402
+
 rcParams["svg.hashsalt"] = "jaxrelax"  # the same numbers give the same file
 
 
@@ -97,6 +106,17 @@ def draw(
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
+def extrapolate(docs: Path | None) -> None:
+    """Print what large sets would take, and quote it."""
+    with tempfile.TemporaryDirectory() as folder:
+        tables = extrapolated(Path(folder))
+    for name, rows in zip(("measured-small", "extrapolated"), tables, strict=True):
+        lines = [line for i, row in enumerate(rows) for line in table(row, heading=i == 0)]
+        print("\n".join(lines), end="\n\n", flush=True)
+        if docs is not None:
+            quote(docs / "results.md", name, lines)
+
+
 def main() -> None:
     """Simulate, measure, print two tables, draw two figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,7 +124,11 @@ def main() -> None:
     parser.add_argument("--box", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--docs", type=Path, help="write the figures under this folder")
+    parser.add_argument("--extrapolate", action="store_true", help="to large sets; nothing else")
     asked = parser.parse_args()
+    if asked.extrapolate:
+        extrapolate(asked.docs)
+        return
     numbers = sorted(asked.images)
     if len(numbers) < 2:
         parser.error("two numbers of images are needed to tell images from maps")
