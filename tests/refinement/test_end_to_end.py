@@ -75,6 +75,10 @@ def test_poses_improve_on_the_consensus(relaxed, one_partner):
 def test_difference_map_is_the_partner(relaxed):
     assert relaxed.difference.std() > 0.1 * relaxed.map.std()
     np.testing.assert_allclose(relaxed.difference, relaxed.map - relaxed.map_symmetrised, atol=1e-6)
+    first, *others = relaxed.in_sigma.regions
+    assert relaxed.in_sigma.agrees
+    assert first.sign == 1
+    assert -1 in {one.sign for one in others if one.site == first.site}
     symmetric = relaxed.map_symmetrised
     quarter_turn = np.rot90(symmetric, axes=(1, 2))
     # About pixel N // 2 of an even box a quarter turn leaves the first row or column behind.
@@ -88,6 +92,7 @@ def test_a_symmetric_particle_stays_symmetric(four_partners):
     result = refine(four_partners.star, four_partners.reference, relax=Relax("C4"))
     assert not result.evidence.found
     assert "No asymmetry" in result.evidence.sentence()
+    assert result.in_sigma.regions == ()
     assert result.registers.max(axis=1).mean() < 0.27
     expected = result.evidence.expected_accuracy
     assert expected == pytest.approx(result.registers.max(axis=1).mean(), abs=1e-6)
