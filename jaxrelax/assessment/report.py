@@ -31,7 +31,7 @@ from jaxrelax.assessment.plots import (
 )
 from jaxrelax.assessment.pose_plots import pose_figures, register_view_figures
 from jaxrelax.assessment.repeats import repeats_sentence
-from jaxrelax.assessment.slices import slices_figure, state_slices_figure
+from jaxrelax.assessment.slices import slices_of_map, slices_of_states
 from jaxrelax.assessment.state_plots import (
     certainty_figures,
     occupancy_figures,
@@ -131,9 +131,14 @@ def report_html(result: Result, folder: str | os.PathLike = "out") -> str:
         steps=next_steps(result, folder),
         figures=key_figures(result),
         warnings=[*result.notes, *warnings(result)],
-        slices=as_data_uri(
-            state_slices_figure(result) if result.states else slices_figure(result), "png"
-        ),
+        slices=[
+            (
+                one.title,
+                _panels(one.panels, "png"),
+                None if one.scale is None else as_data_uri(one.scale, "png"),
+            )
+            for one in (slices_of_states if result.states else slices_of_map)(result)
+        ],
         fsc=_picture(of_fsc),
         differences=compared(result),
         states=_states(result),

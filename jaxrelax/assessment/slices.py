@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from jaxrelax.assessment.figures import INK, MUTED, new_figure
+from jaxrelax.assessment.figures import INK, MUTED, PANEL_WIDTH, new_figure
 from jaxrelax.refinement.result import Result
 
 DIVERGING = "RdBu_r"
@@ -20,6 +19,7 @@ DIVERGING = "RdBu_r"
 FAINTEST_FULL_COLOUR = 0.15
 HIGHEST_OPACITY = 0.85
 MARGIN_PX = 3
+SIDE = 2.42  # of a panel, in inches
 
 
 class Plane(NamedTuple):
@@ -46,44 +46,39 @@ def plane_of_largest_difference(
     return Plane(axis, int(np.argmax(sums[axis])))
 
 
-def slices_figure(result: Result) -> Figure:
-    """The three central planes and the plane of largest difference, side by side."""
-    n = result.map.shape[0]
+class Slices(NamedTuple):
+    """Panels of one map, and what their colours mean.
+
+    Attributes:
+        title: of the map; empty where there is one alone.
+        panels: a figure for every plane.
+        scale: of the colours; None where nothing is coloured.
+    """
+
+    title: str
+    panels: list[Figure]
+    scale: Figure | None
+
+
+def slices_of_map(result: Result) -> list[Slices]:
+    """The three central planes and the plane of largest difference."""
+    n, pixel = result.map.shape[0], result.pixel_size_angstrom
     planes = [(f"centre, {name}", plane) for name, plane in _central(n)]
-    relaxed = len(result.operators) > 1
-    if relaxed:
-        worst = plane_of_largest_difference(result.difference, result.mask)
-        offset = (worst.index - n // 2) * result.pixel_size_angstrom
-        planes.append((f"largest difference: {AXIS_NAMES[worst.axis]} = {offset:+.0f} Å", worst))
-    window = window_of(result.mask)
-    # Laid out by hand: panels and colour bar of one height.
-    side, gap, left = 2.42, 0.1, 0.0
-    width, height = len(planes) * (side + gap) + 0.75, side + 0.5
-    figure = new_figure(width, height, by_hand=True)
-    grid = [
-        figure.add_axes(
-            (left + i * (side + gap) / width, 0.27 / height, side / width, side / height)
-        )
-        for i in range(len(planes))
-    ]
     inside = result.mask > 0.5
     density = result.map[inside] if inside.any() else result.map.ravel()
     grey = Normalize(*np.percentile(density, [0.5, 99.8]))
-    colour = Normalize(-1.0, 1.0)
-    if relaxed:
+    colour, scale = None, None
+    if len(result.operators) > 1:
+        planes.append(_largest(result.difference, result.mask, pixel))
         limit = _colour_limit(result, inside)
         colour = Normalize(-limit, limit)
-    for axes, (title, plane) in zip(grid, planes, strict=True):
-        picture = colormaps["gray"](grey(plane.of(result.map)))[..., :3] * 0.92 + 0.04
-        if relaxed:
-            picture = overlay(picture, plane.of(result.difference), colour)
-        axes.imshow(picture[window, window], origin="lower", interpolation="bicubic")
-        _plain(axes, title, plane, n, result.pixel_size_angstrom, window)
-    if relaxed:
-        beside = len(planes) * (side + gap) / width
-        place = figure.add_axes((beside, 0.27 / height, 0.11 / width, side / height))
-        _colour_bar(figure, place, colour, "map − symmetrised map")
-    return figure
+        scale = _scale(colour, "map − symmetrised map")
+    window = window_of(result.mask)
+    panels = [
+        _panel(title, plane, result.map, grey, result.difference, colour, window, pixel)
+        for title, plane in planes
+    ]
+    return [Slices("", panels, scale)]
 
 
 def overlay(
@@ -97,19 +92,17 @@ def overlay(
     return (1.0 - opacity) * picture + opacity * colormaps[DIVERGING](scaled)[..., :3]
 
 
-def state_slices_figure(result: Result) -> Figure:
-    """A row per state: central planes and the plane in which the states differ most.
+def slices_of_states(result: Result) -> list[Slices]:
+    """Of every state central planes and the plane in which the states differ most.
 
     All on one grey scale, and coloured by the difference to the mean map of all states.
     """
     n, pixel = result.map.shape[0], result.pixel_size_angstrom
     mask = np.max([one.mask for one in result.states], axis=0)
     differences = [one.map - result.map for one in result.states]
-    planes = [(f"centre, {name}", plane) for name, plane in _central(n)]
     power = np.sqrt(np.sum([d.astype(np.float64) ** 2 for d in differences], axis=0))
-    worst = plane_of_largest_difference(power.astype(np.float32), mask)
-    offset = (worst.index - n // 2) * pixel
-    planes.append((f"largest difference: {AXIS_NAMES[worst.axis]} = {offset:+.0f} Å", worst))
+    planes = [(f"centre, {name}", plane) for name, plane in _central(n)]
+    planes.append(_largest(power.astype(np.float32), mask, pixel))
     window, inside = window_of(mask), mask > 0.5
     inside = inside if inside.any() else np.ones_like(inside)
     densities = np.concatenate([one.map[inside] for one in result.states])
@@ -120,37 +113,54 @@ def state_slices_figure(result: Result) -> Figure:
         1e-12,
     )
     colour = Normalize(-limit, limit)
-    side, gap, left, below = 2.42, 0.1, 0.42, 0.27
-    rows = len(result.states)
-    width = left + len(planes) * (side + gap) + 0.75
-    height = rows * (side + gap) + below + 0.23
-    figure = new_figure(width, height, by_hand=True)
-    for row, (one, difference) in enumerate(zip(result.states, differences, strict=True)):
-        bottom = (below + (rows - 1 - row) * (side + gap)) / height
-        figure.text(
-            0.4 * left / width, bottom + 0.5 * side / height, f"class {row + 1}\n{one.name}",
-            rotation=90, fontsize=9, color=INK, ha="center", va="center", linespacing=1.3,
-        )  # fmt: skip
-        for column, (title, plane) in enumerate(planes):
-            place = (left + column * (side + gap)) / width
-            axes = figure.add_axes((place, bottom, side / width, side / height))
-            picture = colormaps["gray"](grey(plane.of(one.map)))[..., :3] * 0.92 + 0.04
-            picture = overlay(picture, plane.of(difference), colour)
-            axes.imshow(picture[window, window], origin="lower", interpolation="bicubic")
-            _plain(axes, title if row == 0 else "", plane, n, pixel, window)
-            if row < rows - 1:
-                axes.set_xlabel("")
-    beside = (left + len(planes) * (side + gap)) / width
-    place = figure.add_axes((beside, below / height, 0.11 / width, side / height))
-    _colour_bar(figure, place, colour, "map − mean of all states")
+    last = len(result.states) - 1
+    return [
+        Slices(
+            f"Class {number + 1}, {one.name}",
+            [
+                _panel(title, plane, one.map, grey, difference, colour, window, pixel)
+                for title, plane in planes
+            ],
+            _scale(colour, "map − mean of all states") if number == last else None,
+        )
+        for number, (one, difference) in enumerate(zip(result.states, differences, strict=True))
+    ]
+
+
+def _largest(difference, mask, pixel: float) -> tuple[str, Plane]:
+    """The plane of largest difference, with its name."""
+    worst = plane_of_largest_difference(difference, mask)
+    offset = (worst.index - difference.shape[0] // 2) * pixel
+    return f"largest difference: {AXIS_NAMES[worst.axis]} = {offset:+.0f} Å", worst
+
+
+def _panel(
+    title: str, plane: Plane, map_, grey: Normalize, difference, colour: Normalize | None,
+    window: slice, pixel: float,
+) -> Figure:  # fmt: skip
+    """A plane of a map in grey, with the difference on top."""
+    picture = colormaps["gray"](grey(plane.of(map_)))[..., :3] * 0.92 + 0.04
+    if colour is not None:
+        picture = overlay(picture, plane.of(difference), colour)
+    figure = new_figure(SIDE, SIDE + 0.45, by_hand=True)
+    figure.set_label(title)
+    height = SIDE + 0.45
+    axes = figure.add_axes((0.0, 0.23 / height, 1.0, SIDE / height))
+    axes.imshow(picture[window, window], origin="lower", interpolation="bicubic")
+    _plain(axes, title, plane, pixel, window)
     return figure
 
 
-def _colour_bar(figure: Figure, place: Axes, colour: Normalize, label: str) -> None:
-    bar = figure.colorbar(ScalarMappable(colour, DIVERGING), cax=place)
+def _scale(colour: Normalize, label: str) -> Figure:
+    """What the colours mean, as a bar to lie below the panels."""
+    figure = new_figure(PANEL_WIDTH, 0.55, by_hand=True)
+    figure.set_label(f"colours: {label}")
+    place = figure.add_axes((0.06, 0.72, 0.88, 0.2))
+    bar = figure.colorbar(ScalarMappable(colour, DIVERGING), cax=place, orientation="horizontal")
     bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7.5, colors=MUTED)
     bar.outline.set_visible(False)  # type: ignore[operator]
+    return figure
 
 
 def _colour_limit(result: Result, inside) -> float:
@@ -177,7 +187,7 @@ def window_of(mask: Float32[np.ndarray, "n n n"]) -> slice:
     return slice(max(n // 2 - reach, 0), min(n // 2 + reach + 1, n))
 
 
-def _plain(axes, title: str, plane: Plane, n: int, pixel: float, window: slice) -> None:
+def _plain(axes, title: str, plane: Plane, pixel: float, window: slice) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -59,8 +59,8 @@ def page(result):
 
 def test_nothing_is_fetched(page, result):
     assert page.open == []
-    # Slices, FSC, registers, convergence, noise; sections with their scale, nine views.
-    assert len(page.sources) == 5 + 13 + 9
+    # Slices, FSC, registers, views, poses, convergence, noise; sections with their scale, views.
+    assert len(page.sources) == 46
     assert all(source.startswith("data:image/") for source in page.sources)
     outside = re.sub(r'"data:image/[^"]*"', "", report_html(result))
     assert not re.search(r"https?:|//|@import|url\(|<script", outside)
