@@ -127,7 +127,7 @@ class Local(Mode):
     def __check_init__(self):
         if min(self.sigma_rotation_deg, self.sigma_shift_angstrom) <= 0:
             raise ValueError(
-                "the pose prior needs positive widths; to hold the poses use the mode registers"
+                "the pose prior needs positive widths; mode registers (Registers()) holds the poses"
             )
         if not isinstance(self.pose_search, PoseSearch):
             raise ValueError(
