@@ -127,9 +127,9 @@ class FinalPasses(Criterion):
         earlier = None
         if count > 0 and state.history[count - 1].settled:
             then: Any = _Earlier(state, count)
-            earlier = self.criterion.reason(then)
+            earlier = reason_of(self.criterion, then)
         if earlier is None:
-            return self.criterion.limit(state)
+            return reason_of(self.criterion, state, limit=True)
         return f"{earlier}; and {self.passes} more iterations"
 
     def limit(self, state: State) -> str | None:

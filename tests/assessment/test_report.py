@@ -94,7 +94,7 @@ def test_images_that_find_another_pose_are_shown_where_there_are_some(result):
 
 
 def test_junk_and_what_could_be_told_apart(page, result):
-    assert "Junk 22 % of the images; 12 % of the particles symmetric" in page.text
+    assert "Junk 22 % of the images show no particle; 12 % of the particles symmetric" in page.text
     assert result.discriminability.sentence() in page.text
 
 

@@ -42,7 +42,7 @@ def test_an_older_result_does_not_call_a_half_written_folder_complete(
     output = OutputFolder.create(tmp_path / "out")
     save(result, output)
 
-    def killed(result):
+    def killed(result, folder):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxrelax.assessment.saving.report_html", killed)
