@@ -51,6 +51,8 @@ from jaxrelax.refinement import (
     refine,
     replay,
 )
+from jaxrelax.refinement.criteria import Either
+from jaxrelax.refinement.preparation import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
 from jaxrelax.simulate import simulate
 
 matplotlib.rcParams["svg.hashsalt"] = "jaxrelax"  # the same numbers give the same file
@@ -126,8 +128,9 @@ def both(criterion: Criterion) -> tuple[Criterion, Criterion]:
     return criterion, criterion
 
 
-SETTLED = ResolutionStalled() & RegistersSettled()
-DEFAULT = SETTLED, SETTLED & StatesSettled()
+assert isinstance(DEFAULT_UNTIL, Either)
+assert isinstance(UNTIL_STATES_SETTLED, Either)
+DEFAULT = DEFAULT_UNTIL.first, UNTIL_STATES_SETTLED.first
 ASKED = (
     Asked("**default**", DEFAULT),
     Asked("FSC alone, from the first iteration", both(ResolutionStalled()), everywhere=True),

@@ -323,7 +323,8 @@ class RefinementOptions:
     each has as many."""
     until: str | None = None
     """Stop when this criterion is satisfied, such as "RegisterFlowSettled & AsymmetryStalled" (see
-    `jaxrelax replay`); by default when half-maps agree no better and registers have settled."""
+    `jaxrelax replay`); by default when half-maps and their asymmetric parts agree no better and
+    registers have settled."""
     final_passes: int = default_of(refine, "final_passes")
     """So many more iterations after the criterion is satisfied; --max-iterations still ends it."""
     seed: int = default_of(refine, "seed")

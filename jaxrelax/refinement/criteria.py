@@ -235,18 +235,24 @@ class PosesSettled(Criterion):
 class AsymmetryStalled(Criterion):
     """The FSC of the asymmetric parts has stopped rising.
 
+    Registers get better as long as it rises, by however little where the signal is weak. Satisfied
+    where nothing is relaxed.
+
     Attributes:
         iterations: length of the standstill.
-        tolerance: rise that counts.
+        tolerance: relative rise that counts.
+        least: rise that counts whatever it is relative to: next to nothing is noise.
     """
 
     iterations: int = 2
-    tolerance: float = 0.005
+    tolerance: float = 0.01
+    least: float = 0.001
 
     def reason(self, state: State) -> str | None:
         """Satisfied when the last iterations were no better than the best before them."""
         curve = [info.asymmetric_fsc for info in state.history if info.settled]
-        if not _stalled(curve, self.iterations, self.tolerance):
+        before = max(curve[: -self.iterations], default=0.0)
+        if not _stalled(curve, self.iterations, max(self.tolerance * before, self.least)):
             return None
         return f"asymmetric FSC stalled at {curve[-1]:.3f}"
 

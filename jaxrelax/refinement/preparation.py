@@ -37,6 +37,7 @@ from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import (
+    AsymmetryStalled,
     Criterion,
     FinalPasses,
     MaxIterations,
@@ -68,7 +69,9 @@ from jaxrelax.refinement.usable import WIDEST, usable_particles
 
 LOG = logging.getLogger("jaxrelax")
 
-DEFAULT_UNTIL: Criterion = (ResolutionStalled() & RegistersSettled()) | MaxIterations(50)
+DEFAULT_UNTIL: Criterion = (
+    ResolutionStalled() & AsymmetryStalled() & RegistersSettled(iterations=1)
+) | MaxIterations(50)
 UNTIL_STATES_SETTLED: Criterion = (
     ResolutionStalled() & RegistersSettled() & StatesSettled()
 ) | MaxIterations(50)

@@ -149,7 +149,8 @@ def refine(
             searches poses globally the symmetry is imposed, unless it says otherwise.
         symmetry: symmetry imposed on the map when nothing is relaxed.
         noise: noise model; ``RadialNoise()`` by default.
-        until: when to stop; resolution stalled and registers settled, at most 50 iterations.
+        until: when to stop; by default when half-maps and their asymmetric parts agree no better
+            and the mean posterior has settled, after 50 iterations at the latest.
         final_passes: so many more iterations after that, unless it is a fixed number that stops it.
         course: what is done when; by default asymmetry is sought, amplified and settled where
             a relaxation starts from a symmetric map, and all is straight else. It is the course of

@@ -98,7 +98,7 @@ def rows(**columns):
         ),
         (
             AsymmetryStalled(),
-            {"asymmetric_fsc": [0.3, 0.302, 0.301]},
+            {"asymmetric_fsc": [0.3, 0.302, 0.303]},
             {"asymmetric_fsc": [0.3, 0.302, 0.31]},
         ),
         (
