@@ -22,6 +22,7 @@ from jaxrelax.assessment.findings import (
     relaxation_name,
     warnings,
 )
+from jaxrelax.assessment.local_resolution import local_section
 from jaxrelax.assessment.next_steps import next_steps
 from jaxrelax.assessment.plots import (
     convergence_figures,
@@ -140,6 +141,7 @@ def report_html(result: Result, folder: str | os.PathLike = "out") -> str:
             for one in (slices_of_states if result.states else slices_of_map)(result)
         ],
         fsc=_picture(of_fsc),
+        local=_local(result),
         differences=compared(result),
         states=_states(result),
         registers=_panels(register_figures(result)) if relaxed else [],
@@ -183,6 +185,20 @@ def _picture(draw: Callable[..., Any]) -> Picture:
 def _panels(figures: list[Figure], kind: str = "svg") -> list[Picture]:
     """Figures that are stacked as the page is wide."""
     return [Picture(as_data_uri(one, kind), about=str(one.get_label())) for one in figures]
+
+
+def _local(result: Result) -> dict[str, Any] | None:
+    """What the section on local resolution shows; None where it was not computed."""
+    shown = local_section(result)
+    if shown is None:
+        return None
+    return {
+        "sentences": shown.sentences,
+        "slices": _panels(shown.slices, "png"),
+        "scale": as_data_uri(shown.scale, "png"),
+        "histogram": _panels(shown.histogram),
+        "partner": shown.partner,
+    }
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

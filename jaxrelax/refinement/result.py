@@ -37,6 +37,7 @@ class StateMap:
         asymmetric_resolution_angstrom: of what breaks its symmetry, where it is relaxed; else 0.
         in_sigma: the half-maps' average less the mean of all states, each averaged over its group,
             over its local standard error.
+        local_resolution: see :func:`jaxrelax.reconstruction.local_resolution`, of its half-maps.
     """
 
     name: str
@@ -53,6 +54,7 @@ class StateMap:
     own_resolution_angstrom: float = 0.0
     asymmetric_resolution_angstrom: float = 0.0
     in_sigma: DifferenceInSigma | None = None
+    local_resolution: Float32[np.ndarray, "n n n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Result:
             other seeds; None where it was not repeated.
         in_sigma: what symmetrisation removes of the half-maps' average, over its local standard
             error; None without relaxation, and with states, which have their own.
+        local_resolution: in Å where the mask is above 0.5, else 0, see
+            :func:`jaxrelax.reconstruction.local_resolution`; None with states, which have theirs.
     """
 
     particles: Particles
@@ -138,6 +142,7 @@ class Result:
     either_half: Int[np.ndarray, "states states"] | None = None
     repeats: Float[np.ndarray, "runs runs"] | None = None
     in_sigma: DifferenceInSigma | None = None
+    local_resolution: Float32[np.ndarray, "n n n"] | None = None
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:
