@@ -28,7 +28,7 @@ from jaxrelax.simulate import Simulation, simulate
 EDGE_ANGSTROM = 333.0
 FILLED = 2.0 / 3.0  # of the edge by the particle, and of Nyquist by the scored band
 PASSES = 20
-BOXES = (48, 72, 96)
+BOXES = (48, 64, 96, 128)
 NUMBERS = (300, 900)
 LARGE = ((50_000, 256), (200_000, 256), (50_000, 400), (200_000, 400))
 

@@ -24,6 +24,7 @@ from jaxrelax.assessment.partner import partner_ball
 from jaxrelax.assessment.pattern_oracle import PatternAccuracy, oracle_patterns
 from jaxrelax.assessment.register_prediction import predict_registers
 from jaxrelax.assessment.report import report_html, write_report
+from jaxrelax.assessment.report_every import ReportEvery
 from jaxrelax.assessment.run_comparison import (
     FinishedRun,
     RunAgreement,
@@ -53,6 +54,7 @@ __all__ = [
     "PatternAccuracy",
     "Populations",
     "RegisterAccuracy",
+    "ReportEvery",
     "RunAgreement",
     "StateAccuracy",
     "Step",

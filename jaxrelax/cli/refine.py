@@ -11,7 +11,14 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from jaxrelax.assessment import AgainstTruth, consequence, save, two_resolutions, warnings
+from jaxrelax.assessment import (
+    AgainstTruth,
+    ReportEvery,
+    consequence,
+    save,
+    two_resolutions,
+    warnings,
+)
 from jaxrelax.assessment.against_truth import truth_sentence
 from jaxrelax.assessment.repeats import agreement_of_repeats, repeats_sentence
 from jaxrelax.assessment.state_shares import state_shares
@@ -79,6 +86,9 @@ class Command:
     truth: Path | None = None
     """Of simulated particles the table with their true poses: history.csv and the report say what
     is right in every iteration."""
+    report_every: int = 0
+    """Write report.html of the state so far every so many iterations; each takes the time of the
+    final passes. 0: at the end alone."""
     resume: Switch = False
     """Go on from the checkpoint in the output folder."""
     overwrite: Switch = False
@@ -111,13 +121,15 @@ class Command:
         mode, relax, noise = self.components()
         arguments = self.refinement.arguments(mode)
         self.workers.check()
+        if self.report_every < 0:
+            raise InputError(f"--report-every is {self.report_every}; it cannot be negative.")
         _check_folder(self.out, self.resume, self.overwrite)
         writes = self.workers.join()
         with RunConsole(self.quiet, silent=not writes) as console:
             console.log_only(self.described())
             particles = self.table.read(self.particles, require_poses=mode.needs_poses)
             against = None if self.truth is None else AgainstTruth(self.truth)
-            watching = [] if against is None else [against]
+            watching: list[Callback] = [] if against is None else [against]
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
             run = partial(
@@ -134,7 +146,9 @@ class Command:
                 force_group=self.force_group,
             )
             making = (_MakeFolder(self, console), bars) if writes else ()
-            making = [*watching, *making]
+            if self.report_every:
+                watching.append(ReportEvery(folder, self.report_every, self.described()))
+            making = [*making, *watching]
             try:
                 result = run(callbacks=making, out=folder, resume=self.resume, **arguments)
                 result = self._repeated(result, run, arguments, (bars,) if writes else ())

@@ -1,0 +1,47 @@
+"""Reports of a run that goes on."""
+
+import numpy as np
+import pytest
+
+from jaxrelax.assessment import ReportEvery
+from jaxrelax.io import OutputFolder
+from jaxrelax.refinement import Callback, MaxIterations, refine
+from jaxrelax.simulate import Simulation, simulate
+
+
+class Sizes(Callback):
+    """Whether the report was there after each iteration, and what it said."""
+
+    def __init__(self, path):
+        self.path, self.seen = path, []
+
+    def on_step(self, problem, state, info):
+        self.seen.append(self.path.read_text() if self.path.exists() else "")
+
+
+@pytest.mark.parametrize("relax", ["C4", None])
+def test_it_is_written_on_the_way_and_changes_nothing(tmp_path, relax):
+    simulate(
+        "phantom", tmp_path / "data",
+        Simulation(
+            n_images=100, box=32, pixel_size_angstrom=8.0, group="C4", protomer_kda=30.0,
+            partner_kda=40.0, snr=0.5, pose_error_deg=1.0, seed=4,
+        ),
+    )  # fmt: skip
+    folder = OutputFolder.create(tmp_path / "out")
+    sizes = Sizes(folder / "report.html")
+
+    def run(callbacks):
+        return refine(
+            tmp_path / "data/particles.star", tmp_path / "data/reference.mrc", relax=relax,
+            until=MaxIterations(3), ini_high=24.0, subgroups="none", callbacks=callbacks,
+        )  # fmt: skip
+
+    watched = run([ReportEvery(folder, 2, "jaxrelax refine these"), sizes])
+    assert sizes.seen[0] == ""
+    assert "this is iteration 2 of a run that goes on" in sizes.seen[1]
+    assert "jaxrelax refine these" in sizes.seen[1]
+    assert sizes.seen[2] == sizes.seen[1]
+    alone = run([])
+    np.testing.assert_array_equal(watched.map, alone.map)
+    np.testing.assert_array_equal(watched.registers, alone.registers)
