@@ -42,6 +42,7 @@ from jaxrelax.assessment.state_plots import (
     views_figures,
 )
 from jaxrelax.assessment.state_shares import state_shares
+from jaxrelax.assessment.strip_plots import strip_of_tiles
 from jaxrelax.assessment.versions import versions
 from jaxrelax.assessment.words import percent
 from jaxrelax.io.atomic import atomic_write_text
@@ -151,6 +152,7 @@ def report_html(result: Result, folder: str | os.PathLike = "out") -> str:
         discriminability=predicted.sentence() if predicted is not None else None,
         occupancy=result.registers.mean(axis=0),
         convergence=_panels(convergence_figures(result.history, relaxed, bool(result.states))),
+        strip=strip_of_tiles(result),
         headings=[column for _, column in _columns(result, relaxed)],
         rows=_rows(result, relaxed),
         noise=_picture(partial(noise_figure, result)),
