@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 
-from jaxrelax.assessment import ReportEvery
+from jaxrelax.assessment import ReportEvery, Strip
+from jaxrelax.imaging import rebox_map, resample_map
 from jaxrelax.io import OutputFolder
 from jaxrelax.refinement import Callback, MaxIterations, refine
 from jaxrelax.simulate import Simulation, simulate
+
+
+def _box(kept, result):
+    """Box of the particle, in voxels of the result."""
+    return round(kept.edge_angstrom / result.pixel_size_angstrom)
 
 
 class Sizes(Callback):
@@ -37,11 +43,23 @@ def test_it_is_written_on_the_way_and_changes_nothing(tmp_path, relax):
             until=MaxIterations(3), ini_high=24.0, subgroups="none", callbacks=callbacks,
         )  # fmt: skip
 
-    watched = run([ReportEvery(folder, 2, "jaxrelax refine these"), sizes])
+    strip = Strip()
+    watched = run([strip, ReportEvery(folder, 2, "jaxrelax refine these", strip), sizes])
     assert sizes.seen[0] == ""
     assert "this is iteration 2 of a run that goes on" in sizes.seen[1]
     assert "jaxrelax refine these" in sizes.seen[1]
     assert sizes.seen[2] == sizes.seen[1]
+    assert "iteration 2</figcaption>" in sizes.seen[1]
+    kept = strip.added_to(watched).maps_of_iterations
+    assert kept is not None
+    assert kept.iterations == (1, 2, 3)
+    assert (kept.asymmetric is None) == (relax is None)
+    # The frame of the results: the map that they kept is that of the end, but for resolution.
+    kept_map = kept.symmetric[-1].astype(np.float32)
+    if kept.asymmetric is not None:
+        kept_map += kept.asymmetric[-1]
+    written = resample_map(rebox_map(watched.map, _box(kept, watched)), len(kept_map))
+    assert np.corrcoef(kept_map.ravel(), written.ravel())[0, 1] > 0.8
     alone = run([])
     np.testing.assert_array_equal(watched.map, alone.map)
     np.testing.assert_array_equal(watched.registers, alone.registers)

@@ -118,7 +118,7 @@ def test_the_page_has_them_under_convergence(seen):
     html = html_of(seen)
     page = Page(html)
     assert page.open == []
-    assert "The map after every iteration" in page.text
+    assert "The map from iteration to iteration" in page.text
     assert "iteration 5" in page.text
     assert "resumed" not in page.text
     assert html.count('<div class="strip">') == 1
@@ -157,7 +157,7 @@ def test_iterations_with_states_are_not_kept(result, states_result):
 def test_nothing_kept_is_nothing_shown(result):
     assert Strip().added_to(result) is result
     assert strip_of_tiles(result) is None
-    assert "The map after every iteration" not in Page(html_of(result)).text
+    assert "The map from iteration to iteration" not in Page(html_of(result)).text
 
 
 def test_planes_are_in_angstrom_whatever_the_box(result, seen):

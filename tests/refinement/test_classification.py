@@ -107,6 +107,11 @@ def test_every_state_has_its_files(classified):
         assert len(rows) == one.count
         sigma, _ = read_map(out / f"difference_sigma_class{number:02d}.mrc")
         assert np.array_equal(sigma, one.in_sigma.sigma)
+        local, _ = read_map(out / f"local_resolution_class{number:02d}.mrc")
+        assert np.array_equal(local, one.local_resolution)
+        # As fine as the whole map of the state, or coarser, at the higher threshold.
+        inside = local[one.mask > 0.5]
+        assert inside.min() > 0.8 * one.resolution_angstrom
         # The partner, which one state has and the other has not.
         assert {region.sign for region in one.in_sigma.regions[:1]} == {1 if number == 1 else -1}
     with np.load(out / "registers.npz") as arrays:
