@@ -57,9 +57,9 @@ def test_every_section_is_there(html, states_result):
     page = Page(html)
     assert page.open == []
     assert re.findall(r"<h2>(.*?)</h2>", html) == list(SECTIONS)
-    # Slices, FSC, certainty, populations, views, registers, convergence, noise; and three sides of
-    # every state.
-    assert len(page.sources) == 8 + 9
+    # Slices and their scale, FSC, certainty, populations, views, registers, poses, convergence,
+    # noise; and three sides of every state.
+    assert len(page.sources) == 42
     assert all(source.startswith("data:image/") for source in page.sources)
     assert "Classification, 3 states" in page.text
     assert "symmetrised" not in page.text
