@@ -86,7 +86,7 @@ class Command:
         text = f"{count} sites" if count > 1 else "1 site"
         if kept == 1:
             return f"{text} of {group.name}, in general position"
-        place = " ".join(f"{x:.2f}" for x in sites.position)
+        place = " ".join(f"{x:.2f}" for x in sites.position.round(2) + 0.0)
         return f"{text} of {group.name}: {kept} operators leave {place} where it is"
 
     def _cut(self, made: Particles, box: int, console: RunConsole) -> Particles:

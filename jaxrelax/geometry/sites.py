@@ -53,7 +53,7 @@ def equivalent_sites(
     on_axis = group.operators[stabiliser].mean(axis=0) @ position
     if np.linalg.norm(on_axis - position) > SAME_SITE_ANGSTROM:
         apart = moved[(moved > 0) & (moved <= SAME_SITE_ANGSTROM)].max()
-        place = " ".join(f"{x:.2f}" for x in on_axis)
+        place = " ".join(f"{x:.2f}" for x in np.round(on_axis, 2) + 0.0)
         raise ValueError(
             f"mates of the position under {group.name} are only {apart:.2f} Å apart, and are "
             f"neither one site nor several. Give a position on the axis ({place}), or one that is "
