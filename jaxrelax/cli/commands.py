@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "say how well registers could be told apart, image by image",
     "select": "write the particles of a run that are in a state or a register",
     "expand": "write particles at all of their symmetry-related poses, for other programs",
+    "subparticles": "write a site of every particle, in each of its copies, as particles",
     "replay": "say where criteria would have stopped runs that are over",
     "status": "say how far runs have come, and how they go on",
     "compare": "put finished runs side by side",

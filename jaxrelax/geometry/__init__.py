@@ -35,6 +35,7 @@ from .rotations import (
     rotation_angle,
     rotvec_to_matrix,
 )
+from .sites import Sites, SiteViews, equivalent_sites, view_sites
 from .subgroups import (
     common_subgroup,
     conjugate_subgroups,
@@ -53,6 +54,8 @@ __all__ = [
     "PointGroup",
     "RegisterAgreement",
     "RightCosets",
+    "SiteViews",
+    "Sites",
     "UnknownGroupError",
     "asymmetric_unit",
     "best_global_operator",
@@ -61,6 +64,7 @@ __all__ = [
     "cryosparc_pose_to_matrix",
     "direction_neighbours",
     "directions_in_tilt_range",
+    "equivalent_sites",
     "euler_to_matrix",
     "exp_so3",
     "group_from_operators",
@@ -89,5 +93,6 @@ __all__ = [
     "subgroup",
     "subgroup_indices",
     "subgroups",
+    "view_sites",
     "zernike_sum",
 ]

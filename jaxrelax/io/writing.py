@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from jaxrelax.io.cryosparc import (
     SHIFT,
     SPLIT,
     CryosparcDocument,
+    cryosparc_field,
     shift_pixel_size,
 )
 from jaxrelax.io.cryosparc_records import append_fields
@@ -33,6 +33,9 @@ from jaxrelax.io.star import StarTable, write_star_tables
 # What images are multiplied by when they are read: +1, or -1 where their particle is black.
 IMAGE_SIGN, SIGN = "jrxImageSign", "blob/sign"
 IMAGES = "blob/path"
+# Columns of STAR files for which ``.cs`` files have fields: ``alignments3D/class`` and
+# ``sym_expand/src_uid``.
+_SAID_OTHERWISE = ("rlnClassNumber", "rlnImageOriginalName")
 
 
 def write_star(particles: Particles, path: str | os.PathLike) -> None:
@@ -179,7 +182,7 @@ def write_cs(particles: Particles, path: str | os.PathLike) -> None:
             records = append_fields(records, {SIGN: np.ones(len(records), np.float32)})
         records[SIGN] = particles.image_sign
     for label, values in particles.extra_columns.items():
-        if label == "rlnClassNumber":  # is ``alignments3D/class`` here
+        if label in _SAID_OTHERWISE:
             continue
         records = _with_field(records, cryosparc_field(label), _fixed_width(values))
     records = _with_paths(particles, Path(path), records)
@@ -224,14 +227,6 @@ def _with_field(records: np.ndarray, name: str, values: np.ndarray) -> np.ndarra
         return append_fields(others, {name: values})
     records[name] = values
     return records
-
-
-def cryosparc_field(label: str) -> str:
-    """``jrx/register_entropy`` for ``jrxRegisterEntropy``; names with a slash stay."""
-    if "/" in label:
-        return label
-    words = re.findall(r"[A-Z][a-z0-9]*|[a-z0-9]+", label.removeprefix("jrx"))
-    return "jrx/" + "_".join(word.lower() for word in words)
 
 
 def _fixed_width(values: np.ndarray) -> np.ndarray:
