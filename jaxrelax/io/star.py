@@ -91,6 +91,19 @@ class StarTable:
             lines.append(" ".join([text, *map(quote, tail)]) + comment)
         return replace(self, labels=(*self.labels, *values), lines=tuple(lines))
 
+    def without(self, *dropped: str) -> StarTable:
+        """A table without some columns, which need not be there."""
+        dropped = tuple(label for label in dropped if label in self)
+        if not dropped:
+            return self
+        kept = [i for i, label in enumerate(self.labels) if label not in dropped]
+        lines = []
+        for line in self.lines:
+            text, comment = split_comment(line)
+            cells = split_row(text)
+            lines.append(" ".join(quote(cells[i]) for i in kept) + comment)
+        return replace(self, labels=tuple(self.labels[i] for i in kept), lines=tuple(lines))
+
     def text(self) -> str:
         """The block as it stands in a file."""
         head = f"{self.comment}\ndata_{self.name}\n\n" if self.comment else f"data_{self.name}\n\n"
