@@ -11,10 +11,9 @@ import numpy as np
 import tyro
 
 from jaxrelax.cli.console import RunConsole
-from jaxrelax.cli.option_groups import MapOptions, ParticleOptions
+from jaxrelax.cli.option_groups import MapOptions, TableOptions
 from jaxrelax.cli.options import OnOff, Switch, default_of, flag, given_options, refuse_idle
 from jaxrelax.cli.table_output import GROUP, check_table_output
-from jaxrelax.engine.workers import available_workers
 from jaxrelax.io import InputError, Particles, drop_bad_images, require_writable
 from jaxrelax.io.moved import Moved
 from jaxrelax.io.original_images import original_images, write_original
@@ -24,7 +23,6 @@ from jaxrelax.io.result_groups import write_particle_group
 from jaxrelax.refinement.reference import load_mask, on_box
 from jaxrelax.refinement.subtracted_files import TABLE, Layout, write_subtracted
 from jaxrelax.refinement.subtraction import Scale, Subtraction, mass_centre
-from jaxrelax.refinement.usable import bad_images
 
 # Of a box; smaller ones hold nothing that could be refined.
 SMALLEST_BOX = 16
@@ -66,10 +64,13 @@ class Command:
     """Type of the pixels (float16 is half the size; RELION before version 4 does not read it)."""
     revert: Path | None = None
     """A table of subtracted particles, maybe refined further: write it with its original images."""
+    skip_bad_images: Switch = default_of(drop_bad_images, "skip_bad")
+    """Leave out images that are constant or have pixels that are no numbers, instead of
+    stopping."""
     overwrite: Switch = False
     """Replace files that are there."""
 
-    table: tyro.conf.OmitArgPrefixes[ParticleOptions] = ParticleOptions()
+    table: tyro.conf.OmitArgPrefixes[TableOptions] = TableOptions()
     maps: tyro.conf.OmitArgPrefixes[MapOptions] = MapOptions()
 
     def run(self) -> Particles:
@@ -98,8 +99,7 @@ class Command:
         whole = self.maps.read(map_)
         values = on_box(whole.values, whole.pixel_size_angstrom, box, pixel, whole.name)
         mask = load_mask(keep, box, pixel, 2.0 * box * pixel)
-        bad = bad_images(particles, available_workers(None))
-        particles = drop_bad_images(particles, self.table.skip_bad_images, bad)
+        particles = drop_bad_images(particles, self.skip_bad_images)
         if registers is not None:
             registers = registers.select(particles.rows_of_file())
         # Optics groups of which nothing is left have no place in stacks.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrelax.io.cryosparc import CryosparcDocument
-from jaxrelax.io.cryosparc_records import append_fields
+from jaxrelax.io.cryosparc_records import append_fields, fields_in_order
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.image_root import image_roots, resolves_alone
 from jaxrelax.io.moved import COLUMNS, Moved
@@ -49,7 +49,8 @@ def original_images(particles: Particles) -> Particles:
 def write_original(particles: Particles, path: Path) -> None:
     """Write what `original_images` made; folders are noted only if images are not found otherwise.
 
-    So the file beside the one it came from is that file again where nothing else was changed.
+    So the file beside the one it came from is that file again where nothing else was changed, up
+    to white space.
 
     Raises:
         InputError: see `jaxrelax.io.write_star` and `jaxrelax.io.write_cs`.
@@ -103,7 +104,7 @@ def _of_records(particles: Particles, document: CryosparcDocument) -> Particles:
     kept = [name for name in fields if name not in gone]
     others = [name for name in kept if name not in CS_BEFORE]
     before = {name: records[mine] for name, mine in CS_BEFORE.items()}
-    back = append_fields(records[others], before)[kept].copy()
+    back = fields_in_order(append_fields(records[others], before), kept)
     text = [path.decode("utf-8", "surrogateescape") for path in back["blob/path"].tolist()]
     index, distinct = unique_names([file_name(path) for path in text])
     boxes = back["blob/shape"][:, 1]

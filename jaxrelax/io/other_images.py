@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from jaxrelax.io.cryosparc import CryosparcDocument
-from jaxrelax.io.cryosparc_records import append_fields
+from jaxrelax.io.cryosparc_records import append_fields, fields_in_order
 from jaxrelax.io.image_root import image_roots
 from jaxrelax.io.moved import Moved
 from jaxrelax.io.particles import Particles
@@ -137,7 +137,7 @@ def _with_new_records(
     others = [name for name in names if name != "blob/path"]
     records = append_fields(records[others], {"blob/path": paths, **before})
     # In their former order: programs show fields as they come.
-    records = records[[*names, *before]].copy()
+    records = fields_in_order(records, [*names, *before])
     records["blob/idx"] = images.image_index
     if moved.box is not None:
         records["blob/shape"] = np.full((n, 2), moved.box)

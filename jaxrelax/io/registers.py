@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64, Int
 
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import Particles
-from jaxrelax.io.selection import REGISTER
+from jaxrelax.io.selection import REGISTER, REGISTER_PROBABILITY
 from jaxrelax.io.writing import cryosparc_field
 
 REGISTERS = "registers.npz"
@@ -48,7 +48,7 @@ class RegisterPosterior:
 
 def has_registers(particles: Particles) -> bool:
     """Whether a table says that a relaxed run wrote it."""
-    return _register_column(particles) is not None
+    return _column(particles, REGISTER_PROBABILITY) is not None
 
 
 def read_registers(path: str | os.PathLike, particles: Particles) -> RegisterPosterior:
@@ -72,9 +72,9 @@ def read_registers(path: str | os.PathLike, particles: Particles) -> RegisterPos
             "(--table-poses)."
         )
     best = posterior.argmax(axis=1)
-    said = _register_column(particles)
-    if said is not None:
-        said = said - 1
+    column = _column(particles, REGISTER)
+    if column is not None:
+        said = np.asarray(column).astype(np.float64).astype(np.int64) - 1
         known = (said >= 0) & (said < len(operators))
         theirs = posterior[np.arange(len(best)), np.where(known, said, 0)]
         foreign = ~known | (theirs < posterior.max(axis=1) - _TIE)
@@ -116,9 +116,7 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return posterior, operators
 
 
-def _register_column(particles: Particles) -> Int[np.ndarray, " n"] | None:
-    for name in (REGISTER, cryosparc_field(REGISTER)):
-        column = particles.column(name)
-        if column is not None:
-            return np.asarray(column).astype(np.float64).astype(np.int64)
-    return None
+def _column(particles: Particles, label: str) -> np.ndarray | None:
+    """A column by its name in a STAR file, whichever kind of file the particles are from."""
+    column = particles.column(label)
+    return particles.column(cryosparc_field(label)) if column is None else column
