@@ -27,6 +27,7 @@ COMMANDS = {
     "align": "put the symmetry axes of a map where they belong, and the poses with them",
     "predict": "say how well registers could be told apart, image by image",
     "select": "write the particles of a run that are in a state or a register",
+    "subtract": "take what lies outside a mask away from the images, for other programs",
     "expand": "write particles at all of their symmetry-related poses, for other programs",
     "subparticles": "write a site of every particle, in each of its copies, as particles",
     "replay": "say where criteria would have stopped runs that are over",

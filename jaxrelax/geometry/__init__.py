@@ -22,6 +22,7 @@ from .groups import NotAGroupError, PointGroup, group_from_operators, nearest_op
 from .operator_files import parse_group, read_operators
 from .patterns import OccupancyPatterns, Pattern, occupancy_patterns
 from .point_groups import UnknownGroupError, point_group
+from .recentring import heights_angstrom, recentred_origins
 from .rotations import (
     cryosparc_pose_to_matrix,
     euler_to_matrix,
@@ -70,6 +71,7 @@ __all__ = [
     "group_from_operators",
     "healpix_directions",
     "healpix_spacing_deg",
+    "heights_angstrom",
     "is_axis_aligned_permutation",
     "isotypic_weights",
     "matrix_to_cryosparc_pose",
@@ -85,6 +87,7 @@ __all__ = [
     "project_to_so3",
     "random_rotations",
     "read_operators",
+    "recentred_origins",
     "register_agreement",
     "register_mates",
     "right_cosets",

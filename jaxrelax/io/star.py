@@ -100,9 +100,9 @@ class StarTable:
         new = {label: text for label, text in values.items() if label not in self}
         return table.appended(new) if new else table
 
-    def without(self, labels: Iterable[str]) -> StarTable:
+    def without(self, *dropped: str) -> StarTable:
         """A table without these columns; those that it does not have do not matter."""
-        kept = [i for i, label in enumerate(self.labels) if label not in set(labels)]
+        kept = [i for i, label in enumerate(self.labels) if label not in dropped]
         if len(kept) == len(self.labels):
             return self
         lines = []

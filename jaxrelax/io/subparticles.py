@@ -172,7 +172,7 @@ def _document(
                 records[name] = values
         return CryosparcDocument(records)
     assert isinstance(document, StarDocument)
-    table = document.particles.without(_PRIORS)
+    table = document.particles.without(*_PRIORS)
     if defoci is not None:
         text = dict(zip(_DEFOCI[0], map(fixed, defoci), strict=True))
         table = table.with_columns(text)
