@@ -41,6 +41,7 @@ from jaxrelax.assessment.states import (
     registers_within,
     state_accuracy,
 )
+from jaxrelax.assessment.strip import Strip
 from jaxrelax.judgement import Discriminability
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "RunAgreement",
     "StateAccuracy",
     "Step",
+    "Strip",
     "adjusted_rand",
     "answers",
     "area_under_roc",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float32
 
 from jaxrelax.assessment.figures import SERIES
 from jaxrelax.assessment.state_shares import state_shares
 from jaxrelax.reconstruction.masks import otsu_threshold
-from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.result import Result, StateMap
 
 # The same colours as the difference maps of the report.
 MORE, LESS, GREY = "#b2182b", "#2166ac", "#c9ccd1"
 DIFFERENCE_SIGMAS = 3.0
 # Of the map's own contour level: a difference below it is not worth a surface.
 SMALLEST_DIFFERENCE = 0.2
+# Model number, of no other map.
+LOCAL = 9
+# As in the report: viridis.
+SHARP_TO_COARSE = "#440154:#3b528b:#21918c:#5ec962:#fde725"
 
 
 def contour_levels(result: Result) -> tuple[float, float]:
@@ -27,6 +32,25 @@ def contour_levels(result: Result) -> tuple[float, float]:
     density = otsu_threshold(result.map[inside])
     spread = float(np.std(result.difference[inside]))
     return density, max(DIFFERENCE_SIGMAS * spread, SMALLEST_DIFFERENCE * abs(density))
+
+
+def local_resolution_of_density(
+    result: Result, of: Result | StateMap
+) -> Float32[np.ndarray, " voxels"]:
+    """Local resolution, in Å, above the contour level of the maps.
+
+    Args:
+        result: whose contour level it is.
+        of: the same result, or one of its states.
+
+    Returns:
+        its voxels; all inside the mask if none is above the level, none without local resolution.
+    """
+    if of.local_resolution is None:
+        return np.zeros(0, np.float32)
+    inside = of.local_resolution > 0.0
+    dense = inside & (of.map > contour_levels(result)[0])
+    return of.local_resolution[dense if dense.any() else inside]
 
 
 def chimerax_script(result: Result) -> str:
@@ -68,7 +92,21 @@ def chimerax_script(result: Result) -> str:
             "hide #4 models",
             "# Where the difference is significant: hide #3 models; show #4 models",
         ]
-    return "\n".join([*lines, "view"]) + "\n"
+    return "\n".join([*lines, *_local(result), "view"]) + "\n"
+
+
+def _local(result: Result) -> list[str]:
+    """The map's local resolution, to colour it by."""
+    values = local_resolution_of_density(result, result)
+    if not len(values):
+        return []
+    low, high = np.percentile(values, [2, 98])
+    return [
+        f"open local_resolution.mrc id {LOCAL}",
+        f"hide #{LOCAL} models",
+        f"# By local resolution: hide #2-4 models; transparency #1 0; color sample #1 map #{LOCAL} "
+        f"palette {SHARP_TO_COARSE} range {low:.1f},{high:.1f}",
+    ]
 
 
 def _states(result: Result, level: float) -> list[str]:

@@ -22,6 +22,7 @@ from jaxrelax.assessment.findings import (
     relaxation_name,
     warnings,
 )
+from jaxrelax.assessment.local_resolution import local_section
 from jaxrelax.assessment.next_steps import next_steps
 from jaxrelax.assessment.plots import (
     convergence_figures,
@@ -41,6 +42,7 @@ from jaxrelax.assessment.state_plots import (
     views_figures,
 )
 from jaxrelax.assessment.state_shares import state_shares
+from jaxrelax.assessment.strip_plots import strip_of_tiles
 from jaxrelax.assessment.versions import versions
 from jaxrelax.assessment.words import percent
 from jaxrelax.io.atomic import atomic_write_text
@@ -140,6 +142,7 @@ def report_html(result: Result, folder: str | os.PathLike = "out") -> str:
             for one in (slices_of_states if result.states else slices_of_map)(result)
         ],
         fsc=_picture(of_fsc),
+        local=_local(result),
         differences=compared(result),
         states=_states(result),
         registers=_panels(register_figures(result)) if relaxed else [],
@@ -149,6 +152,7 @@ def report_html(result: Result, folder: str | os.PathLike = "out") -> str:
         discriminability=predicted.sentence() if predicted is not None else None,
         occupancy=result.registers.mean(axis=0),
         convergence=_panels(convergence_figures(result.history, relaxed, bool(result.states))),
+        strip=strip_of_tiles(result),
         headings=[column for _, column in _columns(result, relaxed)],
         rows=_rows(result, relaxed),
         noise=_picture(partial(noise_figure, result)),
@@ -183,6 +187,20 @@ def _picture(draw: Callable[..., Any]) -> Picture:
 def _panels(figures: list[Figure], kind: str = "svg") -> list[Picture]:
     """Figures that are stacked as the page is wide."""
     return [Picture(as_data_uri(one, kind), about=str(one.get_label())) for one in figures]
+
+
+def _local(result: Result) -> dict[str, Any] | None:
+    """What the section on local resolution shows; None where it was not computed."""
+    shown = local_section(result)
+    if shown is None:
+        return None
+    return {
+        "sentences": shown.sentences,
+        "slices": _panels(shown.slices, "png"),
+        "scale": as_data_uri(shown.scale, "png"),
+        "histogram": _panels(shown.histogram),
+        "partner": shown.partner,
+    }
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from jaxrelax.assessment.report import write_report
+from jaxrelax.assessment.strip import Strip
 from jaxrelax.io import OutputFolder
 from jaxrelax.refinement import Callback, Problem, State, StepInfo, finish, finish_states
 from jaxrelax.refinement.described import described
@@ -18,15 +19,22 @@ class ReportEvery(Callback):
     tested.
     """
 
-    def __init__(self, folder: OutputFolder, every: int, command: str | None = None):
+    def __init__(
+        self,
+        folder: OutputFolder,
+        every: int,
+        command: str | None = None,
+        strip: Strip | None = None,
+    ):
         """Into a folder that is there when the run starts.
 
         Args:
             folder: of the run.
             every: so many iterations.
             command: that made the run, as the report shows it.
+            strip: what keeps maps of iterations, called before this is.
         """
-        self.folder, self.every, self.command = folder, every, command
+        self.folder, self.every, self.command, self.strip = folder, every, command, strip
         self._began = time.perf_counter()
 
     def on_step(self, problem: Problem, state: State, info: StepInfo) -> None:
@@ -45,4 +53,5 @@ class ReportEvery(Callback):
             result = finish(problem, state, subgroups="none", **ended)
         # Every process takes part in the passes; one writes.
         if problem.execution.workers.writes:
+            result = result if self.strip is None else self.strip.added_to(result)
             write_report(result, self.folder / "report.html")

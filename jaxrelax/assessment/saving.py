@@ -13,6 +13,7 @@ import numpy as np
 from jaxrelax.assessment.chimerax import chimerax_script
 from jaxrelax.assessment.findings import warnings
 from jaxrelax.assessment.hand_over import from_cryosparc
+from jaxrelax.assessment.local_resolution import local_summary
 from jaxrelax.assessment.occupancy import Populations, populations
 from jaxrelax.assessment.positions import difference_summary, differences, positions_csv
 from jaxrelax.assessment.report import report_html
@@ -36,13 +37,14 @@ RELION_CURVES = {
 def save(result: Result, folder: OutputFolder) -> None:
     """Write everything of a result into its folder.
 
-    ``particles.star``, ``map.mrc``, ``half1.mrc``, ``half2.mrc``, ``mask.mrc``, ``fsc.star``,
-    ``history.csv``, ``view.cxc``, ``report.html`` and ``result.json``; with relaxation also
-    ``registers.npz``, ``map_symmetrised.mrc``, ``difference.mrc``, ``difference_sigma.mrc`` and
-    ``difference_positions.csv``; when the input was a ``.cs`` file, ``particles.cs`` and
-    cryoSPARC's result groups. With states the maps are of their mean, and every state has
-    ``particles_classNN.star`` (images that show it most probably, less junk), ``map_classNN.mrc``,
-    ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc``,
+    ``particles.star``, ``map.mrc``, ``half1.mrc``, ``half2.mrc``, ``mask.mrc``,
+    ``local_resolution.mrc``, ``fsc.star``, ``history.csv``, ``view.cxc``, ``report.html`` and
+    ``result.json``; with relaxation also ``registers.npz``, ``map_symmetrised.mrc``,
+    ``difference.mrc``, ``difference_sigma.mrc`` and ``difference_positions.csv``; when the input
+    was a ``.cs`` file, ``particles.cs`` and cryoSPARC's result groups. With states the maps are of
+    their mean, and every state has ``particles_classNN.star`` (images that show it most probably,
+    less junk), ``map_classNN.mrc``, ``half1_classNN.mrc``, ``half2_classNN.mrc``,
+    ``mask_classNN.mrc``, ``local_resolution_classNN.mrc`` (and no ``local_resolution.mrc``),
     ``difference_sigma_classNN.mrc`` and ``fsc_classNN.star``; where states are occupancy patterns
     there is ``populations.json``.
     Every file appears whole; ``result.json`` is the last one, so a folder with it is complete.
@@ -62,6 +64,8 @@ def save(result: Result, folder: OutputFolder) -> None:
     if len(result.operators) > 1:
         maps |= {"map_symmetrised": result.map_symmetrised, "difference": result.difference}
         folder.write_npz("registers.npz", register_arrays(result))
+    if result.local_resolution is not None:
+        maps["local_resolution"] = result.local_resolution
     if result.in_sigma is not None:
         maps["difference_sigma"] = result.in_sigma.sigma
     for name, array in maps.items():
@@ -88,6 +92,8 @@ def save_states(result: Result, folder: OutputFolder) -> None:
         maps = {
             "map": one.map, "half1": one.half_maps[0], "half2": one.half_maps[1], "mask": one.mask
         }  # fmt: skip
+        if one.local_resolution is not None:
+            maps["local_resolution"] = one.local_resolution
         if one.in_sigma is not None:
             maps["difference_sigma"] = one.in_sigma.sigma
         for name, array in maps.items():
@@ -234,6 +240,7 @@ def state_table(result: Result) -> list[dict[str, Any]]:
             "own_resolution_angstrom": one.own_resolution_angstrom or None,
             "asymmetric_resolution_angstrom": one.asymmetric_resolution_angstrom or None,
             "difference": difference_summary(one.in_sigma, result.pixel_size_angstrom),
+            "local_resolution": local_summary(result, one),
         }
         for one, share in zip(result.states, state_shares(result), strict=True)
     ]
@@ -265,6 +272,7 @@ def summary(result: Result) -> dict[str, Any]:
         "reason_for_stopping": result.reason,
         "resolution_angstrom": result.resolution_angstrom,
         "asymmetric_resolution_angstrom": result.asymmetric_resolution_angstrom or None,
+        "local_resolution": local_summary(result, result),
         "n_particles": len(particles),
         "n_registers": len(result.operators),
         "n_iterations": len(result.history),

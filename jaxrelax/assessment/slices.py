@@ -63,16 +63,16 @@ class Slices(NamedTuple):
 def slices_of_map(result: Result) -> list[Slices]:
     """The three central planes and the plane of largest difference."""
     n, pixel = result.map.shape[0], result.pixel_size_angstrom
-    planes = [(f"centre, {name}", plane) for name, plane in _central(n)]
+    planes = [(f"centre, {name}", plane) for name, plane in central_planes(n)]
     inside = result.mask > 0.5
     density = result.map[inside] if inside.any() else result.map.ravel()
     grey = Normalize(*np.percentile(density, [0.5, 99.8]))
     colour, scale = None, None
     if len(result.operators) > 1:
-        planes.append(_largest(result.difference, result.mask, pixel))
+        planes.append(largest_plane(result.difference, result.mask, pixel))
         limit = _colour_limit(result, inside)
         colour = Normalize(-limit, limit)
-        scale = _scale(colour, "map − symmetrised map")
+        scale = colour_scale(colour, "map − symmetrised map")
     window = window_of(result.mask)
     panels = [
         _panel(title, plane, result.map, grey, result.difference, colour, window, pixel)
@@ -101,8 +101,8 @@ def slices_of_states(result: Result) -> list[Slices]:
     mask = np.max([one.mask for one in result.states], axis=0)
     differences = [one.map - result.map for one in result.states]
     power = np.sqrt(np.sum([d.astype(np.float64) ** 2 for d in differences], axis=0))
-    planes = [(f"centre, {name}", plane) for name, plane in _central(n)]
-    planes.append(_largest(power.astype(np.float32), mask, pixel))
+    planes = [(f"centre, {name}", plane) for name, plane in central_planes(n)]
+    planes.append(largest_plane(power.astype(np.float32), mask, pixel))
     window, inside = window_of(mask), mask > 0.5
     inside = inside if inside.any() else np.ones_like(inside)
     densities = np.concatenate([one.map[inside] for one in result.states])
@@ -121,14 +121,14 @@ def slices_of_states(result: Result) -> list[Slices]:
                 _panel(title, plane, one.map, grey, difference, colour, window, pixel)
                 for title, plane in planes
             ],
-            _scale(colour, "map − mean of all states") if number == last else None,
+            colour_scale(colour, "map − mean of all states") if number == last else None,
         )
         for number, (one, difference) in enumerate(zip(result.states, differences, strict=True))
     ]
 
 
-def _largest(difference, mask, pixel: float) -> tuple[str, Plane]:
-    """The plane of largest difference, with its name."""
+def largest_plane(difference, mask, pixel: float) -> tuple[str, Plane]:
+    """Name and plane of the largest difference inside the mask."""
     worst = plane_of_largest_difference(difference, mask)
     offset = (worst.index - difference.shape[0] // 2) * pixel
     return f"largest difference: {AXIS_NAMES[worst.axis]} = {offset:+.0f} Å", worst
@@ -142,21 +142,32 @@ def _panel(
     picture = colormaps["gray"](grey(plane.of(map_)))[..., :3] * 0.92 + 0.04
     if colour is not None:
         picture = overlay(picture, plane.of(difference), colour)
+    return framed(title, plane, picture, window, pixel)
+
+
+def framed(
+    title: str,
+    plane: Plane,
+    picture: Float[np.ndarray, "rows columns 3"],
+    window: slice,
+    pixel_size_angstrom: float,
+) -> Figure:
+    """A picture of a plane as a panel: its title, its axes and a bar of length."""
     figure = new_figure(SIDE, SIDE + 0.45, by_hand=True)
     figure.set_label(title)
     height = SIDE + 0.45
     axes = figure.add_axes((0.0, 0.23 / height, 1.0, SIDE / height))
     axes.imshow(picture[window, window], origin="lower", interpolation="bicubic")
-    _plain(axes, title, plane, pixel, window)
+    _plain(axes, title, plane, pixel_size_angstrom, window)
     return figure
 
 
-def _scale(colour: Normalize, label: str) -> Figure:
+def colour_scale(colour: Normalize, label: str, colours: str = DIVERGING) -> Figure:
     """What the colours mean, as a bar to lie below the panels."""
     figure = new_figure(PANEL_WIDTH, 0.55, by_hand=True)
     figure.set_label(f"colours: {label}")
     place = figure.add_axes((0.06, 0.72, 0.88, 0.2))
-    bar = figure.colorbar(ScalarMappable(colour, DIVERGING), cax=place, orientation="horizontal")
+    bar = figure.colorbar(ScalarMappable(colour, colours), cax=place, orientation="horizontal")
     bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7.5, colors=MUTED)
     bar.outline.set_visible(False)  # type: ignore[operator]
@@ -170,7 +181,8 @@ def _colour_limit(result: Result, inside) -> float:
     return max(difference, FAINTEST_FULL_COLOUR * density, 1e-12)
 
 
-def _central(n: int) -> list[tuple[str, Plane]]:
+def central_planes(n: int) -> list[tuple[str, Plane]]:
+    """The central planes by name: "xy", "xz", "yz"."""
     middle = n // 2
     return [("xy", Plane(0, middle)), ("xz", Plane(1, middle)), ("yz", Plane(2, middle))]
 

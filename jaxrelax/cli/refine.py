@@ -14,6 +14,7 @@ import tyro
 from jaxrelax.assessment import (
     AgainstTruth,
     ReportEvery,
+    Strip,
     consequence,
     save,
     two_resolutions,
@@ -129,7 +130,8 @@ class Command:
             console.log_only(self.described())
             particles = self.table.read(self.particles, require_poses=mode.needs_poses)
             against = None if self.truth is None else AgainstTruth(self.truth)
-            watching: list[Callback] = [] if against is None else [against]
+            strip = Strip()
+            watching: list[Callback] = [strip] if against is None else [against, strip]
             bars = ProgressBars(console)
             folder = OutputFolder(self.out)
             run = partial(
@@ -147,7 +149,7 @@ class Command:
             )
             making = (_MakeFolder(self, console), bars) if writes else ()
             if self.report_every:
-                watching.append(ReportEvery(folder, self.report_every, self.described()))
+                watching.append(ReportEvery(folder, self.report_every, self.described(), strip))
             making = [*making, *watching]
             try:
                 result = run(callbacks=making, out=folder, resume=self.resume, **arguments)
@@ -157,6 +159,7 @@ class Command:
             if writes:
                 result = replace(result, settings={**result.settings, "command": self.described()})
                 result = result if against is None else against.added_to(result)
+                result = strip.added_to(result)
                 save(result, folder)
                 tell(result, folder)
         return result

@@ -21,7 +21,10 @@ from jaxrelax.io.atomic import (
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.star import make_table, write_star_tables
 
-_MAPS = ("map", "half1", "half2", "map_symmetrised", "difference", "difference_sigma", "mask")
+_MAPS = (
+    *("map", "half1", "half2", "map_symmetrised", "difference", "difference_sigma"),
+    *("local_resolution", "mask"),
+)
 _GROUPS = ("particles", "volume", "mask")
 MANIFEST: tuple[str, ...] = (
     *("particles.star", "registers.npz", "fsc.star", "history.csv"),

@@ -51,6 +51,7 @@ from jaxrelax.reconstruction.isotypic import (
     asymmetric_coefficients,
     isotypic_parts,
 )
+from jaxrelax.reconstruction.local_resolution import local_resolution
 from jaxrelax.reconstruction.map_priors import (
     Belief,
     Gains,
@@ -165,6 +166,7 @@ __all__ = [
     "inverse_tau2",
     "isotypic_gains",
     "isotypic_parts",
+    "local_resolution",
     "match_halves",
     "match_states",
     "mean_agreement",

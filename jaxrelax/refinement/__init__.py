@@ -38,7 +38,7 @@ from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.refine import iterate, refine
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.replay import Stop, criterion_from_text, read_history, replay
-from jaxrelax.refinement.result import Result, StateMap
+from jaxrelax.refinement.result import MapsOfIterations, Result, StateMap
 from jaxrelax.refinement.stages import done
 from jaxrelax.refinement.start import init
 from jaxrelax.refinement.state import Band, State
@@ -58,6 +58,7 @@ __all__ = [
     "LikelihoodStalled",
     "Local",
     "Map",
+    "MapsOfIterations",
     "MaxIterations",
     "Mode",
     "OccupancyPatterns",

@@ -27,6 +27,7 @@ from jaxrelax.reconstruction import (
     component_curves,
     corrected_fsc,
     isotypic_parts,
+    local_resolution,
     match_halves,
     onto_first,
     registers_onto_first,
@@ -122,6 +123,7 @@ def finish(
     final, compared = combined.map, combined.in_sigma
     symmetrised = symmetrise(final, particle.group)
 
+    local = local_resolution(first, second, mask, shells.pixel_size_angstrom)
     registers, particles = _in_one_frame(problem, found, aligned.index, predicted)
     return Result(
         particles=particles,
@@ -131,6 +133,7 @@ def finish(
         difference=rebox_map(final - symmetrised, box),
         in_sigma=None if compared is None else compared.on_box(box),
         mask=rebox_map(mask, box),
+        local_resolution=rebox_map(local, box),
         pixel_size_angstrom=shells.pixel_size_angstrom,
         shell_edge_angstrom=shells.edge_angstrom,
         registers=registers,

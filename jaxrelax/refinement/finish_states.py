@@ -18,6 +18,7 @@ from jaxrelax.reconstruction import (
     apply_component_gains,
     apply_gain,
     corrected_fsc,
+    local_resolution,
     match_halves,
     onto_first,
     registers_onto_first,
@@ -233,6 +234,7 @@ def _state_maps(
             asymmetric_resolved = resolved_shell(curves["asymmetric"], asymmetric_counts)
         mask = solvent_mask(map_, shells.pixel_size_angstrom)
         first, second = pairs[number]
+        local = local_resolution(first, second, mask, shells.pixel_size_angstrom)
         curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3))) | curves
         n = min(map(len, curves.values()))
         states.append(
@@ -246,6 +248,7 @@ def _state_maps(
                 map=rebox_map(np.asarray(map_, np.float32), edge),
                 half_maps=(rebox_map(first, edge), rebox_map(second, edge)),
                 mask=rebox_map(mask, edge),
+                local_resolution=rebox_map(local, edge),
                 fsc={name: np.asarray(curve[:n], np.float64) for name, curve in curves.items()},
                 resolution_angstrom=shells.resolution(resolution_shell(curves["corrected"])),
                 own_resolution_angstrom=shells.resolved(own),

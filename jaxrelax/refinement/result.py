@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float16, Float32, Float64, Int
 
 from jaxrelax.geometry import OccupancyPatterns
 from jaxrelax.io import Particles
@@ -37,6 +37,7 @@ class StateMap:
         asymmetric_resolution_angstrom: of what breaks its symmetry, where it is relaxed; else 0.
         in_sigma: the half-maps' average less the mean of all states, each averaged over its group,
             over its local standard error.
+        local_resolution: see :func:`jaxrelax.reconstruction.local_resolution`, of its half-maps.
     """
 
     name: str
@@ -53,6 +54,26 @@ class StateMap:
     own_resolution_angstrom: float = 0.0
     asymmetric_resolution_angstrom: float = 0.0
     in_sigma: DifferenceInSigma | None = None
+    local_resolution: Float32[np.ndarray, "n n n"] | None = None
+
+
+@dataclass(frozen=True)
+class MapsOfIterations:
+    """Regularised half-map 1 after some iterations, to look at: coarse, in half precision.
+
+    Attributes:
+        iterations: counted from 1.
+        symmetric: its symmetric part, in a unit that is the same for all.
+        asymmetric: what breaks the symmetry, in the same unit; None without relaxation.
+        edge_angstrom: edge of their box.
+        resumed_after: so many iterations were done, and not kept, before the run was resumed.
+    """
+
+    iterations: tuple[int, ...]
+    symmetric: Float16[np.ndarray, "iterations b b b"]
+    asymmetric: Float16[np.ndarray, "iterations b b b"] | None
+    edge_angstrom: float
+    resumed_after: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,10 @@ class Result:
             other seeds; None where it was not repeated.
         in_sigma: what symmetrisation removes of the half-maps' average, over its local standard
             error; None without relaxation, and with states, which have their own.
+        local_resolution: in Å where the mask is above 0.5, else 0, see
+            :func:`jaxrelax.reconstruction.local_resolution`; None with states, which have theirs.
+        maps_of_iterations: half-map 1 on its way, if something kept it
+            (:class:`jaxrelax.assessment.Strip`).
     """
 
     particles: Particles
@@ -138,6 +163,8 @@ class Result:
     either_half: Int[np.ndarray, "states states"] | None = None
     repeats: Float[np.ndarray, "runs runs"] | None = None
     in_sigma: DifferenceInSigma | None = None
+    local_resolution: Float32[np.ndarray, "n n n"] | None = None
+    maps_of_iterations: MapsOfIterations | None = None
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:

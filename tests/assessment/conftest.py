@@ -15,6 +15,7 @@ from jaxrelax.reconstruction import (
     difference_in_sigma,
     fsc,
     isotypic_parts,
+    local_resolution,
     soft_sphere,
 )
 from jaxrelax.refinement.result import Result, StateMap
@@ -129,6 +130,7 @@ def make_result(folder, n=60, found=True, seed=0):
         map_symmetrised=parts.symmetric,
         difference=parts.asymmetric,
         mask=mask,
+        local_resolution=local_resolution(*halves, mask, PIXEL),
         pixel_size_angstrom=PIXEL,
         shell_edge_angstrom=N * PIXEL,
         registers=posterior,
@@ -194,6 +196,7 @@ def make_states(result, shares=SHARES, certainty=0.88, seed=0):
                 map=(body + own).astype(np.float32),
                 half_maps=halves,
                 mask=result.mask,
+                local_resolution=local_resolution(*halves, result.mask, PIXEL),
                 fsc=curves,
                 resolution_angstrom=9.0 + number,
                 in_sigma=in_sigma(
@@ -239,6 +242,7 @@ def make_states(result, shares=SHARES, certainty=0.88, seed=0):
         reason="states have settled",
         states=tuple(states),
         in_sigma=None,
+        local_resolution=None,
     )
 
 

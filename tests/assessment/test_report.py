@@ -59,8 +59,9 @@ def page(result):
 
 def test_nothing_is_fetched(page, result):
     assert page.open == []
-    # Slices, FSC, registers, views, poses, convergence, noise; sections with their scale, views.
-    assert len(page.sources) == 46
+    # Slices, FSC, local resolution, registers, views, poses, convergence, noise; sections with
+    # their scale, views.
+    assert len(page.sources) == 52
     assert all(source.startswith("data:image/") for source in page.sources)
     outside = re.sub(r'"data:image/[^"]*"', "", report_html(result))
     assert not re.search(r"https?:|//|@import|url\(|<script", outside)

@@ -16,6 +16,7 @@ from tests.io.conftest import parse_star
 
 ALWAYS = {
     *("particles.star", "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star"),
+    "local_resolution.mrc",
     *("history.csv", "result.json", "report.html", "view.cxc"),
 }
 RELAXED = {
@@ -155,7 +156,7 @@ def test_history_with_new_columns_has_them_all(result):
 def test_chimerax_opens_files_that_are_there(folder, result):
     lines = (folder / "view.cxc").read_text().splitlines()
     opened = [line.split()[1] for line in lines if line.startswith("open ")]
-    names = ("map", "map_symmetrised", "difference", "difference_sigma")
+    names = ("map", "map_symmetrised", "difference", "difference_sigma", "local_resolution")
     assert opened == [f"{name}.mrc" for name in names]
     assert all((folder / name).is_file() for name in opened)
     density, difference = contour_levels(result)
@@ -167,6 +168,7 @@ def test_every_state_has_its_files(states_result, tmp_path):
     output = OutputFolder.create(tmp_path / "out")
     save(states_result, output)
     kinds = ("map", "half1", "half2", "mask", "difference_sigma", "fsc", "particles")
+    kinds += ("local_resolution",)
     written = {path.name for path in output.path.iterdir()}
     for number in (1, 2, 3):
         for kind in kinds:

@@ -28,8 +28,8 @@ from tests.assessment.conftest import make_states
 from tests.assessment.test_report import Page
 
 SECTIONS = (
-    *("States", "Density", "Resolution", "Certainty", "Populations", "Viewing directions"),
-    *("Registers", "Pose differences", "Convergence", "Noise", "Settings"),
+    *("States", "Density", "Resolution", "Local resolution", "Certainty", "Populations"),
+    *("Viewing directions", "Registers", "Pose differences", "Convergence", "Noise", "Settings"),
 )
 
 
@@ -57,9 +57,9 @@ def test_every_section_is_there(html, states_result):
     page = Page(html)
     assert page.open == []
     assert re.findall(r"<h2>(.*?)</h2>", html) == list(SECTIONS)
-    # Slices and their scale, FSC, certainty, populations, views, registers, poses, convergence,
-    # noise; and three sides of every state.
-    assert len(page.sources) == 42
+    # Slices, FSC, local resolution, certainty, populations, views, registers, convergence, noise;
+    # and three sides of every state.
+    assert len(page.sources) == 38 + 9
     assert all(source.startswith("data:image/") for source in page.sources)
     assert "Classification, 3 states" in page.text
     assert "symmetrised" not in page.text
