@@ -48,8 +48,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Place:
-    """An element of a report: the heading of its section ('' for the whole page), a CSS selector,
-    and which of the elements that it selects."""
+    """An element of a report.
+
+    The heading of its section ('' for the whole page), a CSS selector, and which of those selected.
+    """
 
     heading: str
     css: str

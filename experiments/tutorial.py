@@ -3,11 +3,11 @@
     python experiments/tutorial.py OUT [--model 6q20.cif.gz] [--docs docs]
 
 The commands are those on the page: every ``bash`` block of docs/tutorial.md that is followed by a
-place for its output (``<!-- tutorial-… -->``) is run in OUT, in the order of the page. OUT must have
-PDB entry 6Q20 as 6q20.cif.gz; ``--model`` copies it there. With ``--docs`` the outputs are quoted in
-tutorial.md of that folder, and the pictures of the reports are written to its figures/tutorial.
-What ran already in OUT is not run again, unless its command has changed. About ten minutes on two
-cores; needs Chromium or Chrome.
+place for its output (``<!-- tutorial-… -->``) is run in OUT, in the order of the page. OUT must
+have PDB entry 6Q20 as 6q20.cif.gz; ``--model`` copies it there. With ``--docs`` the outputs are
+quoted in tutorial.md of that folder, and pictures of the reports are written to its
+figures/tutorial. What ran already in OUT is not run again; a changed command needs a new folder.
+About ten minutes on two cores; needs Chromium or Chrome.
 """
 
 from __future__ import annotations
