@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 WIDTH = 960
 # Of a window that holds the longest report; what is below the report is white, and cut.
 HEIGHT = 12000
-MARGIN = 14
-COLOURS = 48
+MARGIN = 8
+COLOURS = 128
 LARGEST_BYTES = 120_000
 RADIUS = 13
 RED = (200, 30, 30)
@@ -135,7 +135,9 @@ def take(report: Path, pictures: dict[Path, Picture]) -> None:
                 image, number, x0 + mark.right * (x1 - x0), y0 + mark.down * (y1 - y0) - top
             )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        # Not the most frequent colours, which would be greys alone.
+        few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
         print(f"{path}: {image.width} x {image.height}, {path.stat().st_size / 1000:.0f} kB")
         if path.stat().st_size > LARGEST_BYTES:
             raise SystemExit(f"{path}: larger than {LARGEST_BYTES / 1000:.0f} kB")

@@ -32,7 +32,6 @@ TITLE = Place("", "header")
 HEADLINE = Place("", ".headline")
 ANSWERS = tuple(Place("", ".answers > div", which) for which in range(4))
 STEPS = Place("", "ol.steps")
-FIRST_STEP = Place("", "ol.steps > li")
 IN_CORNER = dict(right=0.95, down=0.18)
 
 FAB = {
@@ -44,14 +43,21 @@ FAB = {
     "next_steps.png": Picture(Place("", "h2.next"), STEPS),
     "difference.png": Picture(
         Place("Density", "h3"),
-        Place("Density", "table.positions"),
+        Place("Density", ".sections"),
         (
             Mark(Place("Density", "h3 + p"), 1.02, 0.3),
             Mark(Place("Density", ".bar"), 1.06, 0.3),
-            Mark(Place("Density", ".sections figure", 2), 0.9, 0.08),
+            Mark(Place("Density", ".sections figure", 2), 0.9, 0.1),
+        ),
+    ),
+    "surfaces.png": Picture(
+        Place("Density", ".views"),
+        Place("Density", "table.positions"),
+        (
             Mark(Place("Density", ".views figure", 0), 0.95, 0.08),
+            Mark(Place("Density", ".views figure", 1), 0.95, 0.08),
             Mark(Place("Density", ".views figure", 2), 0.95, 0.08),
-            Mark(Place("Density", "table.positions tbody tr"), 1.02, 0.5),
+            Mark(Place("Density", "table.positions tbody tr"), 1.03, 0.5),
         ),
     ),
     "registers.png": Picture(
@@ -66,8 +72,8 @@ FAB = {
     ),
     "convergence.png": Picture(
         Place("Convergence", "h2"),
-        Place("Convergence", ".panels"),
-        tuple(Mark(Place("Convergence", ".panels img", n), 0.95, 0.04) for n in range(4)),
+        Place("Convergence", ".panels img", 5),
+        tuple(Mark(Place("Convergence", ".panels img", n), 0.95, 0.04) for n in range(5)),
     ),
 }
 CONTROL = {
