@@ -27,12 +27,17 @@ def keep(data_set, true_map):
     return mask
 
 
+def subtracted(data_set, name, *options):
+    """The table that the command writes, seen from the data's folder."""
+    given = {"--map": "truth_map.mrc", "--keep": "keep.mrc", "--out": name}
+    words = [w for option, file in given.items() for w in (option, str(data_set / file))]
+    assert main(["subtract", str(data_set / "truth.star"), *words, *options]) == 0
+    return f"{name}/particles_subtracted.star"
+
+
 def maps_of(relion, data_set, name, *options):
     """Ours and RELION's, of what the command writes."""
-    words = ["truth.star", "--map", "truth_map.mrc", "--keep", "keep.mrc", "--out", name]
-    words = [str(data_set / w) if w.endswith((".star", ".mrc")) else w for w in words]
-    assert main(["subtract", *words[:-1], str(data_set / name), *options]) == 0
-    table = f"{name}/particles_subtracted.star"
+    table = subtracted(data_set, name, *options)
     relion("relion_reconstruct", "--i", table, "--o", f"{name}.mrc", "--ctf", folder=data_set)
     ours, _ = reconstruct(read_particles(data_set / table))
     theirs, pixel = read_map(data_set / f"{name}.mrc")
@@ -61,3 +66,22 @@ def test_the_recentred_part_is_at_the_centre_of_its_window(relion, data_set, tru
     last = int(0.8 * box / 2)
     assert fsc(ours * ball, theirs * ball)[: last + 1].min() > 0.98
     assert fsc(theirs * ball, part * ball)[: last // 2].min() > 0.97
+
+
+def test_relion_centres_and_reverts_alike(relion, data_set, keep):
+    options = ("--recentre", "--no-defocus-by-height", "--scale", "1")
+    table = subtracted(data_set, "centred", *options)
+    centre = mass_centre(keep, PIXEL_ANGSTROM) / PIXEL_ANGSTROM
+    axes = [w for a, c in zip("XYZ", centre, strict=True) for w in (f"--center_{a}", f"{c:.8f}")]
+    relion(
+        "relion_star_handler", "--i", "truth.star", "--o", "theirs.star", "--center", *axes,
+        folder=data_set,
+    )  # fmt: skip
+    ours = read_particles(data_set / table)
+    theirs = read_particles(data_set / "theirs.star")
+    np.testing.assert_allclose(ours.origins_angstrom, theirs.origins_angstrom, atol=2e-4)
+    (data_set / "reverted").mkdir(exist_ok=True)
+    relion("relion_particle_subtract", "--revert", table, "--o", "reverted/", folder=data_set)
+    back = read_particles(data_set / "reverted/original.star")
+    before = read_particles(data_set / "truth.star")
+    np.testing.assert_array_equal(back.column("rlnImageName"), before.column("rlnImageName"))
