@@ -71,7 +71,7 @@ def sub_particles(
 
     Raises:
         InputError: there are no poses, the table holds copies already, mates of the position are
-            neither one site nor several, no site lies in its image, or the defocus is to be changed
+            neither one site nor several, it lies outside of the images, or the defocus is to be changed
             of images that were multiplied by their CTF or its sign.
         ValueError: no such sign.
     """
@@ -92,13 +92,13 @@ def sub_particles(
     rows, copies = np.repeat(np.arange(n), count), np.tile(sites.operators, n)
     places, heights = places.reshape(-1, 2), heights.reshape(-1)
     half = np.array([0.5 * group.box * group.pixel_size_angstrom for group in particles.optics])
+    away = float(np.linalg.norm(sites.position))
     inside = np.all(np.abs(places) < half[particles.optics_group[rows], None], axis=1)
-    if not inside.any():
+    if away > half.max() or not inside.any():
         raise InputError(
-            f"{particles.source}: no image shows the position "
-            f"{' '.join(f'{x:g}' for x in sites.position)}, which is "
-            f"{np.linalg.norm(sites.position):.0f} Å from the centre; the images reach "
-            f"{half.max():.0f} Å. --at is in Å from the centre of the box."
+            f"{particles.source}: the position {' '.join(f'{x:g}' for x in sites.position)} is "
+            f"{away:.0f} Å from the centre, and the images reach {half.max():.0f} Å. --at is in Å "
+            "from the centre of the box."
         )
     if not inside.all():
         logger.warning(

@@ -358,7 +358,7 @@ def test_groups_of_other_pixel_sizes_have_stacks_of_their_own(parents, tmp_path)
 
 
 REFUSED = [
-    ("C4", (300.0, 0.0, 0.0), "no image shows the position"),
+    ("C4", (300.0, 0.0, 0.0), "300 Å from the centre, and the images reach 36 Å"),
     ("C60", (4.0, 0.0, 9.0), "neither one site nor several"),
     ("C4", (np.inf, 0.0, 0.0), "three finite numbers"),
 ]
@@ -409,7 +409,8 @@ def test_a_bad_image_leaves_no_stack(tmp_path):
 
 
 def test_sites_outside_of_their_images_are_left_out(parents, caplog):
-    made = sub_particles(parents, point_group("C4"), (34.0, 0.0, 20.0))
+    away = parents.with_updates(origins_angstrom=parents.origins_angstrom + 20.0)
+    made = sub_particles(away, point_group("C4"), (26.0, 5.0, 10.0))
     assert 0 < len(made) < 40
     assert f"{40 - len(made)} of 40 sites lie outside" in caplog.text
     assert np.abs(made.origins_angstrom).max() < 0.5 * SIZE * PIXEL
