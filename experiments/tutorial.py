@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from screenshots import Mark, Picture, Place, take
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
 MODEL = "6q20.cif.gz"
+COLUMNS = 76  # of a block on the page
 PLACE = re.compile(r"^```bash\n([^`]*)^```\n+<!-- (tutorial-[\w-]+) -->$", re.MULTILINE)
 
 TITLE = Place("", "header")
@@ -127,6 +129,13 @@ def printed(one: Shown, folder: Path) -> str:
     return ran.stdout
 
 
+def to_fit(line: str) -> list[str]:
+    """A sentence broken at words; a line of a table, which has columns, as it is."""
+    if "  " in line.strip() or len(line) <= COLUMNS:
+        return [line]
+    return textwrap.wrap(line, COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
 def main() -> None:
     """Run, quote, take pictures."""
     parser = argparse.ArgumentParser(
@@ -144,8 +153,8 @@ def main() -> None:
     for one in shown(PAGE):
         text = printed(one, asked.out)
         if asked.docs:
-            lines = ["```text", *text.rstrip().splitlines(), "```"]
-            quote(asked.docs / "tutorial.md", one.name, lines)
+            fitting = [part for line in text.rstrip().splitlines() for part in to_fit(line)]
+            quote(asked.docs / "tutorial.md", one.name, ["```text", *fitting, "```"])
     if asked.docs:
         figures = asked.docs / "figures" / "tutorial"
         for run, pictures in (("fab", FAB), ("control", CONTROL)):
