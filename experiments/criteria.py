@@ -333,8 +333,9 @@ def page(runs: list[Run]) -> str:
             "",
             f"The default stops {soon} of {len(runs)} runs within {SOON} iterations after that, "
             f"and {len(early)} before. Where it stops later, the best registers were right before "
-            "the strength of the asymmetric part was calibrated, which is when criteria begin to "
-            "be asked: nobody could have known, because their probabilities were not right yet. "
+            "criteria began to be asked: asymmetry is amplified and its strength calibrated first, "
+            "and a standstill takes three iterations to be seen. (It was chosen on the runs of "
+            "seed 0; those of seed 1 were looked at afterwards.) "
             "*Calibrated* is the first iteration in which the mean largest posterior is within "
             f"{POSTERIOR_WITHIN} of its final value as well.",
             "",
