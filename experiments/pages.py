@@ -1,7 +1,7 @@
-"""Tables that scripts put into pages of the documentation.
+"""Tables and printed text that scripts put into pages of the documentation.
 
-On the page a table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; what is between them is
-the script's, everything else is written by people.
+On the page they stand between ``<!-- NAME -->`` and ``<!-- /NAME -->``; what is between them is the
+script's, everything else is written by people.
 """
 
 from __future__ import annotations

@@ -126,9 +126,14 @@ def _sure(result: Result) -> Answer:
     notes.append(f"{percent(evidence.half_set_agreement)} the same under either half-map")
     if crowd is not None:
         notes.append(f"but one register holds {percent(crowd)}")
-    doubtful = bool(contradictions(result)) or crowd is not None
+    against = contradictions(result)
+    value = percent(evidence.expected_accuracy)
+    if against:
+        notes[0] = f"the posterior takes {value} of the best registers for right, but "
+        notes[0] += " and ".join(one.brief for one in against)
+        value = "contradicted"
     return Answer(
-        "How sure are the registers?", percent(evidence.expected_accuracy), tuple(notes), doubtful
+        "How sure are the registers?", value, tuple(notes), bool(against) or crowd is not None
     )
 
 

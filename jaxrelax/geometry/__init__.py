@@ -22,6 +22,7 @@ from .groups import NotAGroupError, PointGroup, group_from_operators, nearest_op
 from .operator_files import parse_group, read_operators
 from .patterns import OccupancyPatterns, Pattern, occupancy_patterns
 from .point_groups import UnknownGroupError, point_group
+from .recentring import heights_angstrom, recentred_origins
 from .rotations import (
     cryosparc_pose_to_matrix,
     euler_to_matrix,
@@ -35,6 +36,7 @@ from .rotations import (
     rotation_angle,
     rotvec_to_matrix,
 )
+from .sites import Sites, SiteViews, equivalent_sites, view_sites
 from .subgroups import (
     common_subgroup,
     conjugate_subgroups,
@@ -53,6 +55,8 @@ __all__ = [
     "PointGroup",
     "RegisterAgreement",
     "RightCosets",
+    "SiteViews",
+    "Sites",
     "UnknownGroupError",
     "asymmetric_unit",
     "best_global_operator",
@@ -61,11 +65,13 @@ __all__ = [
     "cryosparc_pose_to_matrix",
     "direction_neighbours",
     "directions_in_tilt_range",
+    "equivalent_sites",
     "euler_to_matrix",
     "exp_so3",
     "group_from_operators",
     "healpix_directions",
     "healpix_spacing_deg",
+    "heights_angstrom",
     "is_axis_aligned_permutation",
     "isotypic_weights",
     "matrix_to_cryosparc_pose",
@@ -81,6 +87,7 @@ __all__ = [
     "project_to_so3",
     "random_rotations",
     "read_operators",
+    "recentred_origins",
     "register_agreement",
     "register_mates",
     "right_cosets",
@@ -89,5 +96,6 @@ __all__ = [
     "subgroup",
     "subgroup_indices",
     "subgroups",
+    "view_sites",
     "zernike_sum",
 ]

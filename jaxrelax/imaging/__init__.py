@@ -20,6 +20,7 @@ from jaxrelax.imaging.preprocess import (
     radii_px,
     soft_circle,
 )
+from jaxrelax.imaging.recorded import mean_slices, recorded
 from jaxrelax.imaging.shells import MARGIN, Shells
 from jaxrelax.imaging.slices import (
     FourierVolume,
@@ -44,6 +45,7 @@ from jaxrelax.imaging.volume import (
     resample_map,
     working_box,
 )
+from jaxrelax.imaging.windows import cut_windows, reaches_beyond
 
 __all__ = [
     "MARGIN",
@@ -63,6 +65,7 @@ __all__ = [
     "background_statistics",
     "batch_ctf",
     "ctf",
+    "cut_windows",
     "electron_wavelength_angstrom",
     "extract_parts",
     "extract_parts_and_derivatives",
@@ -78,11 +81,14 @@ __all__ = [
     "in_stages",
     "insert_slices",
     "map_from_half_transform",
+    "mean_slices",
     "normalise_background",
     "pack",
     "pixel_weights",
     "radii_px",
+    "reaches_beyond",
     "rebox_map",
+    "recorded",
     "resample_map",
     "shift_phases",
     "slice_stages",

@@ -14,7 +14,9 @@ from jaxrelax.io.particles import OpticsGroup, Particles, Refusal
 from jaxrelax.io.prefetch import prefetch
 from jaxrelax.io.reading import check_supported, read_particles
 from jaxrelax.io.selection import select_by_posterior
+from jaxrelax.io.subparticles import sub_particles
 from jaxrelax.io.units import Units, every_row, find_units
+from jaxrelax.io.windows import Windows, cut_windows, plan_windows
 from jaxrelax.io.writing import write_cs, write_star
 
 __all__ = [
@@ -29,10 +31,12 @@ __all__ = [
     "Refusal",
     "Units",
     "UnsupportedError",
+    "Windows",
     "atomic_open",
     "atomic_write_bytes",
     "atomic_write_text",
     "check_supported",
+    "cut_windows",
     "drop_bad_images",
     "every_row",
     "expand_symmetry",
@@ -40,6 +44,7 @@ __all__ = [
     "find_units",
     "format_inspection",
     "inspect_file",
+    "plan_windows",
     "prefetch",
     "read_map",
     "read_mask",
@@ -47,6 +52,7 @@ __all__ = [
     "read_reference",
     "require_writable",
     "select_by_posterior",
+    "sub_particles",
     "write_cs",
     "write_fsc_star",
     "write_map",

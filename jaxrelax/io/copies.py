@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from jaxrelax.io.particles import Particles
-from jaxrelax.io.units import Units, find_units
+from jaxrelax.io.units import HEIGHT, Units, find_units, written_column
 
 # Poses of one image that are nearer than this are estimates of the same pose: copies of an
 # expanded table that were refined each by itself differ by a few degrees, and mates of the
@@ -96,16 +96,24 @@ def expansion(particles: Particles, units: Units) -> int:
     return distinct if one_each and distinct > 1 else 0
 
 
+def expanded(particles: Particles, units: Units) -> str:
+    """What makes rows of a table show the same, in brackets; nothing where nobody can tell."""
+    if written_column(particles, HEIGHT) is not None:
+        return " (sub-particles, each at its own origin)"
+    order = expansion(particles, units)
+    return f" (symmetry-expanded, {order} poses an image)" if order else ""
+
+
 def describe_units(particles: Particles) -> list[tuple[str, str]]:
     """What of a table shares noise, as labels and values for people; nothing if nothing does."""
     units, said = find_units(particles), []
     copied = units.copied
+    images = len(np.unique(units.source))
     if copied.any():
-        images = len(np.unique(units.source))
         text = f"{int(copied.sum())} rows show what others show; {images} images in all"
-        if order := expansion(particles, units):
-            text += f" (symmetry-expanded, {order} poses an image)"
-        said.append(("copies", text))
+        said.append(("copies", text + expanded(particles, units)))
+    if units.window is not None:
+        said.append(("sub-particles", f"{len(units)} windows of {images} images"))
     if units.tube_column is not None:
         tubes = len(np.unique(units.unit))
         said.append(("helical segments", f"of {tubes} tubes ({units.tube_column})"))

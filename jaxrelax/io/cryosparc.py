@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,14 @@ def shift_pixel_size(
         own = _exact_decimal(records[ALIGNMENT_PIXEL])
         return np.where(own > 0, own, pixel_size)
     return pixel_size
+
+
+def cryosparc_field(label: str) -> str:
+    """``jrx/register_entropy`` for ``jrxRegisterEntropy``; names with a slash stay."""
+    if "/" in label:
+        return label
+    words = re.findall(r"[A-Z][a-z0-9]*|[a-z0-9]+", label.removeprefix("jrx"))
+    return "jrx/" + "_".join(word.lower() for word in words)
 
 
 def _latents(

@@ -116,3 +116,8 @@ def append_fields(records: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndar
     for name, values in fields.items():
         out[name] = values
     return out
+
+
+def fields_in_order(records: np.ndarray, names: list[str]) -> np.ndarray:
+    """A structured array of these fields in this order."""
+    return recfunctions.repack_fields(records[names])

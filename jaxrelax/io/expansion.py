@@ -17,10 +17,8 @@ from jaxrelax.io.cryosparc import CryosparcDocument
 from jaxrelax.io.cryosparc_records import append_fields
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import Particles
-from jaxrelax.io.units import find_units
-from jaxrelax.io.writing import cryosparc_field
+from jaxrelax.io.units import COPY, PARENT, find_units, written_column
 
-PARENT, COPY = "jrxParent", "jrxCopy"
 _UID, _SOURCE_UID, _INDEX = "uid", "sym_expand/src_uid", "sym_expand/idx"
 
 
@@ -45,7 +43,7 @@ def expand_symmetry(particles: Particles, group: PointGroup) -> Particles:
         raise InputError(f"{particles.source}: no poses, so there is nothing to expand.")
     if group.order == 1:
         raise InputError("C1 has one operator and expands nothing. Name the symmetry of the map.")
-    _require_single(particles)
+    require_single(particles)
     n, order = len(particles), group.order
     rows = np.repeat(np.arange(n), order)
     copies = np.tile(np.arange(order), n)
@@ -56,19 +54,19 @@ def expand_symmetry(particles: Particles, group: PointGroup) -> Particles:
     )
     document = expanded.document
     if isinstance(document, CryosparcDocument):
-        records = _with_own_uids(document.records, copies)
+        records = with_own_uids(document.records, copies)
         expanded = replace(expanded, document=CryosparcDocument(records))
     return expanded
 
 
-def _require_single(particles: Particles) -> None:
-    """Refuse tables that hold such copies: they would come out several times.
+def require_single(particles: Particles) -> None:
+    """Refuse tables that hold copies of particles already: they would come out several times.
 
     Raises:
         InputError: the table has them.
     """
     why = None
-    if any(particles.column(name) is not None for name in (PARENT, cryosparc_field(PARENT))):
+    if written_column(particles, PARENT) is not None:
         why = f"it has a column {PARENT}"
     else:
         units = find_units(particles)
@@ -81,17 +79,28 @@ def _require_single(particles: Particles) -> None:
         )
 
 
-def _with_own_uids(records: np.ndarray, copies: Int[np.ndarray, " rows"]) -> np.ndarray:
-    """The records with uids that no two copies share, and those of their parents."""
+def with_own_uids(
+    records: np.ndarray, copies: Int[np.ndarray, " rows"], *, first_is_parent: bool = True
+) -> np.ndarray:
+    """The records with uids that no two copies share, and those of their parents.
+
+    Args:
+        records: of a ``.cs`` file, with the uids of the parents.
+        copies: number of the copy, from 0.
+        first_is_parent: whether copy 0 is the parent itself, and keeps its uid.
+    """
     if _UID not in (records.dtype.names or ()):
         return records
     parents = records[_UID].astype(np.uint64)
     records = _with_fields(records, parents, copies.astype(np.uint32))
-    distinct = len(np.unique(parents)) * (int(copies.max()) + 1)
+    pairs = np.stack([parents, copies.astype(np.uint64)], axis=1)
+    distinct = len(np.unique(pairs, axis=0))
+    numbers = copies if first_is_parent else copies + 1
     own, salt = parents, 0
-    while len(np.unique(own)) < distinct:  # once, but for two equal of 2⁶⁴
-        own = np.where(copies == 0, parents, _mixed(parents, copies + salt))
-        salt += int(copies.max()) + 1
+    # Once, but for two equal of 2⁶⁴.
+    while salt == 0 or len(np.unique(own)) < distinct:
+        own = np.where(numbers == 0, parents, _mixed(parents, numbers + salt))
+        salt += int(numbers.max()) + 1
     records[_UID] = own
     return records
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from jaxrelax.io.cryosparc import cryosparc_field
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import Particles
-from jaxrelax.io.writing import cryosparc_field
 
 STATE_PROBABILITY = "jrxStateProbability"
 REGISTER, REGISTER_PROBABILITY = "jrxRegister", "jrxRegisterProbability"

@@ -65,7 +65,9 @@ class StarTable:
         """The same table with only these rows, in this order."""
         return replace(self, lines=tuple(self.lines[int(row)] for row in rows))
 
-    def updated(self, rows: Sequence[int] | np.ndarray, values: Mapping[str, Sequence[str]]):
+    def updated(
+        self, rows: Sequence[int] | np.ndarray, values: Mapping[str, Sequence[str]]
+    ) -> StarTable:
         """A table with new text for existing columns in some rows; other rows keep theirs.
 
         Args:
@@ -90,6 +92,25 @@ class StarTable:
             text, comment = split_comment(line)
             lines.append(" ".join([text, *map(quote, tail)]) + comment)
         return replace(self, labels=(*self.labels, *values), lines=tuple(lines))
+
+    def with_columns(self, values: Mapping[str, Sequence[str]]) -> StarTable:
+        """A table in which these columns have these values, whether it had them or not."""
+        old = {label: text for label, text in values.items() if label in self}
+        table = self.updated(range(len(self)), old) if old else self
+        new = {label: text for label, text in values.items() if label not in self}
+        return table.appended(new) if new else table
+
+    def without(self, *dropped: str) -> StarTable:
+        """A table without these columns; those that it does not have do not matter."""
+        kept = [i for i, label in enumerate(self.labels) if label not in dropped]
+        if len(kept) == len(self.labels):
+            return self
+        lines = []
+        for line in self.lines:
+            text, comment = split_comment(line)
+            cells = split_row(text)
+            lines.append(" ".join(quote(cells[i]) for i in kept) + comment)
+        return replace(self, labels=tuple(self.labels[i] for i in kept), lines=tuple(lines))
 
     def text(self) -> str:
         """The block as it stands in a file."""

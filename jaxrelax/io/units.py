@@ -1,10 +1,11 @@
-"""Which rows of a table share noise: several rows of one image, and segments of one tube."""
+"""Which rows of a table share noise: rows of one image, its sub-particles, segments of a tube."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,20 @@ import scipy.sparse
 from jaxtyping import Bool, Float32, Float64, Int
 from scipy.sparse.csgraph import connected_components
 
+from jaxrelax.io.cryosparc import cryosparc_field
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import Particles, unique_names
 from jaxrelax.io.stacks import file_name
 
+# What `jaxrelax.io.sub_particles` and the windows that are cut around them say of a row: parent and
+# copy, both from 1, height in Å, and the pixel of the parent's image that is the window's centre.
+PARENT, COPY, HEIGHT = "jrxParent", "jrxCopy", "jrxHeight"
+WINDOW = ("jrxWindowX", "jrxWindowY")
 TUBE_COLUMNS = ("rlnHelicalTubeID", "filament/filament_uid")
 # Where along its tube a segment lies.
 _ALONG_TUBE = ("rlnHelicalTrackLengthAngst", "rlnHelicalTrackLength", "filament/position_A")
 # What says from which image an image was made, by subtraction or extraction.
-_ORIGINAL = "rlnImageOriginalName"
+ORIGINAL = "rlnImageOriginalName"
 _UIDS = ("uid", "sym_expand/src_uid")
 
 
@@ -31,12 +37,15 @@ class Units:
     Rows of the same image are one unit, and so are rows of one tube: its segments overlap.
 
     Attributes:
-        picture: number of the stored image (file and slice) of every row.
+        picture: number of the stored image (file and slice) of every row; of sub-particles that
+            name the images of their parents, of the image and the site.
         source: number of what was recorded: rows of a source show the same part of a micrograph,
             whether it is stored once or several times (subtracted, or extracted anew).
         unit: number of the unit, counted from 0 in order of first appearance.
         along: orders the rows of a unit, such that neighbours in a tube are neighbours.
         tube_column: the column that names tubes; None where there are none.
+        window: where rows are windows cut from what the source shows, their centres there, (x, y)
+            in widths of the window; None where they are not.
     """
 
     picture: Int[np.ndarray, " rows"]
@@ -44,6 +53,7 @@ class Units:
     unit: Int[np.ndarray, " rows"]
     along: Float64[np.ndarray, " rows"]
     tube_column: str | None = None
+    window: Float64[np.ndarray, "rows 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -60,18 +70,28 @@ class Units:
 
     @property
     def copied(self) -> Bool[np.ndarray, " rows"]:
-        """Rows whose source is in other rows, too."""
-        return np.bincount(self.source)[self.source] > 1
+        """Rows whose source is in other rows, too; of windows, those that are there again."""
+        number = self.source if self.window is None else self.picture
+        return np.bincount(number)[number] > 1
 
-    @property
+    @cached_property
     def weight(self) -> Float32[np.ndarray, " rows"]:
-        """1 over the number of rows that show the same: what a row adds to a likelihood."""
-        return (1.0 / np.bincount(self.source)[self.source]).astype(np.float32)
+        """1 over the number of rows that show the same: what a row adds to a likelihood.
+
+        Windows of one image show the same where they overlap: they count by the shares of their
+        pixels that they have in common, each of them fully with itself.
+        """
+        if self.window is None:
+            return (1.0 / np.bincount(self.source)[self.source]).astype(np.float32)
+        return (1.0 / _overlaps(self.source, self.window)).astype(np.float32)
 
     def select(self, rows: Int[np.ndarray, " some"]) -> Units:
         """Only these rows, in this order."""
-        numbers = [_numbered(x[rows]) for x in (self.picture, self.source, self.unit)]
-        return Units(*numbers, along=self.along[rows], tube_column=self.tube_column)
+        picture, source, unit = (
+            _numbered(numbers[rows]) for numbers in (self.picture, self.source, self.unit)
+        )
+        window = None if self.window is None else self.window[rows]
+        return Units(picture, source, unit, self.along[rows], self.tube_column, window)
 
 
 def every_row(n: int) -> Units:
@@ -86,13 +106,65 @@ def find_units(particles: Particles) -> Units:
     The same image are: the same slice of the same file, by whatever names (links are followed);
     rows with the same ``uid`` or ``sym_expand/src_uid``, or the same ``rlnImageOriginalName``. A
     tube is an ``rlnHelicalTubeID`` of a micrograph (of a stack, where micrographs are not named),
-    or a ``filament/filament_uid``. No image is opened.
+    or a ``filament/filament_uid``. Sub-particles have the source of their parent. No image is
+    opened.
+
+    Raises:
+        InputError: a column that says what a row shows holds what is no number.
     """
     picture = _paired(_files(particles.stack_paths)[particles.stack_index], particles.image_index)
     source = _joined([picture[None], *_originals(particles)])
     tube_column, tube = _tubes(particles)
     unit = source if tube is None else _joined([source[None], tube[None]])
-    return Units(picture, source, unit, _along(particles), tube_column)
+    copy, height = (written_column(particles, name) for name in (COPY, HEIGHT))
+    if copy is not None and height is not None:
+        picture = _paired(picture, _numbered(np.asarray([str(value) for value in copy])))
+    return Units(picture, source, unit, _along(particles), tube_column, _windows(particles))
+
+
+def written_column(particles: Particles, label: str) -> np.ndarray | None:
+    """A column of jaxrelax's own: just made, of a STAR file, or of a ``.cs`` file; or None."""
+    if label in particles.extra_columns:
+        return particles.extra_columns[label]
+    found = particles.column(label)
+    return particles.column(cryosparc_field(label)) if found is None else found
+
+
+def _windows(particles: Particles) -> Float64[np.ndarray, "rows 2"] | None:
+    """Centres of windows in their parents' images, in widths of the window."""
+    columns = [written_column(particles, label) for label in WINDOW]
+    box = np.array([group.box for group in particles.optics])[particles.optics_group]
+    if any(column is None for column in columns) or not np.all(box > 0):
+        return None
+    centres = []
+    for label, column in zip(WINDOW, columns, strict=True):
+        assert column is not None
+        values = _numbers(column)
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{particles.source}: column {label} holds what is no number. Correct it, or "
+                "remove the column if windows of one image do not overlap."
+            )
+        centres.append(values / box)
+    return np.stack(centres, axis=1)
+
+
+def _overlaps(
+    source: Int[np.ndarray, " rows"], window: Float64[np.ndarray, "rows 2"]
+) -> Float64[np.ndarray, " rows"]:
+    """Of every window the summed shares that the windows of its source have of it, 1 for itself."""
+    order = np.argsort(source, kind="stable")
+    source, window = source[order], window[order]
+    total = np.ones(len(source))
+    for lag in range(1, int(np.bincount(source).max(initial=1))):
+        same = np.flatnonzero(source[:-lag] == source[lag:])
+        apart = np.abs(window[same] - window[same + lag])
+        shared = np.prod(np.maximum(1.0 - apart, 0.0), axis=1)
+        total[same] += shared
+        total[same + lag] += shared
+    out = np.empty(len(total))
+    out[order] = total
+    return out
 
 
 def _numbered(keys: np.ndarray) -> Int[np.ndarray, " rows"]:
@@ -152,7 +224,7 @@ def _originals(particles: Particles) -> list[Int[np.ndarray, "names rows"]]:
         values = np.stack([np.asarray(column, np.uint64) for column in uids])
         numbers = _numbered(values.reshape(-1)).reshape(values.shape)
         found.append(np.where(values == 0, -1, numbers))
-    column = particles.column(_ORIGINAL)
+    column = written_column(particles, ORIGINAL)
     if column is not None:
         texts = [_image_key(str(value)) for value in column]
         known = np.array([bool(text) for text in texts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from jaxrelax.io.cryosparc import (
     SHIFT,
     SPLIT,
     CryosparcDocument,
+    cryosparc_field,
     shift_pixel_size,
 )
 from jaxrelax.io.cryosparc_records import append_fields
@@ -33,9 +34,14 @@ from jaxrelax.io.star import StarTable, write_star_tables
 # What images are multiplied by when they are read: +1, or -1 where their particle is black.
 IMAGE_SIGN, SIGN = "jrxImageSign", "blob/sign"
 IMAGES = "blob/path"
+# Columns of STAR files for which ``.cs`` files have fields: ``alignments3D/class`` and
+# ``sym_expand/src_uid``.
+_SAID_OTHERWISE = ("rlnClassNumber", "rlnImageOriginalName")
 
 
-def write_star(particles: Particles, path: str | os.PathLike) -> None:
+def write_star(
+    particles: Particles, path: str | os.PathLike, roots: Sequence[Path] | None = None
+) -> None:
     """Write particles as a STAR file that RELION 3.1 to 5 and jaxrelax read.
 
     From a STAR file: every block, column and row stays, in the form it had (3.0 stays 3.0). Rows
@@ -43,6 +49,11 @@ def write_star(particles: Particles, path: str | os.PathLike) -> None:
     is kept. Where images are to be inverted, ``jrxImageSign`` says so to jaxrelax. From a ``.cs``
     file: a STAR file of RELION 3.1 is made. Extra columns come last.
     Comments note where image names are relative to, for `read_particles`.
+
+    Args:
+        particles: what is written.
+        path: the file.
+        roots: folders to note; by default those that names of its images are relative to.
 
     Raises:
         InputError: the disk is full or the folder cannot be written to.
@@ -53,17 +64,18 @@ def write_star(particles: Particles, path: str | os.PathLike) -> None:
     elif isinstance(document, StarDocument):
         table = _updated_rows(particles, document)
         if np.any(particles.image_sign < 0):
-            table = _with_column(table, IMAGE_SIGN, as_text(particles.image_sign))
+            table = with_column(table, IMAGE_SIGN, as_text(particles.image_sign))
         document = document.with_particles(table)
     else:
         raise TypeError(f"no way to write {type(document).__name__} as STAR")
     table = document.particles
     for label, values in particles.extra_columns.items():
-        table = _with_column(table, label, as_text(values))
+        table = with_column(table, label, as_text(values))
     tables = document.with_particles(table).tables
     if document.optics is not None:
         tables = tuple(_with_version(t) for t in tables)
-    note = with_note(tables[0].comment, image_roots(particles), Path(path))
+    noted = image_roots(particles) if roots is None else list(roots)
+    note = with_note(tables[0].comment, noted, Path(path))
     write_star_tables(path, (replace(tables[0], comment=note), *tables[1:]))
 
 
@@ -131,7 +143,8 @@ def _columns_of(name: str, particles: Particles, document: StarDocument) -> dict
     }
 
 
-def _with_column(table: StarTable, label: str, text: list[str]) -> StarTable:
+def with_column(table: StarTable, label: str, text: list[str]) -> StarTable:
+    """A table with this text in a column, which is appended if it is not there."""
     if label in table:
         return table.updated(np.arange(len(table)), {label: text})
     return table.appended({label: text})
@@ -179,7 +192,7 @@ def write_cs(particles: Particles, path: str | os.PathLike) -> None:
             records = append_fields(records, {SIGN: np.ones(len(records), np.float32)})
         records[SIGN] = particles.image_sign
     for label, values in particles.extra_columns.items():
-        if label == "rlnClassNumber":  # is ``alignments3D/class`` here
+        if label in _SAID_OTHERWISE:
             continue
         records = _with_field(records, cryosparc_field(label), _fixed_width(values))
     records = _with_paths(particles, Path(path), records)
@@ -224,14 +237,6 @@ def _with_field(records: np.ndarray, name: str, values: np.ndarray) -> np.ndarra
         return append_fields(others, {name: values})
     records[name] = values
     return records
-
-
-def cryosparc_field(label: str) -> str:
-    """``jrx/register_entropy`` for ``jrxRegisterEntropy``; names with a slash stay."""
-    if "/" in label:
-        return label
-    words = re.findall(r"[A-Z][a-z0-9]*|[a-z0-9]+", label.removeprefix("jrx"))
-    return "jrx/" + "_".join(word.lower() for word in words)
 
 
 def _fixed_width(values: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ def asymmetry_evidence(
         execution: the images.
         particle: its groups, and which density tells registers apart.
         conditions: at which poses images are judged, under which noise, up to where.
-        sums: [half][fold] of a pass over the images.
+        sums: ``[half][fold]`` of a pass over the images.
         registers: final posterior under each image's own half-set, in that half-set's frame.
         seed: of the draws.
         poses_held: whether the poses are those of the input, which the test takes for exact.

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from jaxrelax.geometry import PointGroup
 from jaxrelax.io import InputError, Particles, Units
-from jaxrelax.io.copies import leaders, related
+from jaxrelax.io.copies import expanded, leaders, related
 
 LOG = logging.getLogger("jaxrelax")
 
@@ -93,12 +93,19 @@ def one_row_each(
 def say_what_shares_noise(particles: Particles, units: Units) -> None:
     """Log which rows are kept together."""
     copied = units.copied
+    images = len(np.unique(units.source))
     if copied.any():
         LOG.warning(
-            "%s: %d rows show what other rows show (%s): %d images in all. The rows of an image "
+            "%s: %d rows show what other rows show (%s)%s: %d images in all. The rows of an image "
             "share a half-set and a fold and count as one in tests",
             particles.source, int(copied.sum()), particles.some_rows(copied),
-            len(np.unique(units.source)),
+            expanded(particles, units), images,
+        )  # fmt: skip
+    if units.window is not None and images < len(units):
+        LOG.info(
+            "%s: %d sub-particles of %d images; those of an image share a half-set and a fold, "
+            "and where their windows overlap the noise counts once",
+            particles.source, len(units), images,
         )  # fmt: skip
     if units.tube_column is not None:
         LOG.info(

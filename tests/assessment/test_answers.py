@@ -56,7 +56,8 @@ def test_the_first_screen_does_not_contradict_the_warnings(found):
     real = screen["Is the asymmetry real?"]
     assert (real.value, real.doubtful) == ("doubtful", True)
     assert "but the difference map is nil" in real.notes
-    assert screen["How sure are the registers?"].doubtful
+    sure = screen["How sure are the registers?"]
+    assert (sure.value, sure.doubtful) == ("contradicted", True)
     crowded = np.zeros_like(found.registers)
     crowded[:, 0] = 1.0
     sure = said(replace(found, registers=crowded))["How sure are the registers?"]

@@ -200,6 +200,7 @@ GROUP_OPTIONS = {
     "align": {"--symmetry"},
     "predict": {"--symmetry", "--relax"},
     "expand": {"--symmetry"},
+    "subparticles": {"--symmetry"},
 }
 
 

@@ -64,10 +64,29 @@ def test_scripts_are_there():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_places_of_tables_are_whole_and_filled(page):
+def test_places_of_what_scripts_make_are_whole_and_filled(page):
     text = page.read_text(encoding="utf-8")
     places = re.findall(r"^<!-- (/?[\w-]+) -->$", text, re.MULTILINE)
     assert places[1::2] == [f"/{name}" for name in places[::2]]
     assert len(set(places)) == len(places)
     for name in places[::2]:
-        assert f"<!-- {name} -->\n\n|" in text, "made by the script that the page names"
+        filled = re.search(rf"<!-- {name} -->\n\n(\||```text\n)", text)
+        assert filled, "made by the script that the page names"
+
+
+def test_tutorial_quotes_its_own_commands_and_shows_its_own_pictures(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    tutorial = importlib.import_module("tutorial")
+    text = tutorial.PAGE.read_text(encoding="utf-8")
+    shown_there = tutorial.shown(tutorial.PAGE)
+    assert [one.name for one in shown_there] == re.findall(r"^<!-- (tutorial-.*) -->$", text, re.M)
+    assert all(one.command.startswith("jaxrelax ") for one in shown_there)
+    pictures = re.findall(r"\]\(figures/tutorial/(\S+)\)", text)
+    assert sorted(pictures) == sorted({**tutorial.FAB, **tutorial.CONTROL})
+    for name, picture in {**tutorial.FAB, **tutorial.CONTROL}.items():
+        # The list of numbers below the picture, up to the next paragraph.
+        below = text.split(f"/{name})\n", 1)[1]
+        numbered = re.match(r"\n((?:\d+\. .*\n(?:   .*\n)*)*)", below)
+        assert numbered is not None
+        listed = re.findall(r"^(\d+)\. ", numbered[1], re.MULTILINE)
+        assert listed == [str(n) for n in range(1, len(picture.marks) + 1)]

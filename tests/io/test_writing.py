@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from jaxrelax.geometry import euler_to_matrix, random_rotations
 from jaxrelax.io import InputError, read_particles, write_cs, write_star
+from jaxrelax.io.cryosparc import cryosparc_field
 from jaxrelax.io.reading import load_particles
-from jaxrelax.io.writing import cryosparc_field
 from tests.io.conftest import parse_star
 
 STAR_FILES = [
