@@ -14,6 +14,7 @@ from jaxrelax.cli.option_groups import ParticleOptions
 from jaxrelax.cli.options import Switch, default_of, refuse_idle
 from jaxrelax.engine.workers import available_workers
 from jaxrelax.io import InputError, drop_bad_images, require_writable, write_map
+from jaxrelax.io.copies import describe_units
 from jaxrelax.refinement.reconstruct import random_registers, reconstruct
 from jaxrelax.refinement.usable import bad_images
 
@@ -33,7 +34,7 @@ class Command:
     seed: int = 0
     """With --break-symmetry: seed of the draw."""
     half: Literal[1, 2] | None = default_of(reconstruct, "half")
-    """Use this half-set only."""
+    """Use this half-set only. An image that is in several rows is in one of the two."""
     max_resolution: float | None = default_of(reconstruct, "max_resolution")
     """Leave out frequencies beyond this resolution (Å)."""
     overwrite: Switch = False
@@ -54,6 +55,8 @@ class Command:
             refuse_idle(self, ["seed"], "can act only with --break-symmetry")
         with RunConsole() as console:
             particles = self.table.read(self.particles)
+            for label, value in describe_units(particles):
+                console.say(f"{self.particles}: {label}: {value}")
             bad = bad_images(particles, available_workers(None))
             particles = drop_bad_images(particles, self.table.skip_bad_images, bad)
             if self.break_symmetry is not None:

@@ -71,8 +71,8 @@ def sub_particles(
 
     Raises:
         InputError: there are no poses, the table holds copies already, mates of the position are
-            neither one site nor several, it lies outside of the images, or the defocus is to be changed
-            of images that were multiplied by their CTF or its sign.
+            neither one site nor several, it lies outside of the images, or the defocus is to be
+            changed of images that were multiplied by their CTF or its sign.
         ValueError: no such sign.
     """
     if defocus_by_height not in get_args(HeightSign):

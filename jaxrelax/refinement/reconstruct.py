@@ -18,7 +18,7 @@ from jaxrelax.imaging import (
     white_spectrum,
     working_box,
 )
-from jaxrelax.io import InputError, Particles
+from jaxrelax.io import InputError, Particles, find_units
 from jaxrelax.reconstruction import (
     Accumulator,
     Candidates,
@@ -27,6 +27,7 @@ from jaxrelax.reconstruction import (
     empty_accumulator,
     wiener_map,
 )
+from jaxrelax.refinement.splits import whole_half_sets
 
 
 def random_registers(
@@ -60,7 +61,8 @@ def reconstruct(
     Args:
         particles: poses, origins, CTF and images.
         symmetry: group whose mates of every pose are all inserted.
-        half: use only this half-set (1 or 2).
+        half: use only this half-set (1 or 2); an image that the table has on both sides is put on
+            one, with a warning.
         max_resolution: leave out frequencies beyond this, in Å.
         cache_gib: memory for packed images.
         on_batch: called with the number of images done.
@@ -75,7 +77,9 @@ def reconstruct(
     if half is not None:
         if half not in (1, 2):
             raise InputError(f"half-sets are 1 and 2, not {half}")
-        particles = particles.select(particles.half_set == half)
+        # The same draw for both, so that they are the two sides of one split.
+        halves = whole_half_sets(particles, find_units(particles), np.random.default_rng(0))
+        particles = particles.select(halves == half)
     if len(particles) == 0:
         raise InputError(f"{particles.source}: no particles to reconstruct from")
     optics = particles.optics[0]

@@ -45,15 +45,15 @@ def half_sets(
             f"{int(np.flatnonzero(given == 0)[0]) + 1}; remove the column to have half-sets drawn"
         )
     elif not units.single:
-        given = _whole(particles, units, rng)
+        given = whole_half_sets(particles, units, rng)
     require_enough(particles, units, given, tested)
     return given
 
 
-def _whole(
+def whole_half_sets(
     particles: Particles, units: Units, rng: np.random.Generator
 ) -> Int8[np.ndarray, " rows"]:
-    """The half-sets of the input, where it splits no unit; elsewhere drawn."""
+    """The half-sets of the input, where it splits no unit; elsewhere drawn, with a warning."""
     given = particles.half_set.copy()
     count = np.bincount(units.unit)
     ones = np.bincount(units.unit, weights=given == 1)

@@ -6,11 +6,24 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrelax.geometry import euler_to_matrix, matrix_to_euler
+from jaxrelax.geometry import euler_to_matrix, matrix_to_euler, point_group
 from jaxrelax.inference import derangements, permutation_test
-from jaxrelax.io import InputError, Particles, Units, every_row, read_particles, write_star
+from jaxrelax.io import (
+    InputError,
+    Particles,
+    Units,
+    cut_windows,
+    every_row,
+    plan_windows,
+    read_map,
+    read_particles,
+    sub_particles,
+    write_star,
+)
 from jaxrelax.judgement.exchange import along_own_axis, foreign_rows, unit_test
-from jaxrelax.refinement import Registers, Relax, prepare
+from jaxrelax.reconstruction import fsc, soft_sphere
+from jaxrelax.refinement import Map, Registers, Relax, prepare
+from jaxrelax.refinement.reconstruct import reconstruct
 from jaxrelax.refinement.splits import folds, half_sets
 
 
@@ -226,3 +239,63 @@ def test_an_image_has_one_pose(two_groups, caplog):
     row = int(np.flatnonzero(kept.image_index == particles.image_index[4])[0])
     np.testing.assert_allclose(kept.rotations[row], particles.rotations[4])
     assert "1 rows (row 5) are among those left out" in caplog.text
+
+
+def test_sub_particles_of_one_image_are_never_on_two_sides(two_groups, tmp_path, caplog):
+    caplog.set_level("INFO", logger="jaxrelax")
+    data = two_groups
+    particles = read_particles(data.star).select(np.arange(0, 120, 3))
+    made = sub_particles(particles, point_group("C4"), (40.5, 9.0, 18.0))
+    n = len(particles)
+    across = np.random.default_rng(0).integers(1, 3, len(made))
+    planned = plan_windows(made.with_updates(half_set=across), 40, tmp_path / "windows.mrcs")
+    cut_windows(planned)
+    write_star(planned.particles, tmp_path / "windows.star")
+    write_star(made.with_updates(half_set=across), tmp_path / "named.star")
+    # The reference is the map around the site, nine, two and four voxels from the centre.
+    whole, pixel = read_map(data.reference)
+    around = np.roll(whole, (-4, -2, -9), (0, 1, 2))
+    for name, reference in (
+        ("windows", Map(around[8:48, 8:48, 8:48].copy(), pixel)),
+        ("named", Map(around, pixel)),
+    ):
+        caplog.clear()
+        read = read_particles(tmp_path / f"{name}.star")
+        problem = prepare(
+            read, reference, mode=Registers(), relax=Relax("C4"), force_group=True,
+            particle_diameter=120.0, normalise="no",
+        ).problem  # fmt: skip
+        # Sites whose origins are near are other sites: nothing is collapsed.
+        assert len(problem.data) == 4 * n
+        assert problem.data.units.count == n
+        sides = np.stack([problem.data.half_set, problem.data.fold], axis=1).reshape(n, 4, 2)
+        assert (sides == sides[:, :1]).all()
+        assert "the half-sets of the table split" in caplog.text
+        assert f"{n} images" in caplog.text
+        assert "sub-particles" in caplog.text
+
+
+def test_half_maps_of_an_expanded_table_share_no_image(two_groups, tmp_path, caplog):
+    """Copies on both sides would make the FSC of noise that of signal."""
+    data = two_groups
+    read = read_particles(expanded_star(data, tmp_path / "expanded.star"))
+    n = len(read) // 4
+    across = read.with_updates(half_set=np.tile([1, 2, 1, 2], n))
+    plain = read_particles(data.star)
+    mask = soft_sphere(56, 20.0, 3.0)
+
+    def halves(particles, symmetry):
+        maps = [reconstruct(particles, symmetry=symmetry, half=half)[0] * mask for half in (1, 2)]
+        return fsc(*maps), maps
+
+    expected, _ = halves(plain, "C4")
+    same, (first, _) = halves(read, "C1")
+    np.testing.assert_allclose(same, expected, atol=1e-3)
+    mended, (again, _) = halves(across, "C4")
+    assert "the half-sets of the table split 120 images" in caplog.text
+    assert np.mean(mended[18:26]) < np.mean(expected[18:26]) + 0.15
+    # Whole images went to either side, and only there is it another draw.
+    assert fsc(first, again)[5] > 0.9
+    sides = [reconstruct(across.select(across.half_set == half), symmetry="C4") for half in (1, 2)]
+    spoilt = fsc(*(one * mask for one, _ in sides))
+    assert np.mean(spoilt[18:26]) > np.mean(expected[18:26]) + 0.4
