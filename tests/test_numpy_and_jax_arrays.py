@@ -124,6 +124,7 @@ def bound(function, **keywords):
 # Of every function that takes arrays: how it is called, and with what. Arrays, also those inside
 # modules, are NumPy's here. Groups, packings and geometries stay on the host whatever is given.
 g, i, f, r = geometry, imaging, inference, reconstruction
+COUNTS = np.linspace(4.0, 400.0, len(CURVE)).astype(np.float32)
 CASES = {
     geometry: {
         "asymmetric_unit": (g.asymmetric_unit, DIRECTIONS, C4),
@@ -131,6 +132,15 @@ CASES = {
         "cryosparc_pose_to_matrix": (g.cryosparc_pose_to_matrix, numbers(N, 3)),
         "direction_neighbours": (g.direction_neighbours, DIRECTIONS, 29.3),
         "directions_in_tilt_range": (g.directions_in_tilt_range, DIRECTIONS, C4, (20.0, 80.0)),
+        "equivalent_sites": (
+            lambda x: tuple(g.equivalent_sites(C4, x)), numbers(3, low=5.0, high=9.0),
+        ),
+        "heights_angstrom": (g.heights_angstrom, ROTATIONS, numbers(3)),
+        "recentred_origins": (g.recentred_origins, numbers(N, 2), ROTATIONS, numbers(3)),
+        "view_sites": (
+            lambda a, t: g.view_sites(a, t, C4, g.equivalent_sites(C4, (5.0, 7.0, 1.0))).rotations,
+            ROTATIONS, numbers(N, 2),
+        ),
         "euler_to_matrix": (g.euler_to_matrix, *(90.0 * numbers(3, N))),
         "exp_so3": (g.exp_so3, numbers(N, 3)),
         "group_from_operators": (
@@ -158,6 +168,18 @@ CASES = {
         "background_power": (i.background_power, numbers(N, BOX, BOX), PACKING, 5.0),
         "background_statistics": (i.background_statistics, numbers(N, BOX, BOX), 5.0),
         "batch_ctf": (i.batch_ctf, OPTICS, TILTED, True),
+        "cut_windows": (i.cut_windows, numbers(N, BOX, BOX), np.arange(2 * N).reshape(N, 2), 8),
+        "mean_slices": (
+            i.mean_slices, ONE, np.stack([ROTATIONS, NEARBY], axis=1), numbers(N, 2, low=0.0),
+            WAVES,
+        ),
+        "reaches_beyond": (
+            i.reaches_beyond, np.full(N, BOX), 8, np.arange(2 * N).reshape(N, 2),
+        ),
+        "recorded": (
+            lambda s, t: i.recorded(s, OPTICS, GEOMETRY, t), complexes(N, PACKING.n_pixels),
+            ORIGINS,
+        ),
         "ctf": (i.ctf, OPTICS, GEOMETRY.frequencies, GEOMETRY.frequencies[:, 0]),
         "electron_wavelength_angstrom": (i.electron_wavelength_angstrom, np.array([100.0, 300.0])),
         "extract_parts": (i.extract_parts, VOLUME, ROTATIONS, WAVES),
@@ -302,6 +324,19 @@ CASES = {
             numbers(N, 2, 2, 2), numbers(N, 2, 2) ** 2,
         ),
         "first_below": (r.first_below, CURVE, 0.5),
+        "band_of_difference": (r.band_of_difference, CURVE, COUNTS, CURVE[::-1].copy(), COUNTS),
+        "benjamini_hochberg": (r.benjamini_hochberg, numbers(50, low=0.0, high=0.05), 0.05),
+        "benjamini_yekutieli": (r.benjamini_yekutieli, numbers(50, low=0.0, high=0.05), 0.05),
+        "difference_in_sigma": (
+            lambda one, two, mask: r.difference_in_sigma(
+                (one, two), mask, np.asarray(mask) > 0.5,
+                r.band_of_difference(CURVE, COUNTS, CURVE, COUNTS), 3.0, group=C4, kept=C1,
+                coefficients=COUNTS,
+            ).sigma,
+            MAP, OTHER, MASK,
+        ),
+        "local_resolution": (lambda *x: r.local_resolution(*x, 3.0), MAP, OTHER, MASK),
+        "resolved_shell": (r.resolved_shell, CURVE, COUNTS),
         "fsc": (r.fsc, MAP, OTHER, MASK),
         "hypothesis_volume": (
             lambda maps: r.hypothesis_volume(

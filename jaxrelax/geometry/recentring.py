@@ -28,10 +28,11 @@ def recentred_origins(
         centre_angstrom: c, the point (x, y, z).
         magnifications: M of every image; None where it is the identity.
     """
-    seen = (rotations @ np.asarray(centre_angstrom, np.float64))[:, :2]
+    centre, poses = np.asarray(centre_angstrom, np.float64), np.asarray(rotations, np.float64)
+    seen = (poses @ centre)[:, :2]
     if magnifications is not None:
-        seen = np.einsum("nij,ni->nj", magnifications, seen)
-    return origins_angstrom - seen
+        seen = np.einsum("nij,ni->nj", np.asarray(magnifications, np.float64), seen)
+    return np.asarray(origins_angstrom, np.float64) - seen
 
 
 def heights_angstrom(
@@ -43,4 +44,4 @@ def heights_angstrom(
     6 (2015) 8843). No projection shows which way z points: for a map of the right hand it is as
     said here if micrographs show the specimen as seen from the source.
     """
-    return rotations[:, 2] @ np.asarray(point_angstrom, np.float64)
+    return np.asarray(rotations, np.float64)[:, 2] @ np.asarray(point_angstrom, np.float64)

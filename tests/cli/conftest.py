@@ -1,12 +1,14 @@
 """Small data, and a refinement that takes no time."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from jaxrelax.cli import commands, main
 from jaxrelax.engine import Execution
 from jaxrelax.geometry import parse_group
-from jaxrelax.reconstruction import Particle
+from jaxrelax.reconstruction import IsotypicParts, Particle
 from jaxrelax.refinement import Problem, State, StepInfo
 from jaxrelax.simulate import Simulation, simulate
 from tests.assessment.conftest import make_result
@@ -67,8 +69,12 @@ class FakeRefine:
             execution=bare(Execution, own=np.ones(len(particles), bool)),
             particle=particle,
             of_maps=(particle,),
+            shells=SimpleNamespace(edge_angstrom=160.0),
         )
-        state, info = bare(State, iteration=0, history_before=()), bare(StepInfo)
+        part = IsotypicParts(*np.zeros((2, 8, 8, 8), np.float32))
+        maps = SimpleNamespace(parts=lambda: [part])
+        state = bare(State, iteration=0, history_before=(), maps=maps)
+        info = bare(StepInfo, iteration=1)
         for callback in callbacks:
             callback.on_start(problem, state)
             callback.on_batch(10)

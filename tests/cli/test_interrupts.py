@@ -12,9 +12,12 @@ import pytest
 from jaxrelax.cli import interrupts
 from tests.refinement.conftest import TINY, DataSet
 
-# The first line says that the command has the word.
+# The first line says that the command has the word. Of a job in the background SIGINT is ignored,
+# and what it starts inherits that.
 BEGUN = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jaxrelax.cli import main
 print("begun", flush=True)
 sys.exit(main())
@@ -58,7 +61,14 @@ def interrupted(words, after=None, until=None):
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("after", [0.05, 0.2, 0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize(
+    "after",
+    [
+        0.05,
+        1.0,
+        *(pytest.param(late, marks=pytest.mark.slow) for late in (0.2, 0.5, 2.0, 4.0)),
+    ],
+)
 def test_while_it_is_imported_or_compiled(words, after):
     status, _, err = interrupted(words, after)
     assert (status, len(err.splitlines())) == (130, 1), err
