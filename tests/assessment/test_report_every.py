@@ -25,7 +25,7 @@ class Sizes(Callback):
         self.seen.append(self.path.read_text() if self.path.exists() else "")
 
 
-@pytest.mark.parametrize("relax", ["C4", None])
+@pytest.mark.parametrize("relax", ["C4", pytest.param(None, marks=pytest.mark.slow)])
 def test_it_is_written_on_the_way_and_changes_nothing(tmp_path, relax):
     simulate(
         "phantom", tmp_path / "data",

@@ -96,7 +96,7 @@ def test_the_prior_of_origins_is_learned_from_where_particles_were(small):
     assert state.poses.sigma_shift_angstrom == Homogeneous().local.sigma_shift_angstrom
 
 
-@pytest.mark.parametrize("followed", [False, True])
+@pytest.mark.parametrize("followed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_resuming_a_global_search_gives_the_same_result(small, tmp_path, monkeypatch, followed):
     if followed:
         monkeypatch.setattr(pose_schedule, "SOME_JUMPS", 1.0)

@@ -65,6 +65,7 @@ def test_options_are_relions(relion, way, tmp_path):
         assert set(flags(line)) <= known
 
 
+@pytest.mark.slow
 def test_half_maps_are_sharpened_from_anywhere(relion, project, way, tmp_path):
     (project / "out_relion").mkdir(exist_ok=True)
     relion(*shlex.split(way.relion_postprocess()), folder=project)
@@ -78,6 +79,7 @@ def test_half_maps_are_sharpened_from_anywhere(relion, project, way, tmp_path):
     assert np.corrcoef(above.ravel(), read_map(project / "out" / "map.mrc")[0].ravel())[0, 1] > 0.5
 
 
+@pytest.mark.slow
 def test_particles_are_reconstructed_from_the_project_folder(relion, project, tmp_path):
     out = tmp_path / "map.mrc"
     relion("relion_reconstruct", "--i", "out/particles.star", "--o", out, "--ctf", folder=project)
@@ -85,12 +87,14 @@ def test_particles_are_reconstructed_from_the_project_folder(relion, project, tm
     assert fsc(theirs, ours)[1:6].min() > 0.9
 
 
+@pytest.mark.slow
 def test_names_in_the_table_are_those_of_the_input(project):
     # RELION looks for them in the folder it runs in, so the project's folder is the one.
     written = read_particles(project / "out" / "particles.star")
     assert set(written.image_names) == {"Extract/particles.mrcs"}
 
 
+@pytest.mark.slow
 def test_a_local_refinement_keeps_registers(relion, project, tmp_path):
     relion(
         "relion_refine", "--i", "out/particles.star", "--ref", "out/map.mrc",
