@@ -168,13 +168,9 @@ CASES = {
         "background_power": (i.background_power, numbers(N, BOX, BOX), PACKING, 5.0),
         "background_statistics": (i.background_statistics, numbers(N, BOX, BOX), 5.0),
         "batch_ctf": (i.batch_ctf, OPTICS, TILTED, True),
-        "cut_windows": (i.cut_windows, numbers(N, BOX, BOX), np.arange(2 * N).reshape(N, 2), 8),
         "mean_slices": (
             i.mean_slices, ONE, np.stack([ROTATIONS, NEARBY], axis=1), numbers(N, 2, low=0.0),
             WAVES,
-        ),
-        "reaches_beyond": (
-            i.reaches_beyond, np.full(N, BOX), 8, np.arange(2 * N).reshape(N, 2),
         ),
         "recorded": (
             lambda s, t: i.recorded(s, OPTICS, GEOMETRY, t), complexes(N, PACKING.n_pixels),

@@ -13,9 +13,10 @@ from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.cli.table_output import check_table_output, write_table
 from jaxrelax.geometry import PointGroup, equivalent_sites, parse_group
 from jaxrelax.io import InputError, Particles, Windows, read_particles
+from jaxrelax.io.moved import HeightSign
 from jaxrelax.io.reading import load_particles
-from jaxrelax.io.subparticles import HeightSign, sub_particles
-from jaxrelax.io.windows import cut_windows, plan_windows
+from jaxrelax.io.subparticles import sub_particles
+from jaxrelax.io.windows import plan_windows, write_windows
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ class Command:
         """Cut the windows, and write their table; neither is there without the other.
 
         Raises:
-            InputError: a stack is there already, or see `plan_windows` and `cut_windows`.
+            InputError: a stack is there already, or see `plan_windows` and `write_windows`.
         """
         windows = plan_windows(
             made, box, self.out.with_suffix(".mrcs"), leave_out_partial=self.leave_out_partial
         )
         self._require_free(windows, made)
-        cut_windows(windows)
+        write_windows(windows)
         try:
             write_table(windows.particles, self.out)
         except BaseException:

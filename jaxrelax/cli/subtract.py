@@ -12,10 +12,10 @@ import tyro
 
 from jaxrelax.cli.console import RunConsole
 from jaxrelax.cli.option_groups import MapOptions, TableOptions
-from jaxrelax.cli.options import OnOff, Switch, default_of, flag, given_options, refuse_idle
+from jaxrelax.cli.options import Switch, default_of, flag, given_options, refuse_idle
 from jaxrelax.cli.table_output import GROUP, check_table_output
 from jaxrelax.io import InputError, Particles, drop_bad_images, require_writable
-from jaxrelax.io.moved import Moved
+from jaxrelax.io.moved import HeightSign, Moved, require_unmoved
 from jaxrelax.io.original_images import original_images, write_original
 from jaxrelax.io.reading import load_particles
 from jaxrelax.io.registers import REGISTERS, RegisterPosterior, has_registers, read_registers
@@ -55,9 +55,9 @@ class Command:
     """Move the centre of the box to the part: to the centre of mass of its mask, or --fulcrum."""
     fulcrum: tuple[float, float, float] | None = None
     """With --recentre: the point (x y z, Å from the centre of the box) that becomes the centre."""
-    defocus_by_height: OnOff = True
-    """With --recentre: give every image the defocus at the height of the new centre: a point
-    nearer to the source is less under focus."""
+    defocus_by_height: HeightSign = "minus"
+    """With --recentre: defocus of a centre that is higher along the beam than the old one: less by
+    its height; more (plus), where images were mirrored; or as it was (none)."""
     box: int | None = None
     """Cut a window of this many pixels about the particle's (new) centre out of every image."""
     dtype: Literal["float32", "float16"] = default_of(write_subtracted, "dtype")  # type: ignore[assignment]
@@ -91,6 +91,7 @@ class Command:
 
     def _subtract(self, console: RunConsole, source: Path, map_: Path, keep: Path) -> Particles:
         particles = self.table.read(source)
+        require_unmoved(particles)
         registers = self._registers(particles)
         layout = Layout.of(particles, self.out, self.box)
         layout.require_free(particles, overwrite=self.overwrite)
@@ -215,6 +216,6 @@ def _lines(summary: dict, layout: Layout, particles: Particles) -> list[str]:
     if summary["windows_beyond_their_image"]:
         told.append(
             f"{summary['windows_beyond_their_image']} windows of {summary['box']} px reach beyond "
-            "their image; they have the mean of its edge there"
+            "their image; they have the mean of its background there"
         )
     return [*told, f"{layout.folder / (TABLE + '.star')}: {len(particles)} particles"]

@@ -13,6 +13,7 @@ from jaxrelax.arrays import AnyArray
 from .aberrations import Aberrations
 from .cosets import register_mates
 from .groups import PointGroup, generate, nearest_operator
+from .recentring import heights_angstrom, recentred_origins
 
 # Mates that are nearer are one: positions are given with one decimal or read off a map.
 SAME_SITE_ANGSTROM = 0.5
@@ -87,11 +88,9 @@ def view_sites(
 ) -> SiteViews:
     """Views of all sites of particles at the poses A.
 
-    The site of g is seen at ``A gᵀ p``. Its first two coordinates are where it lies beside the
-    particle, which is at −origin; a magnification matrix M stretches them by ``Mᵀ``, since the
-    image shows at the frequency k what the specimen has at ``M k``. The third is its height.
+    The site of g is seen at ``A gᵀ p``: where :func:`recentred_origins` brings the centre to.
     """
     rotations = register_mates(poses, group.operators[sites.operators])
-    seen = rotations @ sites.position
-    places = seen[..., :2] @ aberrations.matrix - np.asarray(origins_angstrom)[:, None]
-    return SiteViews(rotations, places, seen[..., 2])
+    before = np.asarray(origins_angstrom)[:, None]
+    origins = recentred_origins(before, rotations, sites.position, aberrations.matrix)
+    return SiteViews(rotations, -origins, heights_angstrom(rotations, sites.position))

@@ -45,7 +45,6 @@ from jaxrelax.imaging.volume import (
     resample_map,
     working_box,
 )
-from jaxrelax.imaging.windows import cut_windows, reaches_beyond
 
 __all__ = [
     "MARGIN",
@@ -65,7 +64,6 @@ __all__ = [
     "background_statistics",
     "batch_ctf",
     "ctf",
-    "cut_windows",
     "electron_wavelength_angstrom",
     "extract_parts",
     "extract_parts_and_derivatives",
@@ -86,7 +84,6 @@ __all__ = [
     "pack",
     "pixel_weights",
     "radii_px",
-    "reaches_beyond",
     "rebox_map",
     "recorded",
     "resample_map",

@@ -16,7 +16,7 @@ from jaxrelax.io.reading import check_supported, read_particles
 from jaxrelax.io.selection import select_by_posterior
 from jaxrelax.io.subparticles import sub_particles
 from jaxrelax.io.units import Units, every_row, find_units
-from jaxrelax.io.windows import Windows, cut_windows, plan_windows
+from jaxrelax.io.windows import Windows, plan_windows, write_windows
 from jaxrelax.io.writing import write_cs, write_star
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_text",
     "check_supported",
-    "cut_windows",
     "drop_bad_images",
     "every_row",
     "expand_symmetry",
@@ -58,4 +57,5 @@ __all__ = [
     "write_map",
     "write_stack",
     "write_star",
+    "write_windows",
 ]

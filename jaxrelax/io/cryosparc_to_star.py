@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrelax.geometry import matrix_to_euler
 from jaxrelax.io.aberrations import aberration_columns
-from jaxrelax.io.particles import Particles
+from jaxrelax.io.particles import Particles, named_images
 from jaxrelax.io.relion_tables import StarDocument
 from jaxrelax.io.star import make_table
 
@@ -81,5 +81,4 @@ def _image_names(particles: Particles) -> list[str]:
         name if name.endswith((".mrcs", ":mrcs")) else f"{name}:mrcs"
         for name in particles.image_names
     ]
-    pairs = zip(particles.image_index, particles.stack_index, strict=True)
-    return [f"{image + 1:06d}@{files[stack]}" for image, stack in pairs]
+    return named_images(particles.image_index, particles.stack_index, files)

@@ -7,6 +7,7 @@ refined further.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -16,10 +17,11 @@ from jaxrelax.io.cryosparc import CryosparcDocument
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.particles import Particles
 from jaxrelax.io.relion_tables import StarDocument
-from jaxrelax.io.writing import cryosparc_field, fixed, with_column
+from jaxrelax.io.units import WINDOW, written_column
+from jaxrelax.io.writing import fixed
 
+HeightSign = Literal["minus", "plus", "none"]
 CENTRE = ("jrxCentreX", "jrxCentreY", "jrxCentreZ")  # Å, of the new box in the former one
-WINDOW = ("jrxWindowX", "jrxWindowY")  # px, of the new image in the former one
 DEFOCUS_CHANGE = "jrxDefocusChange"  # Å
 COLUMNS = (*CENTRE, *WINDOW, DEFOCUS_CHANGE)
 _DEFOCI = {"rlnDefocusU": "defocus_u_angstrom", "rlnDefocusV": "defocus_v_angstrom"}
@@ -49,7 +51,7 @@ class Moved:
         particles: Particles,
         centre_angstrom: Float64[np.ndarray, "3"] | None,
         *,
-        defocus_by_height: bool,
+        defocus_by_height: HeightSign,
         box: int | None,
     ) -> Moved:
         """The centre to a point (x, y, z), and windows of a box about the particles there.
@@ -57,15 +59,19 @@ class Moved:
         Args:
             particles: with poses.
             centre_angstrom: Å from the centre of the box; None leaves it.
-            defocus_by_height: whether defoci become those at the height of the point.
+            defocus_by_height: with a new centre, whether defoci become those at its height.
             box: None leaves the images whole.
+
+        Raises:
+            InputError: the defocus is to be changed of images that have it already.
         """
         change = windows = None
         if centre_angstrom is not None:
             # As the table will have it, so that the way back is the same.
             centre_angstrom = np.round(np.asarray(centre_angstrom, np.float64), 4)
-            if defocus_by_height:
-                change = np.round(-heights_angstrom(particles.rotations, centre_angstrom), 3)
+            sign = height_sign(particles, defocus_by_height)
+            if sign:
+                change = np.round(sign * heights_angstrom(particles.rotations, centre_angstrom), 3)
         moved = cls(centre_angstrom, change, None, box)
         if box is not None:
             origins = moved._recentred(particles, 1.0) / _pixel_sizes(particles)[:, None]
@@ -81,7 +87,7 @@ class Moved:
                 origins_angstrom=particles.origins_angstrom + self._shifts(particles)
             )
         if self.defocus_change_angstrom is not None:
-            particles = _with_defoci(particles, self.defocus_change_angstrom)
+            particles = with_defoci(particles, self.defocus_change_angstrom)
         if self.box is None:
             return particles
         optics = tuple(replace(group, box=self.box) for group in particles.optics)
@@ -96,7 +102,7 @@ class Moved:
         if self.centre_angstrom is not None:
             particles = particles.with_updates(origins_angstrom=self._recentred(particles, -1.0))
         if self.defocus_change_angstrom is not None:
-            particles = _with_defoci(particles, -self.defocus_change_angstrom)
+            particles = with_defoci(particles, -self.defocus_change_angstrom)
         return particles
 
     def columns(self, n: int) -> dict[str, np.ndarray]:
@@ -148,14 +154,51 @@ class Moved:
         )
 
 
-def _with_defoci(particles: Particles, change: Float64[np.ndarray, " n"]) -> Particles:
+def require_unmoved(particles: Particles) -> None:
+    """Refuse images that were moved before: the way back from new ones would be that of both.
+
+    Raises:
+        InputError: names the column.
+    """
+    for label in COLUMNS:
+        if written_column(particles, label) is not None:
+            raise InputError(
+                f"{particles.source}: has {label}: its images are windows, or their centre was "
+                "moved. Subtract from the images that they were made of (jaxrelax subtract "
+                "--revert finds them), and cut and move afterwards."
+            )
+
+
+def height_sign(particles: Particles, defocus_by_height: HeightSign) -> float:
+    """What a height is multiplied by to become a change of the defocus.
+
+    Raises:
+        InputError: the defocus is to be changed of images that were multiplied by their CTF or its
+            sign.
+        ValueError: no such sign.
+    """
+    if defocus_by_height not in get_args(HeightSign):
+        raise ValueError(f"defocus_by_height is minus, plus or none, not {defocus_by_height!r}")
+    if defocus_by_height == "none":
+        return 0.0
+    for group in particles.optics:
+        if group.ctf_premultiplied or group.phase_flipped:
+            how = "their CTF" if group.ctf_premultiplied else "the sign of their CTF"
+            raise InputError(
+                f"{particles.source}: the images of optics group '{group.name}' were multiplied by "
+                f"{how}, with the defocus of the whole particle. Keep that with "
+                "--defocus-by-height none, or give the images from before."
+            )
+    return -1.0 if defocus_by_height == "minus" else 1.0
+
+
+def with_defoci(particles: Particles, change: Float64[np.ndarray, " n"]) -> Particles:
+    """Particles whose defoci, U and V, are changed by so many Å, in their tables, too."""
     values = {name: getattr(particles, name) + change for name in _DEFOCI.values()}
     document = particles.document
     if isinstance(document, StarDocument):
-        table = document.particles
-        for label, name in _DEFOCI.items():
-            table = with_column(table, label, fixed(values[name]))
-        document = document.with_particles(table)
+        text = {label: fixed(values[name]) for label, name in _DEFOCI.items()}
+        document = document.with_particles(document.particles.with_columns(text))
     elif isinstance(document, CryosparcDocument):
         records = document.records.copy()
         for label, name in _CS_DEFOCI.items():
@@ -165,9 +208,7 @@ def _with_defoci(particles: Particles, change: Float64[np.ndarray, " n"]) -> Par
 
 
 def _numbers(particles: Particles, labels: tuple[str, ...]) -> Float64[np.ndarray, "n k"] | None:
-    columns = [particles.column(label) for label in labels]
-    if all(column is None for column in columns):
-        columns = [particles.column(cryosparc_field(label)) for label in labels]
+    columns = [written_column(particles, label) for label in labels]
     if all(column is None for column in columns):
         return None
     missing = [label for label, column in zip(labels, columns, strict=True) if column is None]

@@ -12,11 +12,12 @@ from jaxrelax.io.cryosparc_records import append_fields, fields_in_order
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.image_root import image_roots, resolves_alone
 from jaxrelax.io.moved import COLUMNS, Moved
-from jaxrelax.io.other_images import CS_BEFORE, EARLIER, IMAGE, ORIGINAL, SIZE, SIZE_BEFORE
+from jaxrelax.io.other_images import CS_BEFORE, EARLIER, IMAGE, SIZE, SIZE_BEFORE
 from jaxrelax.io.particles import Particles, unique_names
 from jaxrelax.io.relion_tables import StarDocument
 from jaxrelax.io.stacks import file_name, resolve_stacks
-from jaxrelax.io.writing import cryosparc_field, with_column, write_cs, write_star
+from jaxrelax.io.units import ORIGINAL
+from jaxrelax.io.writing import cryosparc_field, write_cs, write_star
 
 
 def original_images(particles: Particles) -> Particles:
@@ -69,16 +70,16 @@ def _of_star(particles: Particles, document: StarDocument) -> Particles:
             "made from. Give a table of subtracted particles."
         )
     names = table.column(ORIGINAL)
-    table = with_column(table, IMAGE, names)
+    table = table.with_columns({IMAGE: names})
     if EARLIER in table:
-        table = with_column(table, ORIGINAL, table.column(EARLIER)).without(EARLIER)
+        table = table.with_columns({ORIGINAL: table.column(EARLIER)}).without(EARLIER)
     else:
         table = table.without(ORIGINAL)
     document = document.with_particles(table.without(*COLUMNS))
     tables = list(document.tables)
     for i, one in enumerate(tables):
         if SIZE_BEFORE in one:
-            tables[i] = with_column(one, SIZE, one.column(SIZE_BEFORE)).without(SIZE_BEFORE)
+            tables[i] = one.with_columns({SIZE: one.column(SIZE_BEFORE)}).without(SIZE_BEFORE)
     document = replace(document, tables=tuple(tables))
     numbers, stacks = zip(*map(_split, names), strict=True)
     index, distinct = unique_names(list(stacks))

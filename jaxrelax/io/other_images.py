@@ -17,11 +17,11 @@ from jaxrelax.io.cryosparc import CryosparcDocument
 from jaxrelax.io.cryosparc_records import append_fields, fields_in_order
 from jaxrelax.io.image_root import image_roots
 from jaxrelax.io.moved import Moved
-from jaxrelax.io.particles import Particles
+from jaxrelax.io.particles import Particles, image_names, named_images
 from jaxrelax.io.relion_tables import StarDocument
-from jaxrelax.io.writing import with_column
+from jaxrelax.io.units import ORIGINAL
 
-IMAGE, ORIGINAL = "rlnImageName", "rlnImageOriginalName"
+IMAGE = "rlnImageName"
 EARLIER = "jrxImageOriginalNameBefore"  # what stood in ORIGINAL
 SIZE, SIZE_BEFORE = "rlnImageSize", "jrxImageSizeBefore"
 CS_BEFORE = {
@@ -65,7 +65,7 @@ def with_other_images(
     if isinstance(document, StarDocument):
         document = _with_new_names(document, images, moved)
     elif as_star:
-        extra = {ORIGINAL: np.array(_own_names(particles), dtype=object), **extra}
+        extra = {ORIGINAL: np.array(image_names(particles), dtype=object), **extra}
     else:
         assert isinstance(document, CryosparcDocument)
         document = _with_new_records(particles, document, images, moved, folder)
@@ -92,12 +92,9 @@ def _with_new_names(document: StarDocument, images: NewImages, moved: Moved) -> 
     table = document.particles
     before = table.column(IMAGE)
     if ORIGINAL in table:
-        table = with_column(table, EARLIER, table.column(ORIGINAL))
-    names = [
-        f"{image + 1:06d}@{images.names[stack]}"
-        for image, stack in zip(images.image_index, images.stack_index, strict=True)
-    ]
-    table = with_column(with_column(table, IMAGE, names), ORIGINAL, before)
+        table = table.with_columns({EARLIER: table.column(ORIGINAL)})
+    names = named_images(images.image_index, images.stack_index, images.names)
+    table = table.with_columns({IMAGE: names, ORIGINAL: before})
     document = document.with_particles(table)
     if moved.box is None:
         return document
@@ -110,15 +107,9 @@ def _with_size(document: StarDocument, box: str) -> StarDocument:
     for i in {document.particle_block, document.optics_block} - {None}:
         table = tables[i]
         if SIZE in table:
-            table = with_column(table, SIZE_BEFORE, table.column(SIZE))
-            tables[i] = with_column(table, SIZE, [box] * len(table))
+            before = table.column(SIZE)
+            tables[i] = table.with_columns({SIZE_BEFORE: before, SIZE: [box] * len(table)})
     return replace(document, tables=tuple(tables))
-
-
-def _own_names(particles: Particles) -> list[str]:
-    """Present image names as a STAR file has them."""
-    pairs = zip(particles.image_index, particles.stack_index, strict=True)
-    return [f"{image + 1:06d}@{particles.image_names[stack]}" for image, stack in pairs]
 
 
 def _with_new_records(

@@ -305,6 +305,21 @@ def unique_names(names: list[str]) -> tuple[Int32[np.ndarray, " particles"], tup
     return index, tuple(numbers)
 
 
+def named_images(
+    image_index: Int[np.ndarray, " particles"],
+    stack_index: Int[np.ndarray, " particles"],
+    stacks: Sequence[str],
+) -> list[str]:
+    """``000001@stack.mrcs``, as STAR files name images; indices are from 0."""
+    pairs = zip(image_index, stack_index, strict=True)
+    return [f"{image + 1:06d}@{stacks[stack]}" for image, stack in pairs]
+
+
+def image_names(particles: Particles) -> list[str]:
+    """The images of a table, as STAR files name them."""
+    return named_images(particles.image_index, particles.stack_index, particles.image_names)
+
+
 def some_rows(mask: Bool[np.ndarray, " particles"]) -> str:
     """'row 3', or 'rows 1, 2, 3, 4, 5 and 12 more': 1-based, for a message."""
     return _numbered_rows(np.flatnonzero(mask) + 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -18,15 +17,13 @@ from jaxrelax.geometry import PointGroup, Sites, equivalent_sites, view_sites
 from jaxrelax.io.cryosparc import CryosparcDocument
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.expansion import require_single, with_own_uids
+from jaxrelax.io.moved import HeightSign, height_sign, with_defoci
 from jaxrelax.io.particles import Document, Particles
 from jaxrelax.io.relion_tables import StarDocument
 from jaxrelax.io.units import COPY, HEIGHT, PARENT
-from jaxrelax.io.writing import fixed
 
 logger = logging.getLogger("jaxrelax")
 
-HeightSign = Literal["minus", "plus", "none"]
-_DEFOCI = (("rlnDefocusU", "rlnDefocusV"), ("ctf/df1_A", "ctf/df2_A"))
 # What is said of the centre of the whole particle, and would be taken for that of its part.
 _PRIORS = (
     *("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior"),
@@ -75,14 +72,10 @@ def sub_particles(
             changed of images that were multiplied by their CTF or its sign.
         ValueError: no such sign.
     """
-    if defocus_by_height not in get_args(HeightSign):
-        raise ValueError(f"defocus_by_height is minus, plus or none, not {defocus_by_height!r}")
     if not particles.has_poses:
         raise InputError(f"{particles.source}: no poses, so sites cannot be found in the images.")
     require_single(particles)
-    sign = {"minus": -1.0, "plus": 1.0, "none": 0.0}[defocus_by_height]
-    if sign:
-        _require_plain(particles)
+    sign = height_sign(particles, defocus_by_height)
     try:
         sites = equivalent_sites(group, position_angstrom)
     except ValueError as error:
@@ -106,8 +99,7 @@ def sub_particles(
             particles.source, int(np.sum(~inside)), len(inside),
         )  # fmt: skip
     rows, copies, heights = rows[inside], copies[inside], heights[inside]
-    chosen = particles.select(rows)
-    made = chosen.with_updates(
+    made = particles.select(rows).with_updates(
         rotations=rotations.reshape(-1, 3, 3)[inside],
         origins_angstrom=-places[inside],
         extra_columns={
@@ -116,31 +108,8 @@ def sub_particles(
             HEIGHT: np.round(heights, 4),
         },
     )
-    defoci = [chosen.defocus_u_angstrom, chosen.defocus_v_angstrom]
-    if sign:
-        defoci = [values + sign * heights for values in defoci]
-    return replace(
-        made,
-        defocus_u_angstrom=defoci[0],
-        defocus_v_angstrom=defoci[1],
-        document=_document(made.document, copies, defoci if sign else None),
-    )
-
-
-def _require_plain(particles: Particles) -> None:
-    """Refuse images in which the defocus of the parent is already.
-
-    Raises:
-        InputError: names the optics group.
-    """
-    for group in particles.optics:
-        if group.ctf_premultiplied or group.phase_flipped:
-            how = "their CTF" if group.ctf_premultiplied else "the sign of their CTF"
-            raise InputError(
-                f"{particles.source}: the images of optics group '{group.name}' were multiplied by "
-                f"{how}, with the defocus of the whole particle. Keep that with "
-                "--defocus-by-height none, or give the images from before."
-            )
+    made = replace(made, document=_document(made.document, copies))
+    return with_defoci(made, sign * heights) if sign else made
 
 
 def _views(particles: Particles, group: PointGroup, sites: Sites):
@@ -157,23 +126,12 @@ def _views(particles: Particles, group: PointGroup, sites: Sites):
     return rotations, places, heights
 
 
-def _document(
-    document: Document,
-    copies: Int[np.ndarray, " rows"],
-    defoci: list[Float64[np.ndarray, " rows"]] | None,
-) -> Document:
-    """The tables with new defoci, without what is said of the whole particle's centre."""
+def _document(document: Document, copies: Int[np.ndarray, " rows"]) -> Document:
+    """The tables without what is said of the whole particle's centre."""
     if isinstance(document, CryosparcDocument):
         names = document.records.dtype.names or ()
         kept = [name for name in names if not name.startswith(_ALIGNED_2D)]
-        records = with_own_uids(document.records[kept].copy(), copies, first_is_parent=False)
-        if defoci is not None:
-            for name, values in zip(_DEFOCI[1], defoci, strict=True):
-                records[name] = values
-        return CryosparcDocument(records)
+        records = document.records[kept].copy()
+        return CryosparcDocument(with_own_uids(records, copies, first_is_parent=False))
     assert isinstance(document, StarDocument)
-    table = document.particles.without(*_PRIORS)
-    if defoci is not None:
-        text = dict(zip(_DEFOCI[0], map(fixed, defoci), strict=True))
-        table = table.with_columns(text)
-    return document.with_particles(table)
+    return document.with_particles(document.particles.without(*_PRIORS))

@@ -19,7 +19,7 @@ from jaxrelax.io.particles import Particles, unique_names
 from jaxrelax.io.stacks import file_name
 
 # What `jaxrelax.io.sub_particles` and the windows that are cut around them say of a row: parent and
-# copy, both from 1, height in Å, and the pixel of the parent's image that is the window's centre.
+# copy, both from 1, height in Å, and the offset (px) of the window's centre from that of its image.
 PARENT, COPY, HEIGHT = "jrxParent", "jrxCopy", "jrxHeight"
 WINDOW = ("jrxWindowX", "jrxWindowY")
 TUBE_COLUMNS = ("rlnHelicalTubeID", "filament/filament_uid")
@@ -44,8 +44,8 @@ class Units:
         unit: number of the unit, counted from 0 in order of first appearance.
         along: orders the rows of a unit, such that neighbours in a tube are neighbours.
         tube_column: the column that names tubes; None where there are none.
-        window: where rows are windows cut from what the source shows, their centres there, (x, y)
-            in widths of the window; None where they are not.
+        window: where rows are windows cut from what the source shows, where they are there: offsets
+            (x, y) in widths of the window; None where they are not.
     """
 
     picture: Int[np.ndarray, " rows"]
@@ -131,12 +131,12 @@ def written_column(particles: Particles, label: str) -> np.ndarray | None:
 
 
 def _windows(particles: Particles) -> Float64[np.ndarray, "rows 2"] | None:
-    """Centres of windows in their parents' images, in widths of the window."""
+    """Offsets of windows in their parents' images, in widths of the window."""
     columns = [written_column(particles, label) for label in WINDOW]
     box = np.array([group.box for group in particles.optics])[particles.optics_group]
     if any(column is None for column in columns) or not np.all(box > 0):
         return None
-    centres = []
+    offsets = []
     for label, column in zip(WINDOW, columns, strict=True):
         assert column is not None
         values = _numbers(column)
@@ -145,8 +145,8 @@ def _windows(particles: Particles) -> Float64[np.ndarray, "rows 2"] | None:
                 f"{particles.source}: column {label} holds what is no number. Correct it, or "
                 "remove the column if windows of one image do not overlap."
             )
-        centres.append(values / box)
-    return np.stack(centres, axis=1)
+        offsets.append(values / box)
+    return np.stack(offsets, axis=1)
 
 
 def _overlaps(

@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float32, Float64, Int
 
 from jaxrelax.io.cryosparc import CryosparcDocument
 from jaxrelax.io.cryosparc_records import append_fields
+from jaxrelax.io.cut import cut_images, reaches_beyond
 from jaxrelax.io.errors import InputError
 from jaxrelax.io.images import ImageReader
 from jaxrelax.io.mrc import write_stack
-from jaxrelax.io.particles import Document, Particles
+from jaxrelax.io.particles import Document, Particles, image_names
 from jaxrelax.io.relion_tables import PIXEL_SIZES, CtfLookup, StarDocument
-from jaxrelax.io.units import ORIGINAL, WINDOW
+from jaxrelax.io.units import ORIGINAL, WINDOW, written_column
 from jaxrelax.io.writing import fixed
 
 LEAST_BOX = 16
@@ -36,24 +37,24 @@ class Windows:
         particles: one row for each window, with its stack, box, rest of the origin (at most half a
             pixel) and, in STAR files that have them, coordinates of its centre.
         parents: the same rows with the images that are cut.
-        centres: pixel (x, y) of the parent's image, from 0, that the window's centre is.
+        offsets_px: (x, y) of the window's centre from that of the parent's image.
         partial: windows that reach beyond their image.
     """
 
     particles: Particles
     parents: Particles
-    centres: Int[np.ndarray, "rows 2"]
+    offsets_px: Int[np.ndarray, "rows 2"]
     partial: Bool[np.ndarray, " rows"]
 
 
 def plan_windows(
     particles: Particles, box: int, stack: Path, *, leave_out_partial: bool = False
 ) -> Windows:
-    """Windows around the particles' centres, as they will be written by `cut_windows`.
+    """Windows around the particles' centres, as they will be written by `write_windows`.
 
-    Whole pixels are cut, and nothing is interpolated. Two columns keep where: ``jrxWindowX`` and
-    ``jrxWindowY``, the pixel of the parent's image that is the centre, from 0. In STAR files
-    ``rlnImageOriginalName`` is the image that a window is of, unless they have that column.
+    Whole pixels are cut, and nothing is interpolated. ``rlnImageOriginalName`` is the image that a
+    window is of, unless the table has that column. Two columns keep where in that image it is:
+    ``jrxWindowX`` and ``jrxWindowY``, the offset of its centre from the image's in pixels.
 
     Args:
         particles: with origins of any size; their rows are in the order in which images are read.
@@ -67,7 +68,7 @@ def plan_windows(
             windows would be left out.
     """
     _require_box(particles, box)
-    centres, partial = _places(particles, box)
+    offsets, partial = _places(particles, box)
     if leave_out_partial and partial.any():
         if partial.all():
             raise InputError(
@@ -75,10 +76,9 @@ def plan_windows(
                 "a smaller --box, or have them filled without --leave-out-partial."
             )
         kept = np.flatnonzero(~partial)
-        particles, centres, partial = particles.select(kept), centres[kept], partial[kept]
+        particles, offsets, partial = particles.select(kept), offsets[kept], partial[kept]
     pixel = np.array([group.pixel_size_angstrom for group in particles.optics])
-    half = np.array([group.box // 2 for group in particles.optics])[particles.optics_group]
-    moved = (centres - half[:, None]) * pixel[particles.optics_group, None]
+    moved = offsets * pixel[particles.optics_group, None]
     sizes, of_group = np.unique(pixel, return_inverse=True)
     stack_index = of_group.reshape(-1)[particles.optics_group].astype(np.int32)
     files = [stack]
@@ -89,9 +89,13 @@ def plan_windows(
         of = stack_index == number
         image_index[of] = np.arange(np.count_nonzero(of))
     names = tuple(str(file) for file in files)
-    columns = {label: centres[:, axis] for axis, label in enumerate(WINDOW)}
+    columns: dict[str, np.ndarray] = {}
+    for axis, label in enumerate(WINDOW):
+        # Of images that are windows themselves: from the image that those were cut from.
+        before = written_column(particles, label)
+        columns[label] = offsets[:, axis] + (0 if before is None else before.astype(int))
     if particles.column(ORIGINAL) is None:
-        columns[ORIGINAL] = np.array(_image_names(particles), dtype=object)
+        columns[ORIGINAL] = np.array(image_names(particles), dtype=object)
     made = particles.with_updates(
         origins_angstrom=particles.origins_angstrom + moved, extra_columns=columns
     )
@@ -104,10 +108,10 @@ def plan_windows(
         image_index=image_index,
     )
     made = replace(made, document=_document(made, moved, box))
-    return Windows(made, particles, centres, partial)
+    return Windows(made, particles, offsets, partial)
 
 
-def cut_windows(windows: Windows) -> None:
+def write_windows(windows: Windows) -> None:
     """Write the stacks of the windows, float32; each appears when it is whole.
 
     Images are read once and kept no longer than their windows need them. What a window has beyond
@@ -163,35 +167,20 @@ def _cut(
                         f"{parents.source}: image '{reader.image_name(int(rows[first]))}' holds "
                         "NaN or infinite pixels. Remove its row."
                     )
-                yield cut_image(image, windows.centres[rows[first:end]], box)
+                offsets = windows.offsets_px[rows[first:end]]
+                yield cut_images(np.broadcast_to(image, (len(offsets), *image.shape)), offsets, box)
             at = upto
-
-
-def cut_image(
-    image: Float32[np.ndarray, "size size"], centres: Int[np.ndarray, "windows 2"], box: int
-) -> Float32[np.ndarray, "windows box box"]:
-    """Windows of an image around pixels (x, y), filled with its background where it ends."""
-    size = len(image)
-    offset = np.arange(size) - size // 2
-    background = offset[:, None] ** 2 + offset**2 >= (size // 2) ** 2
-    out = np.full((len(centres), box, box), image[background].mean(dtype=np.float64), np.float32)
-    for window, corner in zip(out, centres - box // 2, strict=True):
-        (x0, y0), (x1, y1) = np.clip(corner, 0, size), np.clip(corner + box, 0, size)
-        cx, cy = corner
-        window[y0 - cy : y1 - cy, x0 - cx : x1 - cx] = image[y0:y1, x0:x1]
-    return out
 
 
 def _places(
     particles: Particles, box: int
 ) -> tuple[Int[np.ndarray, "rows 2"], Bool[np.ndarray, " rows"]]:
-    """Pixels (x, y) nearest to where the particles are, and whether windows reach beyond."""
-    size = np.array([group.box for group in particles.optics])[particles.optics_group, None]
+    """Pixels nearest to where the particles are, as offsets, and whether windows reach beyond."""
+    sizes = np.array([group.box for group in particles.optics])[particles.optics_group]
     pixel = np.array([group.pixel_size_angstrom for group in particles.optics])
     steps = np.rint(-particles.origins_angstrom / pixel[particles.optics_group, None])
-    centres = size // 2 + steps.astype(int)
-    partial = np.any((centres < box // 2) | (centres + box // 2 > size), axis=1)
-    return centres, partial
+    offsets = steps.astype(int)
+    return offsets, reaches_beyond(sizes, box, offsets)
 
 
 def _require_box(particles: Particles, box: int) -> None:
@@ -205,11 +194,6 @@ def _require_box(particles: Particles, box: int) -> None:
             f"--box {box}: windows are cut from images of {smallest} pixels. Give a smaller box, "
             "or none for a table that names the images themselves."
         )
-
-
-def _image_names(particles: Particles) -> list[str]:
-    pairs = zip(particles.image_index, particles.stack_index, strict=True)
-    return [f"{index + 1:06d}@{particles.image_names[stack]}" for index, stack in pairs]
 
 
 def _document(made: Particles, moved_angstrom: Float64[np.ndarray, "rows 2"], box: int) -> Document:
@@ -227,7 +211,7 @@ def _document(made: Particles, moved_angstrom: Float64[np.ndarray, "rows 2"], bo
         records["blob/idx"], records["blob/shape"] = made.image_index, box
         return CryosparcDocument(records)
     assert isinstance(document, StarDocument)
-    text = {_NAME: _image_names(made)}
+    text = {_NAME: image_names(made)}
     table = document.particles
     if all(label in table for label in _COORDINATES):
         lookup = CtfLookup(made.source, document)

@@ -64,13 +64,13 @@ def write_star(
     elif isinstance(document, StarDocument):
         table = _updated_rows(particles, document)
         if np.any(particles.image_sign < 0):
-            table = with_column(table, IMAGE_SIGN, as_text(particles.image_sign))
+            table = table.with_columns({IMAGE_SIGN: as_text(particles.image_sign)})
         document = document.with_particles(table)
     else:
         raise TypeError(f"no way to write {type(document).__name__} as STAR")
     table = document.particles
     for label, values in particles.extra_columns.items():
-        table = with_column(table, label, as_text(values))
+        table = table.with_columns({label: as_text(values)})
     tables = document.with_particles(table).tables
     if document.optics is not None:
         tables = tuple(_with_version(t) for t in tables)
@@ -141,13 +141,6 @@ def _columns_of(name: str, particles: Particles, document: StarDocument) -> dict
         for suffix in suffixes
         for axis, letter in enumerate("XY")
     }
-
-
-def with_column(table: StarTable, label: str, text: list[str]) -> StarTable:
-    """A table with this text in a column, which is appended if it is not there."""
-    if label in table:
-        return table.updated(np.arange(len(table)), {label: text})
-    return table.appended({label: text})
 
 
 def _with_version(table: StarTable) -> StarTable:

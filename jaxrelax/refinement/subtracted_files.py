@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrelax.imaging import cut_windows, reaches_beyond
 from jaxrelax.io import InputError, Particles, atomic_write_text, write_cs, write_stack, write_star
 from jaxrelax.io.cryosparc import CryosparcDocument
+from jaxrelax.io.cut import cut_images, reaches_beyond
 from jaxrelax.io.image_root import image_roots
 from jaxrelax.io.moved import Moved
 from jaxrelax.io.other_images import NewImages, stack_name, with_other_images
@@ -138,7 +138,7 @@ def _write_stacks(subtraction, scale, moved, layout, dtype, on_batch) -> NewImag
                 found = subtraction.images(group, scale.factors[group], on_batch)
                 for rows, left in found:
                     if moved.windows_px is not None:
-                        left = cut_windows(left, moved.windows_px[rows], moved.box)
+                        left = cut_images(left, moved.windows_px[rows], moved.box)
                     if dtype == "float16" and np.abs(left).max() > np.finfo(np.float16).max:
                         raise InputError(
                             f"{path}: values of the images are too large for float16. Write "

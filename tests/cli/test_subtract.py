@@ -68,7 +68,7 @@ def test_scale_centre_box_and_type_are_as_said(run, project):
         read_particles("sub/particles_subtracted.star"),
     )
     assert np.any(after.defocus_u_angstrom != before.defocus_u_angstrom)
-    words = (*words, "--no-defocus-by-height", "--overwrite")
+    words = (*words, "--defocus-by-height", "none", "--overwrite")
     assert run("subtract", "particles.star", *WORDS, *words)[0] == 0
     after = read_particles("sub/particles_subtracted.star")
     np.testing.assert_array_equal(after.defocus_u_angstrom, before.defocus_u_angstrom)
@@ -159,7 +159,13 @@ def spoiled(project):
         (("--scale", "0"), "--scale is 0"),
         (("--box", "15"), "--box is 15"),
         (("--fulcrum", "1", "2", "3"), "--fulcrum: can act only with --recentre"),
-        (("--no-defocus-by-height",), "can act only with --recentre"),
+        (
+            (
+                "--defocus-by-height",
+                "none",
+            ),
+            "can act only with --recentre",
+        ),
         (("--recentre", "--fulcrum", "nan", "2", "3"), "--fulcrum: its three numbers"),
         (("--registers", "a.npz"), "a.npz: no such file"),
         (("--registers", "a.npz", "--table-poses"), "not with --table-poses"),

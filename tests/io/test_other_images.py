@@ -79,7 +79,7 @@ def test_centre_window_and_defocus_are_taken_back_at_the_poses_of_the_table(
 ):
     particle_set.write_stack()
     particles = read_particles(particle_set.write())
-    moved = Moved.to(particles, CENTRE, defocus_by_height=True, box=8)
+    moved = Moved.to(particles, CENTRE, defocus_by_height="minus", box=8)
     folder = tmp_path / "sub"
     write_star(other(particles, folder, moved=moved), folder / "new.star")
     new = read_particles(folder / "new.star")
@@ -109,7 +109,7 @@ def test_centre_window_and_defocus_are_taken_back_at_the_poses_of_the_table(
 
 def test_cryosparc_files_go_and_come_back(shared_data, tmp_path):
     particles = read_particles(shared_data / CS)
-    moved = Moved.to(particles, CENTRE, defocus_by_height=True, box=8)
+    moved = Moved.to(particles, CENTRE, defocus_by_height="minus", box=8)
     folder = tmp_path / "sub"
     write_cs(other(particles, folder, moved=moved, as_star=False), folder / "new.cs")
     write_star(other(particles, folder, moved=moved), folder / "new.star")
@@ -138,7 +138,7 @@ def test_what_cannot_be_reverted_is_refused(particle_set, tmp_path):
     particles = read_particles(particle_set.write())
     with pytest.raises(InputError, match="no column rlnImageOriginalName"):
         original_images(particles)
-    moved = Moved.to(particles, CENTRE, defocus_by_height=False, box=None)
+    moved = Moved.to(particles, CENTRE, defocus_by_height="none", box=None)
     write_star(other(particles, tmp_path / "sub", moved=moved), tmp_path / "sub/new.star")
     new = read_particles(tmp_path / "sub/new.star")
     both = new.with_updates(extra_columns={"jrxCentreX": np.arange(6.0)})

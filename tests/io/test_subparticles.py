@@ -12,7 +12,6 @@ from jaxrelax.imaging import CTFParameters, ctf
 from jaxrelax.io import (
     ImageReader,
     InputError,
-    cut_windows,
     find_units,
     plan_windows,
     read_particles,
@@ -20,8 +19,11 @@ from jaxrelax.io import (
     write_cs,
     write_stack,
     write_star,
+    write_windows,
 )
-from jaxrelax.io.windows import cut_image
+from jaxrelax.io.cut import cut_images
+from jaxrelax.io.moved import require_unmoved
+from jaxrelax.io.original_images import original_images
 
 CS = "metadata/cryosparc_P12_J24_001_particles.cs"
 SIZE, PIXEL = 48, 1.5
@@ -90,7 +92,7 @@ def made_table(folder: Path, n: int, rng, images=None):
 
 def windows_of(particles, box, folder, name="out", **options):
     windows = plan_windows(particles, box, folder / f"{name}.mrcs", **options)
-    cut_windows(windows)
+    write_windows(windows)
     write_star(windows.particles, folder / f"{name}.star")
     return windows, read_particles(folder / f"{name}.star")
 
@@ -115,7 +117,7 @@ def test_a_point_at_the_site_is_in_the_middle_of_every_window(
     windows, read = windows_of(made, 16, folder)
     origins = read.origins_angstrom
     assert np.abs(origins).max() <= 0.5 * PIXEL + 1e-5
-    centres = windows.centres
+    centres = windows.offsets_px + SIZE // 2
     copies = read.column("jrxCopy").astype(int) - 1
     rows = read.column("jrxParent").astype(int) - 1
     moved = group.operators @ np.asarray(position)
@@ -146,9 +148,9 @@ def test_windows_are_pixels_of_their_parents(parents, tmp_path):
         parent = images[int(read.column("jrxParent")[row]) - 1]
         mean = parent[outer].mean(dtype=np.float64)
         padded = np.pad(parent, 40, constant_values=mean.astype(np.float32))
-        cx, cy = windows.centres[row] + 40
+        cx, cy = windows.offsets_px[row] + SIZE // 2 + 40
         np.testing.assert_array_equal(cut[row], padded[cy - 8 : cy + 8, cx - 8 : cx + 8])
-        assert windows.partial[row] == np.any(np.abs(windows.centres[row] - SIZE // 2) > 16)
+        assert windows.partial[row] == np.any(np.abs(windows.offsets_px[row]) > 16)
     whole, again = windows_of(made, 16, tmp_path, "whole", leave_out_partial=True)
     assert len(again) == 40 - windows.partial.sum()
     np.testing.assert_array_equal(
@@ -169,13 +171,13 @@ def test_what_the_tables_say(parents, tmp_path):
     assert read.optics[0].box == 16
     assert read.column("rlnAngleTiltPrior") is None
     # Micrographs have pixels of 0.75 Å, images of 1.5 Å.
-    moved = windows.centres - SIZE // 2
+    moved = windows.offsets_px
     for axis, letter in enumerate("XY"):
         before = parents.column(f"rlnCoordinate{letter}").astype(float)[rows]
         after = read.column(f"rlnCoordinate{letter}").astype(float)
         np.testing.assert_allclose(after, before + 2 * moved[:, axis])
         column = read.column(f"jrxWindow{letter}").astype(int)
-        np.testing.assert_array_equal(column, windows.centres[:, axis])
+        np.testing.assert_array_equal(column, windows.offsets_px[:, axis])
     heights = read.column("jrxHeight").astype(float)
     for value, before in (
         (read.defocus_u_angstrom, parents.defocus_u_angstrom),
@@ -276,7 +278,7 @@ def test_siblings_share_a_unit_and_count_by_what_windows_show(parents, tmp_path)
         for parent in range(10):
             rows = np.arange(4 * parent, 4 * parent + 4)
             covered = np.zeros((4, 200, 200))
-            for layer, (cx, cy) in zip(covered, windows.centres[rows] + 76, strict=True):
+            for layer, (cx, cy) in zip(covered, windows.offsets_px[rows] + 100, strict=True):
                 layer[cy : cy + 16, cx : cx + 16] = 1.0
             shares = np.einsum("iyx,jyx->i", covered, covered) / 256
             np.testing.assert_allclose(units.weight[rows], 1 / shares, rtol=1e-6)
@@ -321,10 +323,10 @@ def test_windows_of_a_cs_file(shared_data, tmp_path):
     made = sub_particles(read_particles(tmp_path / "in.cs"), point_group("C3"), (50.0, 0.0, 20.0))
     (tmp_path / "sub").mkdir()
     windows = plan_windows(made, 64, tmp_path / "sub" / "out.mrcs")
-    cut_windows(windows)
+    write_windows(windows)
     write_cs(windows.particles, tmp_path / "sub" / "out.cs")
     write_star(windows.particles, tmp_path / "sub" / "out.star")
-    cut = np.stack([cut_image(images[i // 3], windows.centres[[i]], 64)[0] for i in range(15)])
+    cut = cut_images(images[np.arange(15) // 3], windows.offsets_px, 64)
     signs = np.asarray(windows.particles.image_sign, np.float32)[:, None, None]
     for name in ("out.cs", "out.star"):
         read = read_particles(tmp_path / "sub" / name)
@@ -353,8 +355,36 @@ def test_groups_of_other_pixel_sizes_have_stacks_of_their_own(parents, tmp_path)
     cut = ImageReader(read).read(np.arange(len(read)))
     for row in range(len(read)):
         parent = images[int(read.column("jrxParent")[row]) - 1]
-        centre = np.array([int(read.column(f"jrxWindow{axis}")[row]) for axis in "XY"])
-        np.testing.assert_array_equal(cut[row], cut_image(parent, centre[None], 16)[0])
+        offset = np.array([int(read.column(f"jrxWindow{axis}")[row]) for axis in "XY"])
+        np.testing.assert_array_equal(cut[row], cut_images(parent[None], offset[None], 16)[0])
+
+
+def test_windows_of_windows_lie_in_the_first_image(parents, tmp_path):
+    made = sub_particles(parents, point_group("C2"), (10.0, 5.0, 10.0))
+    _, large = windows_of(made, 24, tmp_path)
+    turned = large.with_updates(origins_angstrom=large.origins_angstrom + np.array([4.6, -3.1]))
+    _, small = windows_of(turned, 16, tmp_path, "small")
+    cut, images = ImageReader(small).read(np.arange(20)), ImageReader(parents).read(np.arange(10))
+    offsets = np.stack([small.column(f"jrxWindow{a}").astype(int) for a in "XY"], axis=1)
+    assert np.any(offsets != np.stack([large.column(f"jrxWindow{a}") for a in "XY"], 1).astype(int))
+    np.testing.assert_array_equal(cut, cut_images(images[np.arange(20) // 2], offsets, 16))
+    np.testing.assert_array_equal(
+        small.column("rlnImageOriginalName"), parents.column("rlnImageName")[np.arange(20) // 2]
+    )
+
+
+def test_windows_are_taken_back(parents, tmp_path):
+    """As subtracted images are: the columns that say where they lie mean the same."""
+    made = sub_particles(parents, point_group("C4"), (20.0, 5.0, 10.0))
+    _, read = windows_of(made, 16, tmp_path)
+    back = original_images(read)
+    np.testing.assert_allclose(back.origins_angstrom, made.origins_angstrom, atol=1e-4)
+    assert back.stack_paths == parents.stack_paths
+    np.testing.assert_array_equal(back.image_index, made.image_index)
+    assert back.column("jrxWindowX") is None
+    with pytest.raises(InputError, match="has jrxWindowX: its images are windows"):
+        require_unmoved(read)
+    require_unmoved(parents)
 
 
 REFUSED = [
@@ -404,7 +434,7 @@ def test_a_bad_image_leaves_no_stack(tmp_path):
     made = sub_particles(parents, point_group("C2"), (10.0, 5.0, 10.0))
     windows = plan_windows(made, 16, tmp_path / "out.mrcs")
     with pytest.raises(InputError, match=r"3@parents.mrcs' holds NaN"):
-        cut_windows(windows)
+        write_windows(windows)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parents.mrcs", "parents.star"]
 
 

@@ -133,7 +133,7 @@ def test_recentred_windows_show_the_part_at_their_centre_at_its_own_defocus(tmp_
     subtraction = subtraction_of(table)
     centre = mass_centre(read_mask(tmp_path / "keep.mrc")[0], 1.6)
     assert centre == pytest.approx(PART, abs=0.5)
-    moved = Moved.to(subtraction.particles, PART, defocus_by_height=True, box=44)
+    moved = Moved.to(subtraction.particles, PART, defocus_by_height="minus", box=44)
     layout = Layout.of(subtraction.particles, tmp_path, 44)
     content = write_subtracted(subtraction, Scale((1.0,), 1.0), moved, layout)
     assert content["box"] == 44

@@ -12,13 +12,13 @@ from jaxrelax.io import (
     InputError,
     Particles,
     Units,
-    cut_windows,
     every_row,
     plan_windows,
     read_map,
     read_particles,
     sub_particles,
     write_star,
+    write_windows,
 )
 from jaxrelax.judgement.exchange import along_own_axis, foreign_rows, unit_test
 from jaxrelax.reconstruction import fsc, soft_sphere
@@ -249,7 +249,7 @@ def test_sub_particles_of_one_image_are_never_on_two_sides(two_groups, tmp_path,
     n = len(particles)
     across = np.random.default_rng(0).integers(1, 3, len(made))
     planned = plan_windows(made.with_updates(half_set=across), 40, tmp_path / "windows.mrcs")
-    cut_windows(planned)
+    write_windows(planned)
     write_star(planned.particles, tmp_path / "windows.star")
     write_star(made.with_updates(half_set=across), tmp_path / "named.star")
     # The reference is the map around the site, nine, two and four voxels from the centre.

@@ -5,13 +5,13 @@ import pytest
 
 from jaxrelax.geometry import euler_to_matrix, point_group
 from jaxrelax.io import (
-    cut_windows,
     plan_windows,
     read_map,
     read_particles,
     sub_particles,
     write_stack,
     write_star,
+    write_windows,
 )
 from jaxrelax.reconstruction import fsc, soft_sphere
 from jaxrelax.refinement.reconstruct import reconstruct
@@ -38,7 +38,7 @@ def windows(tmp_path_factory):
     )  # fmt: skip
     made = sub_particles(read_particles(folder / "truth.star"), point_group("C4"), SITE)
     planned = plan_windows(made, WINDOW, folder / "windows.mrcs")
-    cut_windows(planned)
+    write_windows(planned)
     write_star(planned.particles, folder / "windows.star")
     return folder
 

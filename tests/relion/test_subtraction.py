@@ -69,7 +69,7 @@ def test_the_recentred_part_is_at_the_centre_of_its_window(relion, data_set, tru
 
 
 def test_relion_centres_and_reverts_alike(relion, data_set, keep):
-    options = ("--recentre", "--no-defocus-by-height", "--scale", "1")
+    options = ("--recentre", "--defocus-by-height", "none", "--scale", "1")
     table = subtracted(data_set, "centred", *options)
     centre = mass_centre(keep, PIXEL_ANGSTROM) / PIXEL_ANGSTROM
     axes = [w for a, c in zip("XYZ", centre, strict=True) for w in (f"--center_{a}", f"{c:.8f}")]
