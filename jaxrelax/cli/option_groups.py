@@ -39,7 +39,7 @@ from jaxrelax.refinement import (
     refine,
 )
 from jaxrelax.refinement.criteria import Either
-from jaxrelax.refinement.preparation import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
+from jaxrelax.refinement.setup import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
 
 assert isinstance(DEFAULT_UNTIL, Either)
 assert isinstance(UNTIL_STATES_SETTLED, Either)
