@@ -189,6 +189,16 @@ class PosePriorOptions(PoseErrorOptions):
 
 
 @dataclass(frozen=True)
+class LocalSearchOptions(PosePriorOptions):
+    """How well the poses are known, at first, and how far they may move."""
+
+    rotation_extent_deg: float | None = default_of(Local, "rotation_extent_deg")
+    """Turn poses no farther than this (degrees) from those of the input."""
+    shift_extent_angstrom: float | None = default_of(Local, "shift_extent_angstrom")
+    """Shift them no farther than this (Å)."""
+
+
+@dataclass(frozen=True)
 class GlobalSearchOptions:
     """How finely all orientations are searched."""
 
