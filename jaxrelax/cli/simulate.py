@@ -18,6 +18,18 @@ class Options(Simulation):
     group: Annotated[str, tyro.conf.arg(name="symmetry", aliases=["--group"])] = Simulation.group
     """Symmetry that the consensus poses assume: a name (Cn, Dn, T, O, I, I1 to I4; in RELION's
     setting) or a text file of operators."""
+    swing_deg: Annotated[float, tyro.conf.arg(name="swing", aliases=["--swing-deg"])] = (
+        Simulation.swing_deg
+    )
+    """Root-mean-square angle in degrees by which the partner is turned about the point where it
+    touches the body, anew in every image (isotropic: each component of the rotation vector is
+    normal with this over √3). A model's partner are the chains that break the symmetry."""
+    hinge_angstrom: Annotated[
+        tuple[float, float, float] | None,
+        tyro.conf.arg(name="hinge", aliases=["--hinge-angstrom"]),
+    ] = Simulation.hinge_angstrom
+    """Point x y z (Å) about which they swing, from the centre of the box; by default where they
+    touch the rest."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,13 @@ class Command:
             f"{measured['particle_diameter_angstrom']:.0f} Å, asymmetric power "
             f"{100 * measured['asymmetric_power_fraction']:.2g} %"
         )
-        for path in (result.particles, result.truth, result.reference, result.truth_map):
-            print(f"  {path}")
+        swing = measured.get("swing")
+        if swing is not None and swing["rms_angle_deg"] is not None:
+            x, y, z = swing["hinge_angstrom"]
+            chains = f"chains {', '.join(swing['chains'])}" if swing["chains"] else "the partner"
+            print(f"{chains}: {swing['rms_angle_deg']:.1f}° rms about {x:.1f} {y:.1f} {z:.1f} Å")
+        paths = (result.particles, result.truth, result.reference, result.truth_map)
+        for path in (*paths, result.truth_part, result.part_mask):
+            if path is not None:
+                print(f"  {path}")
         return result

@@ -37,7 +37,8 @@ class Atoms:
     ``positions_angstrom`` are (x, y, z); ``weights`` multiply the form factor (occupancies, or the
     values of voxels); ``kinds`` index ``form_factors``; ``sites`` say to which site of the group
     an atom belongs (0, 1, …), or that it is part of the symmetric ``BODY``, or ``DELETED``.
-    Nothing is known beyond ``band_limit`` (1/Å), which is finite for voxels only.
+    Nothing is known beyond ``band_limit`` (1/Å), which is finite for voxels only. ``chains`` are
+    the names of the chains, where the source is a model.
     """
 
     positions_angstrom: Float[np.ndarray, "atoms 3"]
@@ -47,6 +48,7 @@ class Atoms:
     sites: Int[np.ndarray, "atoms"]
     form_factors: FormFactors
     band_limit: float = float("inf")
+    chains: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -60,6 +62,7 @@ class Atoms:
             kinds=self.kinds[mask],
             masses_dalton=self.masses_dalton[mask],
             sites=self.sites[mask],
+            chains=None if self.chains is None else self.chains[mask],
         )
 
     def rotated(self, matrix: Float[np.ndarray, "3 3"]) -> Atoms:

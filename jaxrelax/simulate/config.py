@@ -19,8 +19,9 @@ from jaxrelax.io.aberrations import (
 )
 from jaxrelax.io.errors import InputError
 
-MODEL_ONLY = ("assembly", "delete_chains", "partner_chains")
+MODEL_ONLY = ("assembly", "delete_chains", "partner_chains", "swing_chains")
 MAP_ONLY = ("map_pixel_size_angstrom",)
+SWING_ONLY = ("swing_chains", "hinge_angstrom")
 PHANTOM_ONLY = ("protomer_kda", "partner_kda", "phantom_seed")
 
 
@@ -48,6 +49,15 @@ class Simulation:
     a probability with a decimal point such as '0.5', drawn for each site of each particle, or
     subsets of the sites with their shares of the particles, which add up to 1, such as
     '0000:0.25,1000:0.1,1010:0.4,1111:0.25'."""
+    swing_deg: float = 0.0
+    """Root-mean-square angle by which the partner is turned about the point where it touches the
+    body, anew in every image (isotropic: each component of the rotation vector is normal with this
+    over √3). A model's partner are the chains that break the symmetry."""
+    swing_chains: tuple[str, ...] = ()
+    """Atomic models: chains that swing, instead of those that break the symmetry."""
+    hinge_angstrom: tuple[float, float, float] | None = None
+    """Point x y z about which they swing, from the centre of the box; by default where they touch
+    the rest."""
     protomer_kda: float = 30.0
     """Phantom: mass of each of the symmetric subunits."""
     partner_kda: float = 45.0
@@ -135,6 +145,8 @@ class Simulation:
                 f"resolution_angstrom is {self.resolution_angstrom:g}, beyond Nyquist "
                 f"({nyquist:g} Å). Leave it out or choose a smaller pixel."
             )
+        if self.swing_deg == 0.0:
+            refuse(self, SWING_ONLY, "a rigid particle", "swing_deg is 0")
         if self.junk_kind != "noise" and self.junk_fraction == 0.0:
             raise InputError(f"junk_kind is '{self.junk_kind}' but junk_fraction is 0.")
         low, high = STRETCHES
@@ -184,6 +196,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("shift_error_angstrom", 0.0, 1e3),
     ("max_shift_angstrom", 0.0, 1e4),
     ("n_optics_groups", 1, 10),
+    ("swing_deg", 0.0, 60.0),
     ("junk_fraction", 0.0, 0.99),
     ("symmetric_fraction", 0.0, 1.0),
     ("phantom_seed", 0, 2**63),
@@ -211,7 +224,8 @@ class SimulationResult:
     """Where a simulation was written, and what was measured on the way.
 
     ``measured`` is what ``simulation.json`` holds under the same name; ``pattern_maps`` are those
-    of the patterns, where sites are occupied at random.
+    of the patterns, where sites are occupied at random; ``truth_part`` and ``part_mask`` are those
+    of the part that swings, if any does.
     """
 
     folder: Path
@@ -221,3 +235,5 @@ class SimulationResult:
     truth_map: Path
     measured: dict[str, Any]
     pattern_maps: tuple[Path, ...] = ()
+    truth_part: Path | None = None
+    part_mask: Path | None = None

@@ -20,7 +20,8 @@ from jaxrelax.io.star import StarTable, make_table, write_star_tables
 from jaxrelax.simulate.config import Simulation, SimulationResult
 from jaxrelax.simulate.images import Microscope
 from jaxrelax.simulate.pattern_truth import PatternTruth, pattern_truth
-from jaxrelax.simulate.specimen import Specimen, load_specimen
+from jaxrelax.simulate.specimen import Specimen, load_specimen, magnification, require_room
+from jaxrelax.simulate.swing import SwingingPart, part_mask, part_poses, rms_angle_deg
 from jaxrelax.simulate.truth import Truth, draw_truth, group_colour, group_voltage_kv
 
 logger = logging.getLogger("jaxrelax")
@@ -52,6 +53,17 @@ def simulate(
     ``A t`` for the true pose A). The maps of the representatives are ``truth_map_01.mrc`` and so
     on, unless there are more than 99.
 
+    Where a part swings (``swing_deg``) it is turned about its hinge h by a rotation S of its own
+    in every image: a point r of it is at ``h + S (r − h)``. ``truth.star`` then has the pose of
+    the part besides that of the body: ``jrxPartAngleRot``, ``jrxPartAngleTilt``,
+    ``jrxPartAnglePsi`` (the pose ``A S``, for the true pose A of the body) and
+    ``jrxPartOriginXAngst``, ``jrxPartOriginYAngst`` (the origin ``o − (A (h − S h))[:2]``, for the
+    body's origin o): ``truth_part.mrc``, the part alone where it is on average, projected at that
+    pose and origin as any particle is, gives the image of the part. ``part_mask.mrc`` is a soft
+    mask around it. The hinge (Å from the centre of the box) and the names of the chains that swing
+    are in ``simulation.json`` under ``measured``, ``swing``. The other maps show the part where it
+    is on average, too; fully symmetric particles do not swing, nor does junk.
+
     Images follow RELION: white particles, centred on pixel ``box // 2`` once shifted by +origin,
     background of mean 0 and standard deviation 1.
 
@@ -66,6 +78,9 @@ def simulate(
     """
     config = Simulation() if config is None else config
     specimen = load_specimen(source, config)
+    truth_rng, noise_rng = (np.random.default_rng([config.seed, i]) for i in range(2))
+    truth = draw_truth(config, specimen.group, specimen.occupancy, truth_rng)
+    _require_room_to_swing(specimen, truth, config)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,8 +94,6 @@ def simulate(
         truth_map=out / "truth_map.mrc",
         measured=dict(specimen.report),
     )
-    truth_rng, noise_rng = (np.random.default_rng([config.seed, i]) for i in range(2))
-    truth = draw_truth(config, specimen.group, specimen.occupancy, truth_rng)
     patterns = pattern_truth(specimen, truth)
     radius = _particle_radius(specimen, config)
     microscope = Microscope(specimen, truth, config, radius)
@@ -97,8 +110,12 @@ def simulate(
         result.measured["patterns"] = patterns.report()
         result = replace(result, pattern_maps=_write_maps(specimen, patterns, microscope, out))
 
+    if specimen.part is not None and truth.swings is not None:
+        moving = truth.swings[~(truth.junk | truth.symmetric)]
+        result = _write_part(result, specimen, specimen.part, moving, microscope)
+
     write_stack(out / "particles.mrcs", microscope.images(noise_rng), pixel, config.dtype)
-    _write_tables(result, truth, config, patterns)
+    _write_tables(result, truth, config, patterns, _part_columns(specimen, truth, config))
     result.measured.update(
         grey_scale=microscope.scale,
         particle_diameter_angstrom=2.0 * radius,
@@ -153,8 +170,56 @@ def _write_maps(
     return tuple(paths)
 
 
+def _require_room_to_swing(specimen: Specimen, truth: Truth, config: Simulation) -> None:
+    if specimen.part is not None and truth.swings is not None:
+        positions = specimen.atoms.positions_angstrom
+        reach = specimen.part.reach_angstrom(positions, truth.swings)
+        require_room(reach, specimen.atoms, config)
+
+
+def _write_part(
+    result: SimulationResult,
+    specimen: Specimen,
+    part: SwingingPart,
+    swings: Float[np.ndarray, "n 3 3"],
+    microscope: Microscope,
+) -> SimulationResult:
+    """The map of the part and its mask; the result with them and with what was drawn."""
+    pixel, folder = microscope.config.pixel_size_angstrom, result.folder
+    paths = {"truth_part": folder / "truth_part.mrc", "part_mask": folder / "part_mask.mrc"}
+    density = specimen.projector.map(part.atoms.astype(np.float64))
+    write_map(paths["truth_part"], np.float32(microscope.scale) * density, pixel)
+    positions = specimen.atoms.positions_angstrom[part.atoms]
+    write_map(paths["part_mask"], part_mask(positions, microscope.config.box, pixel), pixel)
+    result.measured["swing"] = {
+        "hinge_angstrom": part.hinge_angstrom.tolist(),
+        "chains": list(part.chains),
+        "rms_angle_deg": rms_angle_deg(swings) if len(swings) else None,
+    }
+    return replace(result, **paths)
+
+
+def _part_columns(specimen: Specimen, truth: Truth, config: Simulation) -> dict[str, list[str]]:
+    """Pose of the part that swings, under names that say that it is not the particle's."""
+    if specimen.part is None or truth.swings is None:
+        return {}
+    poses, origins = part_poses(
+        truth.poses,
+        truth.origins_angstrom,
+        truth.swings,
+        specimen.part.hinge_angstrom,
+        magnification(config),
+    )
+    columns = _pose_columns(poses, origins)
+    return {name.replace("rln", "jrxPart", 1): values for name, values in columns.items()}
+
+
 def _write_tables(
-    result: SimulationResult, truth: Truth, config: Simulation, patterns: PatternTruth | None
+    result: SimulationResult,
+    truth: Truth,
+    config: Simulation,
+    patterns: PatternTruth | None,
+    part: dict[str, list[str]],
 ) -> None:
     optics = _optics_table(config)
     consensus = _pose_columns(truth.consensus_poses, truth.consensus_origins_angstrom)
@@ -172,6 +237,7 @@ def _write_tables(
         extra["rlnClassNumber"] = _integers(patterns.states)
         extra["jrxRegister"] = _integers(patterns.registers)
         extra["jrxPlacement"] = _integers(patterns.placements)
+    extra |= part
     for path, columns in (
         (result.particles, {**common, **consensus, **half}),
         (result.truth, {**common, **true, **half, **extra}),

@@ -161,7 +161,12 @@ class Microscope:
         if truth.symmetric[row]:
             return self.specimen.symmetric_fourier(pose)
         mask = self.specimen.mask(truth.occupied[row])
-        return self.specimen.projector.image_fourier(pose, None if mask.all() else mask)
+        positions = None
+        if self.specimen.part is not None and truth.swings is not None:
+            rest = self.specimen.atoms.positions_angstrom
+            positions = self.specimen.part.turned(rest, truth.swings[row])
+        projector = self.specimen.projector
+        return projector.image_fourier(pose, None if mask.all() else mask, positions)
 
     def _scale_for_snr(self) -> float:
         rows = np.flatnonzero(~self.truth.junk)[:PILOT_IMAGES]

@@ -71,7 +71,8 @@ def model_atoms(
 
     Returns:
         The atoms, the frame (with the rms deviation from the symmetry), and which atoms are the
-        partner: kept copies of deleted chains, and the partner's chains at the first site.
+        partner: kept copies of deleted chains, and the partner's chains at the first site; where
+        neither is named, the chains that the group does not repeat.
 
     Raises:
         InputError: a chain is not there or is named twice; the model lacks the symmetry.
@@ -87,7 +88,9 @@ def model_atoms(
         raise InputError(f"{path}: {error}") from None
 
     partners = _partners(model, site_of)
-    positions, weights, elements, sites, is_partner = [], [], [], [], []
+    if not site_of:
+        partners = [chain.name for chain in chains if chain.name not in frame.symmetric_chains]
+    positions, weights, elements, names_of_chains = [], [], [], []
     for chain in model:
         for residue in chain:
             for atom in residue:
@@ -95,8 +98,7 @@ def model_atoms(
                     positions.append(atom.pos.tolist())
                     weights.append(atom.occ)
                     elements.append(atom.element.name)
-                    sites.append(site_of.get(chain.name, BODY))
-                    is_partner.append(chain.name in partners)
+                    names_of_chains.append(chain.name)
     names = sorted(set(elements))
     atoms = Atoms(
         positions_angstrom=frame.apply(np.array(positions)),
@@ -104,10 +106,11 @@ def model_atoms(
         kinds=np.array([names.index(name) for name in elements]),
         masses_dalton=np.array([gemmi.Element(name).weight for name in elements])
         * np.array(weights, dtype=np.float64),
-        sites=np.array(sites),
+        sites=np.array([site_of.get(name, BODY) for name in names_of_chains]),
         form_factors=electron_form_factors(names),
+        chains=np.array(names_of_chains),
     )
-    return atoms, frame, np.array(is_partner)
+    return atoms, frame, np.array([name in partners for name in names_of_chains])
 
 
 def electron_form_factors(elements: Sequence[str]) -> FormFactors:

@@ -68,14 +68,18 @@ class Projector:
         self,
         pose: Float[np.ndarray, "3 3"],
         mask: Bool[np.ndarray, "atoms"] | None = None,
+        positions_angstrom: Float[np.ndarray, "atoms 3"] | None = None,
     ) -> Complex[np.ndarray, "box half"]:
         """``rfft2`` of the image at a pose: (x, y) = (pose r)[:2], the centre at ``box // 2``.
 
         Args:
             pose: RELION's A, from volume to image coordinates.
             mask: which atoms are there; all by default.
+            positions_angstrom: where they are; by default as in ``atoms``.
         """
         positions, coefficients = self.atoms.positions_angstrom, self._coefficients
+        if positions_angstrom is not None:
+            positions = positions_angstrom
         if mask is not None:
             positions, coefficients = positions[mask], coefficients[mask]
         xy = self._fine(positions @ pose[:2].T @ self._magnification)  # M k · r = k · Mᵀ r

@@ -19,6 +19,7 @@ from jaxrelax.simulate.occupancy import Occupancy, parse_occupancy
 from jaxrelax.simulate.phantom import phantom_atoms
 from jaxrelax.simulate.projection import Projector
 from jaxrelax.simulate.sites import operators_of_sites
+from jaxrelax.simulate.swing import SwingingPart, swinging_part
 
 logger = logging.getLogger("jaxrelax")
 
@@ -40,6 +41,7 @@ class Specimen:
         report: measured properties, for ``simulation.json``.
         site_operators: index in the group of the operator that takes the first site to each; None
             where there is not one site for each operator.
+        part: what swings, if anything does.
     """
 
     group: PointGroup
@@ -49,6 +51,7 @@ class Specimen:
     symmetric: Projector | None = None
     report: dict[str, Any] = field(default_factory=dict)
     site_operators: Int[np.ndarray, " sites"] | None = None
+    part: SwingingPart | None = None
 
     def mask(self, occupied: Bool[np.ndarray, " sites"]) -> Bool[np.ndarray, " atoms"]:
         """The atoms that are there with these sites occupied (never the deleted ones)."""
@@ -110,6 +113,7 @@ def load_specimen(source: str | Path, config: Simulation) -> Specimen:
             reason = "a map has neither chains nor sites"
             refuse(config, (*MODEL_ONLY, "occupancy"), str(path), reason)
             refuse(config, ("junk_kind",), str(path), "a map does not tell its mass")
+            refuse(config, ("swing_deg",), str(path), "a map does not tell its parts")
             specimen = _map(config, group, path)
         elif name.endswith(MODEL_SUFFIXES):
             refuse(config, MAP_ONLY, str(path), "it is no map")
@@ -119,7 +123,7 @@ def load_specimen(source: str | Path, config: Simulation) -> Specimen:
                 f"{path}: neither a map ({', '.join(MAP_SUFFIXES)}) nor an atomic model "
                 f"({', '.join(MODEL_SUFFIXES)}) by its name."
             )
-    _require_room(specimen.atoms, config)
+    require_room(specimen.atoms.radius_angstrom(), specimen.atoms, config)
     if specimen.atoms.band_limit == np.inf and _always_complete(specimen):
         reason = "no chain is deleted and every site occupied, so all particles are the same"
         refuse(config, ("symmetric_fraction",), str(source), reason)
@@ -154,7 +158,8 @@ def _phantom(config: Simulation, group: PointGroup) -> Specimen:
     projector = _projector(atoms, config, DEFAULT_BFACTOR_ANGSTROM2)
     report = {"source": "phantom", **report}
     operators = np.arange(group.order)
-    return Specimen(group, atoms, occupancy, projector, report=report, site_operators=operators)
+    part = _part(config, atoms, occupancy, atoms.sites == 0)
+    return Specimen(group, atoms, occupancy, projector, None, report, operators, part)
 
 
 def _model(config: Simulation, group: PointGroup, path: Path) -> Specimen:
@@ -181,7 +186,22 @@ def _model(config: Simulation, group: PointGroup, path: Path) -> Specimen:
     )
     projector = _projector(atoms, config, DEFAULT_BFACTOR_ANGSTROM2)
     operators = operators_of_sites(atoms, n_sites, group)
-    return Specimen(group, atoms, occupancy, projector, report=report, site_operators=operators)
+    try:
+        part = _part(config, atoms, occupancy, partner)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return Specimen(group, atoms, occupancy, projector, None, report, operators, part)
+
+
+def _part(
+    config: Simulation,
+    atoms: Atoms,
+    occupancy: Occupancy,
+    partner: Bool[np.ndarray, " atoms"],
+) -> SwingingPart | None:
+    if config.swing_deg == 0.0:
+        return None
+    return swinging_part(atoms, occupancy, partner, config.swing_chains, config.hinge_angstrom)
 
 
 def _map(config: Simulation, group: PointGroup, path: Path) -> Specimen:
@@ -245,10 +265,15 @@ def _masses(atoms: Atoms, occupancy: Occupancy, partner: Bool[np.ndarray, " atom
     }
 
 
-def _require_room(atoms: Atoms, config: Simulation) -> None:
-    reach = atoms.radius_angstrom() + config.max_shift_angstrom
+def require_room(radius_angstrom: float, atoms: Atoms, config: Simulation) -> None:
+    """Raise if what reaches so far does not fit the box.
+
+    Raises:
+        InputError: says how large the box must be.
+    """
+    reach = radius_angstrom + config.max_shift_angstrom
     if atoms.band_limit < np.inf:  # the corners of a map's sphere may be empty; that is its box
-        reach = atoms.radius_angstrom()
+        reach = radius_angstrom
     half = 0.5 * config.box * config.pixel_size_angstrom
     if reach > half:
         needed = 2 * int(np.ceil(reach / config.pixel_size_angstrom)) + 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from jaxrelax.geometry import PointGroup, random_rotations, rotvec_to_matrix
 from jaxrelax.simulate.config import Simulation
 from jaxrelax.simulate.occupancy import Occupancy
+from jaxrelax.simulate.swing import draw_swings
 
 VOLTAGE_STEP = 0.9
 DEFOCUS_STEP_UM = 0.3
@@ -21,7 +22,9 @@ class Truth:
     """The latent variables of all particles; units and signs as in RELION STAR files.
 
     ``registers`` are indices g of operators such that the true pose is the mate ``A gᵀ`` of the
-    consensus pose ``A``, but for the pose error.
+    consensus pose ``A``, but for the pose error. ``swings`` are the rotations of the part that
+    swings, about its hinge and in the frame of the specimen; fully symmetric particles are rigid,
+    and None is all of them.
     """
 
     poses: Float[np.ndarray, "n 3 3"]
@@ -37,6 +40,7 @@ class Truth:
     junk: Bool[np.ndarray, " n"]
     symmetric: Bool[np.ndarray, " n"]
     occupied: Bool[np.ndarray, "n sites"]
+    swings: Float[np.ndarray, "n 3 3"] | None = None
 
     @property
     def carried(self) -> Bool[np.ndarray, "n sites"]:
@@ -67,7 +71,7 @@ def draw_truth(
     kind = rng.permutation(n)
     n_junk = round(config.junk_fraction * n)
     n_symmetric = round(config.symmetric_fraction * n)
-    return Truth(
+    truth = Truth(
         poses=poses,
         consensus_poses=consensus,
         registers=registers,
@@ -82,6 +86,11 @@ def draw_truth(
         symmetric=(kind >= n_junk) & (kind < n_junk + n_symmetric),
         occupied=occupancy.draw(n, rng),
     )
+    if config.swing_deg == 0.0:
+        return truth
+    swings = draw_swings(n, config.swing_deg, rng)  # the last: all else is the rigid particle's
+    swings[truth.symmetric | truth.junk] = np.eye(3)
+    return replace(truth, swings=swings)
 
 
 def group_voltage_kv(config: Simulation, optics_group: int) -> float:
