@@ -13,7 +13,7 @@ from jaxrelax.cli.console import LOGGER, RunConsole
 from jaxrelax.cli.option_groups import MapOptions
 from jaxrelax.cli.options import Switch, checked, default_of, refuse_idle
 from jaxrelax.cli.table_output import GROUP, write_table
-from jaxrelax.geometry import PointGroup, parse_group
+from jaxrelax.geometry import Frame, PointGroup, parse_group
 from jaxrelax.imaging import resample_map
 from jaxrelax.io import (
     InputError,
@@ -32,6 +32,9 @@ from jaxrelax.reconstruction import (
     moved,
     symmetry_correlation,
 )
+from jaxrelax.refinement.part import axis_options, shifted
+from jaxrelax.refinement.reference import load_mask
+from jaxrelax.refinement.subtraction import mass_centre
 
 FINEST_BOX = 96
 # Mean correlation of an aligned map with its rotated copies below which it is called asymmetric.
@@ -47,8 +50,11 @@ class Command:
     """The map (.mrc), with its axes in any orientation, and some pixels off the centre."""
     symmetry: str
     """Its symmetry (C4, D3, T, O, I, or a text file of operators)."""
-    out: Path
-    """The aligned map to write (.mrc)."""
+    out: Path | None = None
+    """The aligned map to write (.mrc); may be left out with --mask."""
+    mask: Path | None = None
+    """Mask (.mrc): look for the axes of what is inside alone, and say where they are, in the
+    words of `jaxrelax refine --mask`."""
     particles: Path | None = None
     """Particles (.star or .cs) with poses in the frame of the map."""
     out_particles: Path | None = None
@@ -85,28 +91,56 @@ class Command:
                     passthrough=self.passthrough,
                     require_ctf=False,
                 )
-            found = align_axes(map_, group, FINEST_BOX)
-            aligned = moved(map_, found.rotation, found.centre_px)
-            if (doubt := self._doubt(map_, aligned, found, group)) is not None:
+            steps = np.zeros(3, int)
+            looked_at = map_
+            if self.mask is not None:
+                mask = load_mask(self.mask, len(map_), pixel, 2.0 * len(map_) * pixel)
+                # From its middle on: axes are looked for around the centre of a box.
+                steps = np.rint(mass_centre(mask, pixel) / pixel).astype(int)
+                looked_at = shifted(map_ * mask, -steps)
+            found = align_axes(looked_at, group, FINEST_BOX)
+            aligned = moved(looked_at, found.rotation, found.centre_px)
+            if (doubt := self._doubt(looked_at, aligned, found, group)) is not None:
                 if not self.force_group:
                     raise InputError(f"{doubt} (--force-group writes it all the same.)")
                 LOGGER.warning("%s", doubt)
-            write_map(self.out, aligned, pixel)
+            found = found._replace(centre_px=found.centre_px + steps)
+            console.say(self._where(found, group, pixel))
             console.say(
-                f"{self.map}: axes of {group.name} were off by {found.angle_deg:.2f}° and "
-                f"{found.shift_px:.2f} px ({found.shift_px * pixel:.2f} Å)\n"
                 "correlation with its symmetrised self: "
-                f"{found.correlation:.3f} before, {found.aligned_correlation:.3f} after\n"
-                f"{self.out}: the aligned map"
+                f"{found.correlation:.3f} before, {found.aligned_correlation:.3f} after"
             )
+            if self.out is not None:
+                write_map(self.out, moved(map_, found.rotation, found.centre_px), pixel)
+                console.say(f"{self.out}: the aligned map")
             if particles is not None and self.out_particles is not None:
                 particles = aligned_particles(particles, found, pixel)
                 write_table(particles, self.out_particles)
                 console.say(f"{self.out_particles}: {len(particles)} particles in its frame")
         return found
 
+    def _where(self, found: AxisAlignment, group: PointGroup, pixel: float) -> str:
+        """Where the axes are: off those of the box, or of a part by themselves."""
+        if self.mask is None:
+            return (
+                f"{self.map}: axes of {group.name} were off by {found.angle_deg:.2f}° and "
+                f"{found.shift_px:.2f} px ({found.shift_px * pixel:.2f} Å)"
+            )
+        frame = Frame(found.rotation, np.asarray(found.centre_px) * pixel)
+        across = frame.axes @ frame.centre_angstrom * np.array([1.0, 1.0, 0.0])
+        return (
+            f"{self.map}: inside {self.mask} {group.name} is about an axis that is off z by "
+            f"{found.angle_deg:.1f}° and off the centre by {np.linalg.norm(across):.1f} Å: "
+            f"{axis_options(frame.centre_angstrom, frame.axes[2])}"
+        )
+
     def _check(self) -> None:
         """Refuse options and names before anything is read."""
+        if self.out is None:
+            if self.mask is None:
+                raise InputError("--out: say where the aligned map goes.")
+            idle = ["particles", "out_particles", "overwrite"]
+            refuse_idle(self, idle, "can act only with --out")
         if self.particles is None:
             refuse_idle(self, ["out_particles", "image_root"], "can act only with --particles")
         elif self.out_particles is None:
@@ -115,9 +149,9 @@ class Command:
             )
         if self.particles is None or self.particles.suffix != ".cs":
             refuse_idle(self, ["passthrough"], "belongs to .cs files")
-        if self.out.suffix not in (".mrc", ".map"):
+        if self.out is not None and self.out.suffix not in (".mrc", ".map"):
             raise InputError(f"{self.out}: a map is written as .mrc. Name the file so.")
-        outputs = [self.out]
+        outputs = [] if self.out is None else [self.out]
         if self.particles is not None and self.out_particles is not None:
             outputs.append(self.out_particles)
             if self.out_particles.suffix not in (".star", self.particles.suffix):

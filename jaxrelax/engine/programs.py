@@ -269,7 +269,9 @@ def _preparation_program(
         data = without_odd_phase(data, geometry)
         ctf = batch_ctf(parameters, geometry, optics.phase_flipped)
         if optics.ctf_premultiplied:
-            data, ctf = undo_premultiplication(data, ctf)
+            # By the CTF alone: the ratio of boxes is in the images once.
+            data, ctf = undo_premultiplication(data, ctf / geometry.amplitude)
+            ctf = ctf * geometry.amplitude
         score = pixel_weights(power, geometry.packing, geometry.slice_shell, score_shell)
         if not origin_counts:
             score = jnp.where(origin, 0.0, score)

@@ -276,10 +276,15 @@ def require_group_of_part(
             f"{group.name} of this part is about another axis: off by {off.angle_deg:.1f}° and "
             f"{distance:.1f} Å (correlation with its symmetrised self {off.correlation:.3f}, "
             f"{off.aligned_correlation:.3f} about the right one). Say where it is: "
-            f"--axis-at {_numbers(at, 1)} --axis-along {_numbers(along, 3)}"
+            f"{axis_options(at, along)}"
         )
 
     require_group(map_, group, name, relaxed=relaxed, force=force, elsewhere=elsewhere)
+
+
+def axis_options(at_angstrom: Float64[np.ndarray, "3"], along: Float64[np.ndarray, "3"]) -> str:
+    """An axis in the words of the command line."""
+    return f"--axis-at {_numbers(at_angstrom, 1)} --axis-along {_numbers(along, 3)}"
 
 
 def _numbers(values: Float64[np.ndarray, "3"], digits: int) -> str:
