@@ -3,13 +3,13 @@
     python experiments/swinging_partner.py OUT --model 6q20.cif.gz [--snr 0.03 0.1] [--docs docs]
 
 Simulates neuraminidase with one Fab that swings about its hinge (10° rms; 1,500 images of 128 px at
-2.6 Å), refines it with ``--relax C4``, and then refines the Fab from where that left it, by `jaxrelax
-refine relaxed/particles.star --mask fab.mrc --fulcrum X Y Z`. The mask is that of the truth, turned
-into the frame of the relaxed map, without the body; the fulcrum is the hinge. The same is done from
-the true map and the true poses of the body: what the images can tell of the Fab at all. What all
-three know of the Fab's own pose, over the images whose register is right, and to which resolution
-half-maps agree inside the mask; and the FSC with the true Fab. ``--docs`` puts the table into
-guide/local.md. Half an hour on two cores; what is there already is kept.
+2.6 Å), refines it with ``--relax C4``, and then refines the Fab from where that left it, by
+`jaxrelax refine relaxed/particles.star --mask fab.mrc --fulcrum X Y Z`. The mask is that of the
+truth, turned into the frame of the relaxed map, without the body; the fulcrum is the hinge. The
+same is done from the true map and the true poses of the body: what the images can tell of the Fab
+at all. What all three know of the Fab's own pose, over the images whose register is right, and to
+which resolution half-maps agree inside the mask; and the FSC with the true Fab. ``--docs`` puts the
+table into guide/local.md. Half an hour on two cores; what is there already is kept.
 """
 
 from __future__ import annotations
