@@ -31,6 +31,13 @@ from jaxrelax.reconstruction import (
     completed_sums,
     empty_accumulator,
 )
+from jaxrelax.refinement.claims import (
+    Scores,
+    StateScores,
+    exclude_now,
+    make_joint,
+    prior_of_images,
+)
 from jaxrelax.refinement.fold_maps import FoldMaps
 from jaxrelax.refinement.pose_schedule import pose_search
 from jaxrelax.refinement.problem import Problem
@@ -39,7 +46,7 @@ from jaxrelax.refinement.scoring import (
     prior_widths,
     scored_batches,
 )
-from jaxrelax.refinement.state import State
+from jaxrelax.refinement.state import Claimed, State
 
 # Of an expectation: sums over images, and of what was expected from the maps.
 SUMMED = (
@@ -76,11 +83,21 @@ class Expectation:
     counted: float = 0.0  # images, junk by its probability
     nats: float = 0.0  # mean squared distance between a register's view and the symmetrised one
     power: float = 0.0  # what was expected of it from the maps, up to a factor
+    # Where copies of one parent exclude each other.
+    scores: Scores | None = None
+    claimed: Claimed | None = None
 
     @property
     def nats_per_power(self) -> float | None:
         """The factor; None where the maps tell no registers apart."""
         return self.nats / self.power if self.power > 0 and self.nats > 0 else None
+
+    @property
+    def exclusive(self) -> int | None:
+        """The state that excludes itself, if one does yet."""
+        if self.claimed is None or self.claimed.state is None:
+            return None
+        return int(self.claimed.state)
 
 
 def expectation(
@@ -127,6 +144,11 @@ def expectation(
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
     )
+    if exclude_now(problem, state):
+        result.scores = Scores(
+            np.zeros((n, len(problem.of_maps))), np.zeros(n), np.zeros_like(result.registers)
+        )
+    image_prior = prior_of_images(problem, state)
     sums = state.maps.sums
     latest = [[], []] if sums is None else sums.by_half()
     passes = [
@@ -134,6 +156,7 @@ def expectation(
             problem, state, half, accumulate_shell,
             keep_folds=data.n_folds if n_folds is None else n_folds,
             weights_override=weights_override,
+            image_prior=image_prior,
             latest=latest[half],
             # Rows of images are written into the same arrays, sums are each half-set's own.
             result=replace(
@@ -153,6 +176,7 @@ def expectation(
     if latents:
         result.latents = jax.tree.map(lambda *each: np.sum(np.stack(each), axis=0), *latents)
     _put_together(problem, result)
+    make_joint(problem, state, result)
     result.rotation_moment_rad2 /= 3 * max(result.counted, 1.0)
     result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
     result.nats /= n
@@ -169,6 +193,7 @@ class _HalfPass:
     accumulate_shell: int
     keep_folds: int
     weights_override: Float32[np.ndarray, "n places"] | None
+    image_prior: Float32[np.ndarray, "n rows"] | None
     latest: list[MapSums]  # newest sums of the folds; empty in the first iteration
     result: Expectation
     _stats: dict[int, Stats] = field(default_factory=dict)  # by optics group, on the devices
@@ -188,6 +213,7 @@ class _HalfPass:
             powers.append(made.power)
             power = made.slice_power.astype(np.float32)
             params = problem.plan.model.in_view(state.latents, power)
+            scores = None if result.scores is None else StateScores(problem, params)
             if self.keep_folds > 1 or fold == 0:
                 accumulators = tuple(
                     workers.one_each(empty_accumulator(radius)) for _ in range(table.n_maps)
@@ -198,11 +224,13 @@ class _HalfPass:
                 insert = deposit_program(execution, geometry, table)
                 for batch in scored_batches(
                     problem, state, made.volume, group, rows, geometry, search, params,
-                    self.weights_override,
+                    self.weights_override, self.image_prior,
                 ):  # fmt: skip
                     accumulators = insert(accumulators, batch.images, batch.placed)
                     pixel = execution.optics[group].pixel_size_angstrom
                     _record(table, batch, pixel, result)
+                    if scores is not None:
+                        _keep(scores(batch.found), batch.rows, result.scores)
                     self._learn(group, batch.stats)
                     if on_batch is not None:
                         side.call(on_batch, len(batch.rows))
@@ -247,6 +275,15 @@ def _put_together(problem: Problem, result: Expectation):
     ):
         for name in names:
             setattr(result, name, joined(getattr(result, name)))
+    if result.scores is not None:
+        result.scores = Scores(*(workers.rows(array, own) for array in result.scores))
+
+
+def _keep(scores: Scores, rows: np.ndarray, kept: Scores | None) -> None:
+    """Put the scores of a batch where they belong."""
+    assert kept is not None
+    for array, values in zip(kept, scores, strict=True):
+        array[rows] = values
 
 
 def _record(table: Hypotheses, batch: ScoredBatch, pixel: float, result: Expectation) -> None:

@@ -46,6 +46,7 @@ from jaxrelax.refinement.criteria import (
     StatesSettled,
 )
 from jaxrelax.refinement.described import described
+from jaxrelax.refinement.exclusive import exclusive_copies
 from jaxrelax.refinement.modes import Local, Mode
 from jaxrelax.refinement.pose_prior import left_of_pose_errors
 from jaxrelax.refinement.poses import require_poses
@@ -238,6 +239,8 @@ def prepare(
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry)
     units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
+    if classification is not None:
+        exclusive_copies(classification, particles, units, len(given))
     groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
     if relax is not None and not keep_copies:
         rows = one_row_each(
@@ -295,6 +298,7 @@ def prepare(
             make, relax=relax, symmetry=symmetry, register_mask=register_mask,
             states=classification.groups(), **inferred,
             focus_mask=None if focus is None else rebox_map(focus, box),
+            exclusive=exclusive_copies(classification, particles, units, len(given)),
         )  # fmt: skip
     if classification is not None and not states:
         later = partial(of_states, mode=classification.after_consensus)

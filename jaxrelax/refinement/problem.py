@@ -34,6 +34,7 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straight
+from jaxrelax.refinement.exclusive import Exclusive
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 
@@ -84,6 +85,7 @@ class Problem:
         data, shells, execution, plan: see these.
         particle: what the consensus is of: with the largest symmetry, and the least that is kept.
         of_maps: what every map of the table is of; the particle itself where there is one.
+        exclusive: copies of one parent that exclude each other, if any do.
     """
 
     data: Data
@@ -92,6 +94,7 @@ class Problem:
     of_maps: tuple[Particle, ...]
     execution: Execution
     plan: Plan
+    exclusive: Exclusive | None = None
 
     @cached_property
     def common_group(self) -> PointGroup:
@@ -123,6 +126,7 @@ def make_problem(
     latents: Sequence[Latent] = (),
     states: Sequence[tuple[PointGroup, PointGroup]] = (),
     focus_mask: Float32[np.ndarray, "b b b"] | None = None,
+    exclusive: Exclusive | None = None,
 ) -> Problem:
     """Put a problem together.
 
@@ -139,6 +143,7 @@ def make_problem(
         max_alignment_resolution_angstrom: images are scored up to this.
         states: of every state that images may show its group and the one that is kept; none: one.
         focus_mask: states differ only inside of it.
+        exclusive: copies of one parent of which one shows a state.
 
     Raises:
         InputError: groups that do not fit.
@@ -178,7 +183,7 @@ def make_problem(
         particle_diameter_angstrom=particle_diameter_angstrom, normalise=normalise,
         cache_bytes=cache_bytes, workers=workers, origin_counts=len(of_maps) == 1,
     )  # fmt: skip
-    return Problem(data, shells, particle, of_maps, execution, plan)
+    return Problem(data, shells, particle, of_maps, execution, plan, exclusive)
 
 
 def _require_known_maps(model: Model, of_maps: Sequence[Particle]) -> None:
