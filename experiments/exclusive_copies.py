@@ -85,7 +85,9 @@ def measured(name: str, folder: Path, relaxed: Path, truth: Path) -> list[str]:
 
 def main() -> None:
     """Cut, classify twice, compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--relaxed", type=Path)

@@ -44,14 +44,14 @@ class CopiesOfParents:
 
     def sentence(self) -> str:
         """In words."""
-        counts = ", ".join(f"class {k}: {count:,}" for k, count in enumerate(self.several, start=1))
+        counts = [f"{count:,} in class {k}" for k, count in enumerate(self.several, start=1)]
         said = (
-            f"Of {self.parents:,} particles with several sub-particles two or more of them are in "
-            f"one class in so many: {counts}"
+            f"Of {self.parents:,} particles with several sub-particles so many have two or more in "
+            f"one class: {', '.join(counts)}."
         )
         if self.exclusive is not None:
-            return f"{said}; class {self.exclusive} excludes itself (--exclusive)."
-        return f"{said}; where only one can be, see --exclusive."
+            return f"{said} At most one of them can be in class {self.exclusive} (--exclusive)."
+        return f"{said} If at most one can be in a class, say so with --exclusive."
 
 
 def parents_of(particles: Particles, units: Units) -> Int[np.ndarray, " n"] | None:
