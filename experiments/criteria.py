@@ -52,7 +52,7 @@ from jaxrelax.refinement import (
     replay,
 )
 from jaxrelax.refinement.criteria import Either
-from jaxrelax.refinement.preparation import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
+from jaxrelax.refinement.setup import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
 from jaxrelax.simulate import simulate
 
 matplotlib.rcParams["svg.hashsalt"] = "jaxrelax"  # the same numbers give the same file

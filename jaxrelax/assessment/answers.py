@@ -15,7 +15,7 @@ from jaxrelax.assessment.state_shares import (
     sure_fraction,
 )
 from jaxrelax.assessment.words import percent
-from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.result import PartMotion, Result
 
 
 class Answer(NamedTuple):
@@ -38,7 +38,8 @@ def answers(result: Result) -> list[Answer]:
     """Is it real, how sure is it, how well is it resolved, what do I open."""
     real = [] if result.evidence is None and result.support is None else [_real(result)]
     sure = [] if result.evidence is None and not result.states else [_sure(result)]
-    return [*real, *sure, _resolved(result), _file(result)]
+    moves = [] if result.part is None else [_moves(result.part)]
+    return [*real, *sure, _resolved(result), *moves, _file(result)]
 
 
 def two_resolutions(result: Result) -> str:
@@ -150,6 +151,8 @@ def _resolved(result: Result) -> Answer:
             value,
             ("the mean map", f"classes, whole / of their own: {own} Å"),
         )
+    if result.part is not None and result.evidence is None:
+        return Answer("How well is it resolved?", value, ("inside the mask, FSC at 0.143",))
     if result.evidence is None:
         return Answer("How well is it resolved?", value, ("corrected FSC at 0.143",))
     if not result.evidence.found:
@@ -159,6 +162,18 @@ def _resolved(result: Result) -> Answer:
         "How well is it resolved?",
         f"{value} / {part}",
         ("the whole map / what breaks the symmetry, FSC at 0.143",),
+    )
+
+
+def _moves(part: PartMotion) -> Answer:
+    by_axis = ", ".join(f"{angle:.1f}°" for angle in part.turn_by_axis_deg)
+    return Answer(
+        "How does the part move?",
+        f"{part.turn_deg:.1f}°, {part.shift_angstrom:.1f} Å",
+        (
+            "root mean square against the rest, noise of the poses included",
+            f"about x, y and z: {by_axis}",
+        ),
     )
 
 
@@ -176,6 +191,8 @@ def _file(result: Result) -> Answer:
             ("map.mrc is the same without the symmetry imposed, and shows noise",),
         )
     notes = ("half1.mrc and half2.mrc for sharpening, with mask.mrc",)
+    if result.part is not None:
+        notes = ("the part in its place; map_composite.mrc has the rest around it", *notes)
     if result.evidence is not None:
         notes = ("view.cxc opens it in ChimeraX, with what breaks the symmetry in colour", *notes)
     return Answer("Which file do I open?", "map.mrc", notes)

@@ -65,7 +65,11 @@ def consequence(result: Result) -> str:
             f"{state_doubt(result)}"
         )
     if result.evidence is None:
-        return f"Refined to {result.resolution_angstrom:.2f} Å without symmetry relaxation."
+        of_what = "" if result.part is None else " inside the mask"
+        text = (
+            f"Refined to {result.resolution_angstrom:.2f} Å{of_what} without symmetry relaxation."
+        )
+        return text if result.part is None else f"{text} {result.part.sentence()}."
     if not result.evidence.found:
         return "Use the symmetrised map; the registers mean nothing."
     share = percent(result.evidence.expected_accuracy)

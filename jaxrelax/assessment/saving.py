@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,14 @@ def save(result: Result, folder: OutputFolder) -> None:
     ``particles.star``, ``map.mrc``, ``half1.mrc``, ``half2.mrc``, ``mask.mrc``,
     ``local_resolution.mrc``, ``fsc.star``, ``history.csv``, ``view.cxc``, ``report.html`` and
     ``result.json``; with relaxation also ``registers.npz``, ``map_symmetrised.mrc``,
-    ``difference.mrc``, ``difference_sigma.mrc`` and ``difference_positions.csv``; when the input
-    was a ``.cs`` file, ``particles.cs`` and cryoSPARC's result groups. With states the maps are of
-    their mean, and every state has ``particles_classNN.star`` (images that show it most probably,
-    less junk), ``map_classNN.mrc``, ``half1_classNN.mrc``, ``half2_classNN.mrc``,
-    ``mask_classNN.mrc``, ``local_resolution_classNN.mrc`` (and no ``local_resolution.mrc``),
-    ``difference_sigma_classNN.mrc`` and ``fsc_classNN.star``; where states are occupancy patterns
-    there is ``populations.json``.
+    ``difference.mrc``, ``difference_sigma.mrc`` and ``difference_positions.csv``; of a part
+    ``map_composite.mrc``, its map with the rest as it was; when the input was a ``.cs`` file,
+    ``particles.cs`` and cryoSPARC's result groups. With states the maps are of their mean, and
+    every state has ``particles_classNN.star`` (images that show it most probably, less junk),
+    ``map_classNN.mrc``, ``half1_classNN.mrc``, ``half2_classNN.mrc``, ``mask_classNN.mrc``,
+    ``local_resolution_classNN.mrc`` (and no ``local_resolution.mrc``),
+    ``difference_sigma_classNN.mrc`` and ``fsc_classNN.star``; where states are occupancy
+    patterns there is ``populations.json``.
     Every file appears whole; ``result.json`` is the last one, so a folder with it is complete.
 
     Raises:
@@ -64,6 +66,8 @@ def save(result: Result, folder: OutputFolder) -> None:
     if len(result.operators) > 1:
         maps |= {"map_symmetrised": result.map_symmetrised, "difference": result.difference}
         folder.write_npz("registers.npz", register_arrays(result))
+    if result.map_composite is not None:
+        maps["map_composite"] = result.map_composite
     if result.local_resolution is not None:
         maps["local_resolution"] = result.local_resolution
     if result.in_sigma is not None:
@@ -123,14 +127,18 @@ def register_arrays(result: Result) -> dict[str, np.ndarray]:
 
     ``posterior`` (particles, registers); ``operators`` (registers, 3, 3), the r_j such that
     register j of pose A is ``A r_jᵀ`` (the poses of ``particles.star`` are in the most probable
-    one); and ``log_gain``, held-out log likelihood ratio of asymmetric over symmetrised map, less
-    its mean at foreign orientations, in nats, where it was computed. With states the posterior is
-    over the registers of all, and ``state`` (registers,) says to which class each belongs, from 1.
+    one); ``operator_shifts_angstrom`` (registers, 3), t_j such that mate j of the map is at
+    ``r_j x + t_j``, where axes do not go through the centre of the box; and ``log_gain``, held-
+    out log likelihood ratio of asymmetric over symmetrised map, less its mean at foreign
+    orientations, in nats, where it was computed. With states the posterior is over the
+    registers of all, and ``state`` (registers,) says to which class each belongs, from 1.
     """
     arrays = {
         "posterior": np.asarray(result.registers, np.float32),
         "operators": result.operators,
     }
+    if result.operator_shifts_angstrom is not None:
+        arrays["operator_shifts_angstrom"] = result.operator_shifts_angstrom
     if result.evidence is not None:
         arrays["log_gain"] = result.evidence.log_gain
     if result.states:
@@ -319,6 +327,8 @@ def summary(result: Result) -> dict[str, Any]:
                 "exclusive_class": result.copies.exclusive,
             }
         content["repeats_adjusted_rand"] = result.repeats
+    if result.part is not None:
+        content["part"] = asdict(result.part)
     content |= {
         "seconds": result.seconds,
         "peak_memory_gib": result.peak_memory_gib,

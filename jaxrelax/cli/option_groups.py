@@ -39,7 +39,7 @@ from jaxrelax.refinement import (
     refine,
 )
 from jaxrelax.refinement.criteria import Either
-from jaxrelax.refinement.preparation import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
+from jaxrelax.refinement.setup import DEFAULT_UNTIL, UNTIL_STATES_SETTLED
 
 assert isinstance(DEFAULT_UNTIL, Either)
 assert isinstance(UNTIL_STATES_SETTLED, Either)
@@ -186,6 +186,16 @@ class PosePriorOptions(PoseErrorOptions):
 
     learn_prior: OnOff = default_of(Local, "learn_prior")
     """Let these widths follow the posterior."""
+
+
+@dataclass(frozen=True)
+class LocalSearchOptions(PosePriorOptions):
+    """How well the poses are known, at first, and how far they may move."""
+
+    rotation_extent_deg: float | None = default_of(Local, "rotation_extent_deg")
+    """Turn poses no farther than this (degrees) from those of the input."""
+    shift_extent_angstrom: float | None = default_of(Local, "shift_extent_angstrom")
+    """Shift them no farther than this (Å)."""
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,15 @@ from jaxrelax.cli.console import LOGGER, ProgressBars, RunConsole
 from jaxrelax.cli.option_groups import (
     ClassificationOptions,
     GlobalSearchOptions,
+    LocalSearchOptions,
     MapOptions,
     ParticleOptions,
-    PosePriorOptions,
     RefinementOptions,
     RelaxationOptions,
     WorkerOptions,
 )
 from jaxrelax.cli.options import Switch, default_of, flag, given_options, refuse_idle
+from jaxrelax.cli.part_options import PartOptions
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
 from jaxrelax.io import InputError, OutputFolder, require_writable
 from jaxrelax.refinement import Callback, Mode, Relax, refine
@@ -99,7 +100,8 @@ class Command:
 
     relaxation: tyro.conf.OmitArgPrefixes[RelaxationOptions] = RelaxationOptions()
     """With --relax: which registers there are, and how they are inferred."""
-    pose_prior: tyro.conf.OmitArgPrefixes[PosePriorOptions] = PosePriorOptions()
+    part: tyro.conf.OmitArgPrefixes[PartOptions] = PartOptions()
+    pose_prior: tyro.conf.OmitArgPrefixes[LocalSearchOptions] = LocalSearchOptions()
     """With --mode local: how well the poses are known, at first."""
     classification: tyro.conf.OmitArgPrefixes[ClassificationOptions] = ClassificationOptions()
     """With --mode classification: which states there are, and how they are told apart."""
@@ -121,6 +123,7 @@ class Command:
         """Refine, save everything, and say what was found."""
         mode, relax, noise = self.components()
         arguments = self.refinement.arguments(mode)
+        self.part.component()  # refused before anything is made or read
         self.workers.check()
         if self.report_every < 0:
             raise InputError(f"--report-every is {self.report_every}; it cannot be negative.")
@@ -141,6 +144,7 @@ class Command:
                 mode=mode,
                 relax=relax,
                 symmetry=self.symmetry,
+                part=self.part.component(),
                 noise=noise,
                 subgroups=self.subgroups,
                 devices=self.workers.devices,

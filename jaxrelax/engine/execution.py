@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from jaxrelax.engine.data import Data
 from jaxrelax.engine.image_source import ImageSource
+from jaxrelax.engine.rest import Rest
 from jaxrelax.engine.workers import Workers, alone
 from jaxrelax.imaging import CTFParameters, ImageGeometry, Shells, half_spectrum, image_geometry
 from jaxrelax.imaging.chunks import equal_part, fitting, on_cpu
@@ -36,6 +37,7 @@ class Execution:
         origin_counts: whether the mean of an image says something. States of other mass differ in
             nothing as much as in the origin of Fourier space; but what an image has there is what
             the normalisation of its background has set.
+        rest: what surrounds the part that is refined; None: all is refined.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Execution:
         cache_bytes: int = 0,
         workers: Workers | None = None,
         origin_counts: bool = True,
+        rest: Rest | None = None,
     ):
         self.data = data
+        self.rest = rest
         self.origin_counts = origin_counts
         self.shells = shells
         self.channels = channels

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int
 
 from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.programs import preparation
+from jaxrelax.engine.rest import by_side, without_rest
 from jaxrelax.imaging import ImageBatch, ImageGeometry
 
 
@@ -48,13 +49,18 @@ def prepared_batches(
     score_shell: int,
     size: int,
 ) -> Iterator[PreparedBatch]:
-    """Stream images of one optics group, corrected and weighted for scoring."""
+    """Stream images of one optics group, corrected and weighted for scoring.
+
+    Where a part is refined they come without the rest, a half-set and fold after another.
+    """
     source, packing, workers = execution.images, geometry.packing, execution.workers
     kept = source.keeps(group, packing)
     prepare = preparation(execution, group, geometry, kept)
     power = workers.everywhere(noise_power.astype(np.float32))
     shell = workers.everywhere(score_shell)
-    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+    batches = [
+        some[i : i + size] for some in by_side(execution, rows) for i in range(0, len(some), size)
+    ]
     stream = source.packed(batches, group, packing, size) if kept else source.padded(batches, size)
     for chosen, data in stream:
         m = len(chosen)
@@ -64,6 +70,8 @@ def prepared_batches(
             workers.split(np.arange(size) < m),
         )  # fmt: skip
         del data  # not held while the batch is worked on
+        if execution.rest is not None:
+            scored, images = without_rest(execution, group, geometry, padded, scored, images)
         yield PreparedBatch(chosen, padded, scored, images)
 
 

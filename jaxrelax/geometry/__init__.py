@@ -18,6 +18,7 @@ from .directions import (
     healpix_spacing_deg,
     poses_of_directions,
 )
+from .frames import Frame, frame_along
 from .groups import NotAGroupError, PointGroup, group_from_operators, nearest_operator
 from .operator_files import parse_group, read_operators
 from .patterns import OccupancyPatterns, Pattern, occupancy_patterns
@@ -48,6 +49,7 @@ from .subgroups import (
 
 __all__ = [
     "Aberrations",
+    "Frame",
     "GlobalOperator",
     "NotAGroupError",
     "OccupancyPatterns",
@@ -68,6 +70,7 @@ __all__ = [
     "equivalent_sites",
     "euler_to_matrix",
     "exp_so3",
+    "frame_along",
     "group_from_operators",
     "healpix_directions",
     "healpix_spacing_deg",

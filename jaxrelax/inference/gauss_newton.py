@@ -67,6 +67,9 @@ class NormalEquations(eqx.Module):
     residual_power: Float[Array, "batch registers shells"]
 
 
+# Offsets are read off rotation matrices, which beyond a quarter turn say something else.
+LARGEST_EXTENT_DEG = 60.0
+
 # Monomials of a wavevector that products of tangents are summed with.
 N_MONOMIALS = 6
 ONE, X, Y, XX, XY, YY = range(N_MONOMIALS)
@@ -181,11 +184,11 @@ def _in_image_shifts(gradient, curvature, aberrations: Aberrations):
     return gradient @ turn, jnp.einsum("ca,bjcd,de->bjae", turn, curvature, turn)
 
 
-def _offset(centre, rotations, origins_px, prior: PosePrior) -> Float[Array, "batch 5"]:
+def _offset(centre, rotations, origins_px, prior: PosePrior) -> Float[Array, "*batch 5"]:
     """Offset of a pose from the centre of the prior in prior standard deviations."""
     turn = small_rotation_vector(rotations @ jnp.swapaxes(centre[0], -1, -2))
     moved = origins_px - centre[1]
-    return jnp.concatenate([turn, moved], axis=-1) / prior.scales()[None, :]
+    return jnp.concatenate([turn, moved], axis=-1) / prior.scales()
 
 
 def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
@@ -201,6 +204,13 @@ def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
         - 0.5 * log_determinant
     )
     return evidence, step, covariance
+
+
+def _within(step: Float[Array, "*batch d"], extent: float) -> Float[Array, "*batch d"]:
+    """A vector, shortened to the extent where it is longer."""
+    square = jnp.sum(step * step, axis=-1, keepdims=True)
+    length = jnp.sqrt(jnp.maximum(square, 1e-20))
+    return step * jnp.minimum(1.0, np.float32(extent) / length)
 
 
 class Climb(eqx.Module):
@@ -227,14 +237,27 @@ class GaussNewton(PoseSearch):
             suffice.
         max_step: longest step, in prior standard deviations (a trust region).
         n_draws: draws of its posterior at which an image goes into the map; 0: at its peak.
+        rotation_extent_deg: poses are not turned farther than this from the consensus; None: only
+            the prior holds them.
+        shift_extent_angstrom: nor shifted farther than this.
     """
 
     n_steps: int = 1
     max_step: float = 2.0
     n_draws: int = 2
+    rotation_extent_deg: float | None = None
+    shift_extent_angstrom: float | None = None
 
     def __check_init__(self):
         require_pairs(self.n_draws)
+        turn, shift = self.rotation_extent_deg, self.shift_extent_angstrom
+        if turn is not None and not 0.0 < turn <= LARGEST_EXTENT_DEG:
+            raise ValueError(
+                f"rotation_extent_deg is {turn:g}; a local search turns by more than 0 and at most "
+                f"{LARGEST_EXTENT_DEG:g} degrees"
+            )
+        if shift is not None and not shift > 0.0:
+            raise ValueError(f"shift_extent_angstrom is {shift:g}; it is larger than 0")
 
     @property
     def draws(self) -> int:
@@ -263,7 +286,7 @@ class GaussNewton(PoseSearch):
 
         climb = self.begin(poses, target.channels, n_shells)
         climb, _ = jax.lax.scan(turn, climb, None, length=self.n_steps + 1)
-        return self.posterior(climb, prior)
+        return self._inside(self.posterior(climb, prior), climb.centre, geometry, prior)
 
     def begin(self, poses: Poses, channels: int, n_shells: int) -> Climb:
         """Nothing was looked at yet."""
@@ -321,6 +344,7 @@ class GaussNewton(PoseSearch):
         shared = self._limited(jnp.einsum("bj,bja->ba", jax.nn.softmax(evidence, axis=-1), step))
         step = shared * damping[:, None] * prior.scales()[None, :]
         trial = (exp_so3(step[:, :3]) @ best[0], best[1] + step[:, 3:])
+        trial = self._held(trial, climb.centre, geometry)
         return Climb(climb.centre, trial, best, equations, offset, density, evidence, damping)
 
     def posterior(self, climb: Climb, prior: PosePrior) -> PosePosterior:
@@ -337,6 +361,35 @@ class GaussNewton(PoseSearch):
             covariance=covariance,
             spread=posterior_spread(covariance, prior),
             residual_power=climb.equations.residual_power,
+        )
+
+    def _held(self, pose, centre, geometry: ImageGeometry):
+        """A pose, or the nearest on its way from the centre that the extents allow."""
+        rotations, origins = pose
+        if self.rotation_extent_deg is not None:
+            back = jnp.swapaxes(centre[0], -1, -2)
+            turn = _within(
+                small_rotation_vector(rotations @ back), np.deg2rad(self.rotation_extent_deg)
+            )
+            rotations = exp_so3(turn) @ centre[0]
+        if self.shift_extent_angstrom is not None:
+            extent = self.shift_extent_angstrom / geometry.pixel_size_angstrom
+            origins = centre[1] + _within(origins - centre[1], extent)
+        return rotations, origins
+
+    def _inside(
+        self, found: PosePosterior, centre, geometry: ImageGeometry, prior: PosePrior
+    ) -> PosePosterior:
+        """A posterior whose poses the extents allow."""
+        if self.rotation_extent_deg is None and self.shift_extent_angstrom is None:
+            return found
+        channels = found.origins_px.shape[1]
+        centres = tuple(jnp.repeat(each[:, None], channels, axis=1) for each in centre)
+        rotations, origins = self._held((found.rotations, found.origins_px), centres, geometry)
+        return eqx.tree_at(
+            lambda f: (f.rotations, f.origins_px, f.offset),
+            found,
+            (rotations, origins, _offset(centres, rotations, origins, prior)),
         )
 
     def _limited(self, step: Float[Array, "*batch 5"]) -> Float[Array, "*batch 5"]:

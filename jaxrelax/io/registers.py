@@ -16,6 +16,8 @@ from jaxrelax.io.selection import REGISTER, REGISTER_PROBABILITY
 from jaxrelax.io.writing import cryosparc_field
 
 REGISTERS = "registers.npz"
+SHIFTS = "operator_shifts_angstrom"
+_NO_SHIFT_ANGSTROM = 1e-3
 # A register whose probability is nearer than this to the largest may be the one that was written.
 _TIE = 1e-3
 
@@ -95,6 +97,7 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
             if not {"posterior", "operators"} <= names:
                 raise ValueError("it has no arrays posterior and operators")
             posterior, operators = stored["posterior"], stored["operators"].astype(np.float64)
+            moving = SHIFTS in names and bool(np.any(np.abs(stored[SHIFTS]) > _NO_SHIFT_ANGSTROM))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.") from error
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
@@ -107,6 +110,12 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: these are the registers of several states, and what lies outside of a mask "
             "is another map in each. Subtract from the particles of one state "
             "(particles_class01.star) at the poses of the table (--table-poses)."
+        )
+    if moving:
+        raise InputError(
+            f"{path}: these are registers about an axis that does not go through the centre of the "
+            "box, and mates are elsewhere in their images. Subtract at the poses of the table "
+            "(--table-poses)."
         )
     if posterior.ndim != 2 or operators.shape != (posterior.shape[1], 3, 3):
         raise InputError(

@@ -51,6 +51,7 @@ class Particle:
         diameter_angstrom: of the sphere that it fills.
         register_mask: only density inside it tells registers apart; None: all does.
         finest_register_angstrom: so do only frequencies up to this; None: all do.
+        part: only density inside this mask is refined; None: all that the sphere holds.
     """
 
     group: PointGroup
@@ -60,6 +61,7 @@ class Particle:
     diameter_angstrom: float
     register_mask: Float32[np.ndarray, "b b b"] | None = None
     finest_register_angstrom: float | None = None
+    part: Float32[np.ndarray, "b b b"] | None = None
     # Arguments of a program that works with the particle, in place of constants of a map's size.
     given: MaskedRegions | None = None
 
@@ -128,6 +130,10 @@ class Particle:
         edge = min(max(SPHERE_EDGE_PX, SPHERE_EDGE_ANGSTROM / pixel), 0.5 * box - radius)
         return soft_sphere(box, radius, edge)
 
+    def part_mask(self, box: int) -> Float32[np.ndarray, "b b b"] | None:
+        """The mask of the part on a working box; None where all is refined."""
+        return None if self.part is None else np.clip(resample_map(self.part, box), 0.0, 1.0)
+
     def density_mask(
         self,
         first: Float32[AnyArray, "b b b"],
@@ -144,6 +150,9 @@ class Particle:
             faint: what may be a partner averaged over all registers counts as well (see
                 :func:`jaxrelax.reconstruction.density_mask`).
         """
+        part = self.part_mask(len(first))
+        if part is not None:  # drawn by a person
+            return part
         return density_mask(
             first,
             second,

@@ -33,13 +33,15 @@ from jaxrelax.refinement.finish_states import finish_states
 from jaxrelax.refinement.history import History, StepInfo
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers
-from jaxrelax.refinement.preparation import Setup, prepare
+from jaxrelax.refinement.part import Part
+from jaxrelax.refinement.preparation import prepare
 from jaxrelax.refinement.problem import Plan, Problem
 from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.refine import iterate, refine
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.replay import Stop, criterion_from_text, read_history, replay
-from jaxrelax.refinement.result import MapsOfIterations, Result, StateMap
+from jaxrelax.refinement.result import MapsOfIterations, PartMotion, Result, StateMap
+from jaxrelax.refinement.setup import Setup
 from jaxrelax.refinement.stages import done
 from jaxrelax.refinement.start import init
 from jaxrelax.refinement.state import Band, State
@@ -65,6 +67,8 @@ __all__ = [
     "Mode",
     "OccupancyPatterns",
     "Orders",
+    "Part",
+    "PartMotion",
     "Plan",
     "PosesSettled",
     "Problem",

@@ -23,6 +23,7 @@ from jaxrelax.refinement.callbacks import Callback
 from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import Criterion
 from jaxrelax.refinement.modes import Mode
+from jaxrelax.refinement.part import Part
 from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.replay import criterion_from_text
@@ -81,6 +82,7 @@ KINDS = {
             "plain": "jr.reconstruction.Plain()",
         },
     ),
+    "part": Kind((Part,), "part", 'jr.Part("part.mrc")'),
     "out": Kind((OutputFolder,), "output folder", 'jr.OutputFolder.create("out")'),
     "particles": Kind((Particles, str, Path), "table of particles", '"particles.star"'),
 }  # fmt: skip
@@ -95,7 +97,7 @@ WORDS = {
 }
 SWITCHES = {"resume", "force_group", "keep_copies", "skip_bad_images"}
 LENGTHS = {"ini_high", "max_alignment_resolution", "particle_diameter"}
-MAY_BE_ABSENT = {"mode", "relax", "noise", "until", "course", "map_prior", "out"}
+MAY_BE_ABSENT = {"mode", "relax", "part", "noise", "until", "course", "map_prior", "out"}
 
 
 def require_kinds(**given: Any) -> None:

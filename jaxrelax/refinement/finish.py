@@ -116,7 +116,10 @@ def finish(
     first, second = kept[0], onto_first(particle, aligned.index, kept[1])
 
     mean = 0.5 * (first + second) * sphere
-    mask = solvent_mask(apply_gain(mean, joined_gain(state.maps.fsc)), shells.pixel_size_angstrom)
+    mask = particle.part_mask(shells.box)
+    if mask is None:
+        seen = apply_gain(mean, joined_gain(state.maps.fsc))
+        mask = solvent_mask(seen, shells.pixel_size_angstrom)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
     combined = _combined(problem, first, second, mean, mask, curves["corrected"], rung)
     curves |= combined.curves

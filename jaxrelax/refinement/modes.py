@@ -6,6 +6,7 @@ Frozen hyper-parameters; what changes during a run lives in the state.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -117,12 +118,17 @@ class Local(Mode):
         learn_prior: update both from the posterior (empirical Bayes), so that they end at the
             actual error of the consensus poses.
         pose_search: the search; Gauss–Newton with Laplace evidence by default.
+        rotation_extent_deg: poses are not turned farther than this from those of the input; None:
+            only the prior holds them.
+        shift_extent_angstrom: nor shifted farther than this.
     """
 
     sigma_rotation_deg: float = 2.0
     sigma_shift_angstrom: float = 1.5
     learn_prior: bool = True
     pose_search: PoseSearch = GaussNewton()
+    rotation_extent_deg: float | None = None
+    shift_extent_angstrom: float | None = None
 
     def __check_init__(self):
         if min(self.sigma_rotation_deg, self.sigma_shift_angstrom) <= 0:
@@ -133,12 +139,27 @@ class Local(Mode):
             raise ValueError(
                 f"pose_search is a PoseSearch, such as GaussNewton(), not {self.pose_search!r}"
             )
+        self._bounded()  # refuses what is out of range
 
     def search(
         self, searched: Searched, resolution_angstrom: float, everywhere: bool
     ) -> PoseSearch:
         """The pose search."""
-        return self.pose_search
+        return self._bounded()
+
+    def _bounded(self) -> PoseSearch:
+        if self.rotation_extent_deg is None and self.shift_extent_angstrom is None:
+            return self.pose_search
+        if not isinstance(self.pose_search, GaussNewton):
+            raise ValueError(
+                f"extents are those of GaussNewton(), and pose_search is "
+                f"{type(self.pose_search).__name__}; leave them out"
+            )
+        return dataclasses.replace(
+            self.pose_search,
+            rotation_extent_deg=self.rotation_extent_deg,
+            shift_extent_angstrom=self.shift_extent_angstrom,
+        )
 
     @property
     def learns_prior(self) -> bool:

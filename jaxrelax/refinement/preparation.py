@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Float32, Int8
 
 from jaxrelax.engine.workers import available_workers
 from jaxrelax.geometry import PointGroup
@@ -28,32 +27,22 @@ from jaxrelax.io import (
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.argument_kinds import require_kinds
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
-from jaxrelax.refinement.classification import (
-    Classification,
-    OccupancyPatterns,
-    finest_at_held_poses,
-)
+from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
-from jaxrelax.refinement.criteria import (
-    AsymmetryStalled,
-    Criterion,
-    FinalPasses,
-    MaxIterations,
-    RegistersSettled,
-    ResolutionStalled,
-    StatesSettled,
-)
+from jaxrelax.refinement.criteria import Criterion, FinalPasses
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.exclusive import exclusive_copies
-from jaxrelax.refinement.modes import Local, Mode
-from jaxrelax.refinement.pose_prior import left_of_pose_errors
+from jaxrelax.refinement.modes import Local, Mode, Registers
+from jaxrelax.refinement.part import Part, located, require_axes_of_something, require_group_of_part
+from jaxrelax.refinement.part_stage import at_base_poses, of_part, require_part, with_signs
 from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, make_problem
 from jaxrelax.refinement.projection_match import low_passed
 from jaxrelax.refinement.reference import (
     Map,
+    Reference,
     load_mask,
     matched_power,
     matched_scale,
@@ -62,120 +51,19 @@ from jaxrelax.refinement.reference import (
 )
 from jaxrelax.refinement.register_mask import completed_mask
 from jaxrelax.refinement.relax import Relax, relaxation_groups
+from jaxrelax.refinement.setup import (
+    DEFAULT_UNTIL,
+    UNTIL_STATES_SETTLED,
+    Setup,
+    Splits,
+    Stage,
+)
 from jaxrelax.refinement.splits import folds, half_sets
 from jaxrelax.refinement.start import init, init_relaxation
-from jaxrelax.refinement.state import State
 from jaxrelax.refinement.state_starts import init_states
 from jaxrelax.refinement.usable import WIDEST, usable_particles
 
 LOG = logging.getLogger("jaxrelax")
-
-DEFAULT_UNTIL: Criterion = (
-    ResolutionStalled() & AsymmetryStalled() & RegistersSettled(iterations=1)
-) | MaxIterations(50)
-UNTIL_STATES_SETTLED: Criterion = (
-    ResolutionStalled() & RegistersSettled() & StatesSettled()
-) | MaxIterations(50)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage that follows another one.
-
-    Attributes:
-        make: its problem, for particles with the poses that were found before.
-        begin: its first state, from its problem, the one before, and the state where that ended.
-    """
-
-    make: Callable[[Particles], Problem]
-    begin: Callable[[Problem, Problem, State], State]
-
-    def problem(self, earlier: Problem, state: State, particles: Particles) -> Problem:
-        """The problem of the stage.
-
-        Poses that it holds are not exact: the width of their prior, learned before, limits the
-        frequencies that may score.
-
-        Args:
-            earlier: of the stage before.
-            state: its last one, or a later one.
-            particles: with the poses that were found before.
-        """
-        return within_pose_error(self.make, earlier, state)(particles)
-
-
-def within_pose_error(
-    make: Callable[[Particles], Problem], earlier: Problem, state: State
-) -> Callable[[Particles], Problem]:
-    """A problem's maker with its band limited where the poses that it holds are not exact enough.
-
-    Args:
-        make: of the problem, ``make_problem`` with its arguments.
-        earlier, state: as of :meth:`Stage.problem`.
-    """
-    asked = make.keywords if isinstance(make, partial) else {}
-    mode = asked.get("mode")
-    # Without having been refined, nothing is known of their errors.
-    if mode is None or not mode.holds_poses or earlier.plan.mode.holds_poses:
-        return make
-    limit = finest_at_held_poses(earlier.particle.diameter_angstrom, *left_of_pose_errors(state))
-    LOG.info("poses are held, with errors that let frequencies up to %.1f Å score", limit)
-    finest = asked.get("max_alignment_resolution_angstrom")
-    limit = limit if finest is None else max(limit, finest)
-    return partial(make, max_alignment_resolution_angstrom=limit)
-
-
-@dataclass(frozen=True)
-class Splits(Stage):
-    """A classification into as many states as held-out images tell apart.
-
-    Attributes:
-        most: states at the most.
-    """
-
-    most: int = 2
-
-    def kinds(self) -> list[str]:
-        """Symmetries that a state may have: with its group imposed, or relaxed as asked."""
-        assert isinstance(self.make, partial)
-        (asked,) = self.make.keywords["mode"].states
-        imposed = asked.partition(":")[0]
-        return [imposed] if imposed == asked else [imposed, asked]
-
-    def with_kinds(self, states: Sequence[str], *, held: bool) -> Stage:
-        """The classification into states of these symmetries.
-
-        Args:
-            states: of every state, as of :class:`Classification`.
-            held: poses are, whatever was asked: what is found of states at refined poses does not
-                depend on refining them further, but costs a third.
-        """
-        assert isinstance(self.make, partial)
-        mode: Classification = self.make.keywords["mode"]
-        poses = "held" if held else mode.poses
-        mode = dataclasses.replace(mode, states=tuple(states), start="auto", poses=poses)
-        make = partial(self.make, states=mode.groups(), mode=mode)
-        assert isinstance(self.begin, partial)
-        return Stage(make, partial(self.begin, start=mode.starts_from()))
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A refinement ready to iterate.
-
-    Attributes:
-        problem: what stays fixed.
-        state: before the first iteration.
-        until: when to stop.
-        identity: settings and hashes of the inputs, see :func:`save_checkpoint`.
-        following: stages that follow this one, in their order.
-    """
-
-    problem: Problem
-    state: State
-    until: Criterion
-    identity: dict[str, Any]
-    following: tuple[Stage, ...] = ()
 
 
 def prepare(
@@ -185,6 +73,7 @@ def prepare(
     mode: Mode | None = None,
     relax: Relax | str | None = None,
     symmetry: str = "C1",
+    part: Part | None = None,
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
     final_passes: int = 0,
@@ -214,9 +103,10 @@ def prepare(
     """
     require_kinds(
         particles=particles, reference=reference, mode=mode, relax=relax, symmetry=symmetry,
-        noise=noise, until=until, final_passes=final_passes, course=course, map_prior=map_prior,
-        latents=latents, ini_high=ini_high, max_alignment_resolution=max_alignment_resolution,
-        particle_diameter=particle_diameter, normalise=normalise, contrast=contrast,
+        part=part, noise=noise, until=until, final_passes=final_passes, course=course,
+        map_prior=map_prior, latents=latents, ini_high=ini_high,
+        max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
+        normalise=normalise, contrast=contrast,
         skip_bad_images=skip_bad_images, seed=seed, cache_gib=cache_gib, devices=devices,
         keep_copies=keep_copies, force_group=force_group,
     )  # fmt: skip
@@ -235,9 +125,12 @@ def prepare(
         states = classification.groups() if len(given) > 1 else []
         if not states:
             mode = classification.mode_of_consensus
+    if part is not None:
+        require_part(part, mode, len(given))
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry)
+    require_axes_of_something(part, relax, symmetry)
     units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     if classification is not None:
         exclusive_copies(classification, particles, units, len(given))
@@ -250,15 +143,24 @@ def prepare(
         particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
     say_what_shares_noise(particles, units)
     optics = particles.optics[0]
+    of_whole = groups if part is None else relaxation_groups(None, part.rest_symmetry)
     references = [
         prepared_reference(one, of, optics, force=force_group)
-        for one, of in zip(given, states or [groups], strict=True)
+        for one, of in zip(given, states or [of_whole], strict=True)
     ]
     name, pixel = references[0].name, optics.pixel_size_angstrom
     diameter = max(_diameter(particle_diameter, one.values, pixel) for one in references)
+    where = None
+    if part is not None:
+        where = located(part, groups[0], references[0].values, pixel, diameter)
+        require_group_of_part(
+            where, groups, references[0].values, name, relaxed=relax is not None, force=force_group
+        )
     # The map's box is that of the particle: what images have around it, it need not hold.
     box = particle_box(optics.box, pixel, diameter)
     register_mask = _register_mask(relax, optics.box, pixel, diameter)
+    if where is not None and register_mask is not None:
+        register_mask = where.into_near(register_mask)
     if relax is not None and register_mask is not None:
         # Of several references the first that has registers.
         shown = next((k for k, (all_, kept) in enumerate(states) if kept.order < all_.order), 0)
@@ -288,6 +190,22 @@ def prepare(
         max_alignment_resolution_angstrom=max_alignment_resolution,
         workers=workers,
     )
+    compared = partial(
+        _compared, box=box, ini_high=ini_high, contrast=contrast, mode=mode, seed=seed
+    )
+    if part is not None and where is not None:
+        # Contrast and scale are those of the whole particle, at the poses of the rest.
+        held = partial(
+            make, mode=Registers(), relax=None, symmetry=part.rest_symmetry, register_mask=None
+        )
+        whole = compared(held, at_base_poses(particles), references)
+        particles = with_signs(particles, whole.problem.data.particles)
+        made = of_part(
+            part, where, whole.problem, whole.maps[0], particles, make, ini_high_angstrom=ini_high
+        )
+        particles, make, box = made.particles, made.make, made.box
+        references = [references[0]._replace(values=made.reference)]
+        del whole  # its images are read through another problem from here on
     # What is asked for belongs to the last stage.
     inferred = {"course": course, "latents": tuple(latents), "prior": map_prior}
     following: tuple[Stage, ...] = ()
@@ -321,21 +239,11 @@ def prepare(
             make, mode=mode, relax=relax, symmetry=symmetry, register_mask=register_mask,
             **inferred,
         )  # fmt: skip
-    problem = make(particles)
-    maps = [rebox_map(one.values, box) for one in references]
-    shell = problem.shells.rung(problem.shells.at(ini_high))
-    low = [low_passed(problem.particle, one, shell) for one in maps]
-    if contrast == "auto":
-        white = made_white(
-            problem.execution, low[0], shell, with_poses=mode.needs_poses, seed=seed, name=name
-        )
-        problem = problem if white is particles else make(white)
-    # At the poses of the input a map matches all images or none, and that of a state some.
-    match = matched_scale if mode.needs_poses and len(given) == 1 else matched_power
-    maps = [
-        match(problem.execution, first, one, shell, seed=seed, name=of.name)
-        for first, one, of in zip(low, maps, references, strict=True)
-    ]
+    if where is None:
+        problem, maps, low = compared(make, particles, references)
+    else:
+        problem = make(particles)
+        maps, low = [rebox_map(references[0].values, box)], []
     if states:
         require_apart(problem.of_maps, low, [one.name for one in references])
     state = init(problem, *maps, ini_high_angstrom=ini_high)
@@ -364,7 +272,54 @@ def prepare(
         "register_mask": None if register_mask is None else array_hash(register_mask),
         "focus_mask": None if focus is None else array_hash(focus),
     }
-    return Setup(problem, state, until, identity, following)
+    if part is not None and where is not None:
+        identity |= {"part": described(part)}
+        identity |= {"part_mask": None if where.mask is None else array_hash(where.mask)}
+    return Setup(problem, state, until, identity, following, where)
+
+
+class _Compared(NamedTuple):
+    """A problem whose particles are white, and references on their scale.
+
+    Attributes:
+        problem: with the particles.
+        maps: references on its box.
+        low: the same as far as they are used at first, before they were scaled.
+    """
+
+    problem: Problem
+    maps: list[Float32[np.ndarray, "b b b"]]
+    low: list[Float32[np.ndarray, "w w w"]]
+
+
+def _compared(
+    make: Callable[..., Problem],
+    particles: Particles,
+    references: Sequence[Reference],
+    *,
+    box: int,
+    ini_high: float,
+    contrast: str,
+    mode: Mode,
+    seed: int,
+) -> _Compared:
+    """References compared with the images: contrast, if it is to be found, and scale."""
+    problem, name = make(particles), references[0].name
+    maps = [rebox_map(one.values, box) for one in references]
+    shell = problem.shells.rung(problem.shells.at(ini_high))
+    low = [low_passed(problem.particle, one, shell) for one in maps]
+    if contrast == "auto":
+        white = made_white(
+            problem.execution, low[0], shell, with_poses=mode.needs_poses, seed=seed, name=name
+        )
+        problem = problem if white is particles else make(white)
+    # At the poses of the input a map matches all images or none, and that of a state some.
+    match = matched_scale if mode.needs_poses and len(references) == 1 else matched_power
+    maps = [
+        match(problem.execution, first, one, shell, seed=seed, name=of.name)
+        for first, one, of in zip(low, maps, references, strict=True)
+    ]
+    return _Compared(problem, maps, low)
 
 
 def _with_references(mode: Mode, count: int) -> Mode:

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int, Int8
 
 from jaxrelax.engine.data import Data
 from jaxrelax.engine.execution import Execution
+from jaxrelax.engine.rest import Rest
 from jaxrelax.engine.workers import Workers
 from jaxrelax.geometry import PointGroup, common_subgroup
 from jaxrelax.imaging import NoiseModel, Shells
@@ -127,6 +128,9 @@ def make_problem(
     states: Sequence[tuple[PointGroup, PointGroup]] = (),
     focus_mask: Float32[np.ndarray, "b b b"] | None = None,
     exclusive: Exclusive | None = None,
+    part_mask: Float32[np.ndarray, "b b b"] | None = None,
+    rest: Rest | None = None,
+    background_diameter_angstrom: float | None = None,
 ) -> Problem:
     """Put a problem together.
 
@@ -144,6 +148,10 @@ def make_problem(
         states: of every state that images may show its group and the one that is kept; none: one.
         focus_mask: states differ only inside of it.
         exclusive: copies of one parent of which one shows a state.
+        part_mask: only what is inside is refined; None: all.
+        rest: what is around it.
+        background_diameter_angstrom: outside of so much images show no particle; None: outside of
+            what is refined.
 
     Raises:
         InputError: groups that do not fit.
@@ -152,7 +160,7 @@ def make_problem(
     group, subgroup = relaxation_groups(relax, symmetry)
     particle = Particle(
         group, subgroup, map_box, map_pixel_size_angstrom, particle_diameter_angstrom,
-        register_mask, None if relax is None else relax.max_resolution,
+        register_mask, None if relax is None else relax.max_resolution, part_mask,
     )  # fmt: skip
     data = Data(
         particles, half_set, fold, every_row(len(particles)) if units is None else units,
@@ -180,8 +188,9 @@ def make_problem(
     )
     execution = Execution(
         data, shells, channels=len(plan.table),
-        particle_diameter_angstrom=particle_diameter_angstrom, normalise=normalise,
-        cache_bytes=cache_bytes, workers=workers, origin_counts=len(of_maps) == 1,
+        particle_diameter_angstrom=background_diameter_angstrom or particle_diameter_angstrom,
+        normalise=normalise, cache_bytes=cache_bytes, workers=workers,
+        origin_counts=len(of_maps) == 1, rest=rest,
     )  # fmt: skip
     return Problem(data, shells, particle, of_maps, execution, plan, exclusive)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float32
@@ -38,6 +39,7 @@ def require_group(
     *,
     relaxed: bool = True,
     force: bool = False,
+    elsewhere: Callable[[AxisAlignment, float], str] | None = None,
 ) -> None:
     """Look whether a map has a group, and has it on the axes of the box.
 
@@ -48,6 +50,8 @@ def require_group(
         relaxed: registers of this group are to be inferred. Where it is only imposed, a reference
             need not have it, as long as it does not have it elsewhere.
         force: warn where it would be refused.
+        elsewhere: words for where the axes are, from their alignment and the edge of its voxels in
+            those of the map, and what to do about it; None: of a map about the centre of its box.
 
     Raises:
         InputError: the axes are elsewhere, with the rotation and shift that would align the map;
@@ -58,7 +62,8 @@ def require_group(
     n = len(map_)
     small = resample_map(map_, FINEST_BOX) if n > FINEST_BOX else np.asarray(map_, np.float32)
     verdict = GroupFits(np.asarray(small)).judge(group)
-    problem = _problem(small, group, verdict, n / len(small), relaxed)
+    say = _off_centre(group) if elsewhere is None else elsewhere
+    problem = _problem(small, group, verdict, n / len(small), relaxed, say)
     if problem is not None:
         if not force:
             raise InputError(f"{name}: {problem}; {GO_ON}")
@@ -74,7 +79,14 @@ def require_group(
     LOG.warning("%s", note)
 
 
-def _problem(map_, group: PointGroup, verdict: Verdict, voxel: float, relaxed: bool) -> str | None:
+def _problem(
+    map_,
+    group: PointGroup,
+    verdict: Verdict,
+    voxel: float,
+    relaxed: bool,
+    say: Callable[[AxisAlignment, float], str],
+) -> str | None:
     """What is wrong with the map, in words, or None."""
     asked, better = verdict.asked, verdict.better
     # A group of the same size that fits exactly is the same on other axes, or another one.
@@ -82,13 +94,7 @@ def _problem(map_, group: PointGroup, verdict: Verdict, voxel: float, relaxed: b
     if not (elsewhere and verdict.refused):
         off = misaligned_axes(map_, group, everywhere=not _suits(verdict))
         if off is not None and _brings_it_home(map_, group, off, verdict):
-            return (
-                f"the axes of {group.name} are off by {off.angle_deg:.1f}° and "
-                f"{off.shift_px * voxel:.1f} px (correlation with its symmetrised self "
-                f"{off.correlation:.3f}, {off.aligned_correlation:.3f} after alignment); align map "
-                "and poses to the symmetry first (`jaxrelax align`, or relion_align_symmetry "
-                f"--sym {group.name}), refine once in that frame, and relax then"
-            )
+            return say(off, voxel)
     if not verdict.refused or not relaxed:
         return None
     if better is None:
@@ -105,6 +111,19 @@ def _problem(map_, group: PointGroup, verdict: Verdict, voxel: float, relaxed: b
             f"poses to {group.name} first (`jaxrelax align`) and refine once in that frame"
         )
     return f"{text}. Relax {better.group.name}"
+
+
+def _off_centre(group: PointGroup) -> Callable[[AxisAlignment, float], str]:
+    def say(off: AxisAlignment, voxel: float) -> str:
+        return (
+            f"the axes of {group.name} are off by {off.angle_deg:.1f}° and "
+            f"{off.shift_px * voxel:.1f} px (correlation with its symmetrised self "
+            f"{off.correlation:.3f}, {off.aligned_correlation:.3f} after alignment); align map "
+            "and poses to the symmetry first (`jaxrelax align`, or relion_align_symmetry "
+            f"--sym {group.name}), refine once in that frame, and relax then"
+        )
+
+    return say
 
 
 def _brings_it_home(map_, group: PointGroup, off: AxisAlignment, before: Verdict) -> bool:

@@ -28,10 +28,13 @@ from jaxrelax.refinement.lines import details, in_short
 from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
-from jaxrelax.refinement.preparation import Setup, Splits, prepare
+from jaxrelax.refinement.part import Part
+from jaxrelax.refinement.part_result import in_the_particle
+from jaxrelax.refinement.preparation import prepare
 from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.relax import Relax
 from jaxrelax.refinement.result import Result
+from jaxrelax.refinement.setup import Setup, Splits
 from jaxrelax.refinement.splits_of_states import split_states
 from jaxrelax.refinement.stages import done, following
 from jaxrelax.refinement.state import State
@@ -46,6 +49,7 @@ def iterate(
     mode: Mode | None = None,
     relax: Relax | str | None = None,
     symmetry: str = "C1",
+    part: Part | None = None,
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
     final_passes: int = 0,
@@ -79,8 +83,8 @@ def iterate(
     """
     require_kinds(callbacks=callbacks)
     setup = prepare(
-        particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise, until=until,
-        final_passes=final_passes, course=course, map_prior=map_prior, latents=latents,
+        particles, reference, mode=mode, relax=relax, symmetry=symmetry, part=part, noise=noise,
+        until=until, final_passes=final_passes, course=course, map_prior=map_prior, latents=latents,
         ini_high=ini_high,
         max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
         normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
@@ -113,6 +117,7 @@ def refine(
     mode: Mode | None = None,
     relax: Relax | str | None = None,
     symmetry: str = "C1",
+    part: Part | None = None,
     noise: NoiseModel | None = None,
     until: Criterion | None = None,
     final_passes: int = 0,
@@ -148,6 +153,8 @@ def refine(
         relax: what symmetry is relaxed; a group's name stands for ``Relax(name)``. While a mode
             searches poses globally the symmetry is imposed, unless it says otherwise.
         symmetry: symmetry imposed on the map when nothing is relaxed.
+        part: only this part of the particle is refined, or symmetries are about these axes; None:
+            the whole particle, about the centre of the box.
         noise: noise model; ``RadialNoise()`` by default.
         until: when to stop; by default when half-maps and their asymmetric parts agree no better
             and the mean posterior has settled, after 50 iterations at the latest.
@@ -201,8 +208,8 @@ def refine(
     watching = Together(tuple(callbacks))
     with Compilations() as compiled, Notes() as notes:
         setup = prepare(
-            particles, reference, mode=mode, relax=relax, symmetry=symmetry, noise=noise,
-            until=until, final_passes=final_passes, course=course, map_prior=map_prior,
+            particles, reference, mode=mode, relax=relax, symmetry=symmetry, part=part,
+            noise=noise, until=until, final_passes=final_passes, course=course, map_prior=map_prior,
             latents=latents, ini_high=ini_high,
             max_alignment_resolution=max_alignment_resolution, particle_diameter=particle_diameter,
             normalise=normalise, contrast=contrast, skip_bad_images=skip_bad_images, seed=seed,
@@ -256,6 +263,10 @@ def refine(
                 )
         except LostImagesError as error:
             raise LostImagesError(f"{error} {_way_on(out, state)}") from error
+    if setup.where is not None:
+        result = in_the_particle(result, setup.where, setup.problem.execution.rest)
+        if result.part is not None:
+            LOG.info("%s.", result.part.sentence())
     result = dataclasses.replace(
         result,
         seconds=time.perf_counter() - began,

@@ -78,6 +78,33 @@ class MapsOfIterations:
 
 
 @dataclass(frozen=True)
+class PartMotion:
+    """Where a part was refined, and how it moved; coordinates in Å from the centre of the box.
+
+    Attributes:
+        centre_angstrom: the point that it turns about.
+        axis: direction of its z axis in the map.
+        turn_deg: root mean square angle between part and rest.
+        turn_by_axis_deg: the same about x, y and z of the map.
+        shift_angstrom: root mean square shift of the centre in the plane of the images, per axis.
+    """
+
+    centre_angstrom: tuple[float, float, float]
+    axis: tuple[float, float, float]
+    turn_deg: float
+    turn_by_axis_deg: tuple[float, float, float]
+    shift_angstrom: float
+
+    def sentence(self) -> str:
+        """In words."""
+        x, y, z = self.centre_angstrom
+        return (
+            f"The part was refined about {x:.1f} {y:.1f} {z:.1f} Å; against the rest it is turned "
+            f"by {self.turn_deg:.1f}° and shifted by {self.shift_angstrom:.1f} Å (root mean square)"
+        )
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished refinement; both half-sets are in one register frame.
 
@@ -132,6 +159,10 @@ class Result:
             error; None without relaxation, and with states, which have their own.
         local_resolution: in Å where the mask is above 0.5, else 0, see
             :func:`jaxrelax.reconstruction.local_resolution`; None with states, which have theirs.
+        operator_shifts_angstrom: t_j where registers are about axes that do not go through the
+            centre of the box: mate j of the map is at r_j x + t_j; None: they do.
+        part: where a part was refined, and how it moves against the rest; None: all was refined.
+        map_composite: of a part, its map with the rest as it was; else None.
         maps_of_iterations: half-map 1 on its way, if something kept it
             (:class:`jaxrelax.assessment.Strip`).
     """
@@ -168,6 +199,9 @@ class Result:
     repeats: Float[np.ndarray, "runs runs"] | None = None
     in_sigma: DifferenceInSigma | None = None
     local_resolution: Float32[np.ndarray, "n n n"] | None = None
+    operator_shifts_angstrom: Float64[np.ndarray, "registers 3"] | None = None
+    part: PartMotion | None = None
+    map_composite: Float32[np.ndarray, "n n n"] | None = None
     maps_of_iterations: MapsOfIterations | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 
@@ -9,8 +10,8 @@ from jaxrelax.refinement.expectation import expectation
 from jaxrelax.refinement.held_out_states import StateSupport, state_support
 from jaxrelax.refinement.loop import exchange_states
 from jaxrelax.refinement.maximisation import maximisation
-from jaxrelax.refinement.preparation import Setup, Splits
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.setup import Setup, Splits
 from jaxrelax.refinement.state import State
 
 LOG = logging.getLogger("jaxrelax")
@@ -34,7 +35,7 @@ def with_states(setup: Setup, states: Sequence[str], state: State, *, held: bool
     problem = stage.problem(setup.problem, state, setup.problem.data.particles)
     if state.stage == setup.state.stage:
         state = stage.begin(problem, setup.problem, state)
-    return Setup(problem, state, setup.until, setup.identity)
+    return dataclasses.replace(setup, problem=problem, state=state, following=())
 
 
 def found_before(setup: Setup, state: State) -> Setup:

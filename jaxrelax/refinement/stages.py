@@ -6,7 +6,7 @@ import dataclasses
 
 from jaxrelax.refinement.criteria import reason_of
 from jaxrelax.refinement.pose_schedule import have_settled
-from jaxrelax.refinement.preparation import Setup, Splits
+from jaxrelax.refinement.setup import Setup, Splits
 from jaxrelax.refinement.splits_of_states import found_before
 from jaxrelax.refinement.state import State
 
@@ -58,4 +58,4 @@ def following(setup: Setup, state: State) -> Setup:
     )
     problem = stage.problem(setup.problem, state, particles)
     start = stage.begin(problem, setup.problem, state) if ended else state
-    return Setup(problem, start, setup.until, setup.identity, tuple(rest))
+    return dataclasses.replace(setup, problem=problem, state=start, following=tuple(rest))
