@@ -188,7 +188,8 @@ def _offset(centre, rotations, origins_px, prior: PosePrior) -> Float[Array, "*b
     """Offset of a pose from the centre of the prior in prior standard deviations."""
     turn = small_rotation_vector(rotations @ jnp.swapaxes(centre[0], -1, -2))
     moved = origins_px - centre[1]
-    return jnp.concatenate([turn, moved], axis=-1) / prior.scales()
+    offset = jnp.concatenate([turn, moved], axis=-1)
+    return offset / jnp.broadcast_to(prior.scales(), offset.shape)
 
 
 def laplace(equations: NormalEquations, offset: Float[Array, "batch 5"]):
