@@ -319,6 +319,13 @@ def summary(result: Result) -> dict[str, Any]:
                 "z_score": result.support.z_score,
             }
         content["states_by_either_half"] = result.either_half
+        content["copies_of_parents"] = None
+        if result.copies is not None:
+            content["copies_of_parents"] = {
+                "parents": result.copies.parents,
+                "with_several_in_class": list(result.copies.several),
+                "exclusive_class": result.copies.exclusive,
+            }
         content["repeats_adjusted_rand"] = result.repeats
     if result.part is not None:
         content["part"] = asdict(result.part)

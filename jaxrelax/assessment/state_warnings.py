@@ -94,6 +94,7 @@ def state_warnings(result: Result) -> list[str]:
         *_of_likeness(result),
         *_of_views(result),
         *_of_certainty(result),
+        *_of_copies(result),
     ]
 
 
@@ -122,6 +123,14 @@ def _of_emptiness(result: Result) -> list[str]:
             found = "empty: nothing was found for it"
         notes.append(f"Class {share.number} ({share.name}) is {found}. Run with fewer states.")
     return notes
+
+
+def _of_copies(result: Result) -> list[str]:
+    """Of sub-particles that were judged each for itself."""
+    copies = result.copies
+    if copies is None or copies.exclusive is not None or not any(copies.several):
+        return []
+    return [copies.sentence()]
 
 
 def _of_support(result: Result) -> list[str]:

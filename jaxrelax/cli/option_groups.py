@@ -250,6 +250,11 @@ class ClassificationOptions:
     """States are told apart by frequencies up to this resolution (Å)."""
     focus_mask: Path | None = default_of(Classification, "focus_mask")
     """Mask (.mrc); states differ only inside it."""
+    exclusive: int | Literal["auto"] | None = default_of(Classification, "exclusive")
+    """Of sub-particles: of the copies of one particle (jrxParent) exactly one shows this class;
+    auto: the class of which the images say so."""
+    exclusive_or_none: Switch = default_of(Classification, "exclusive_or_none")
+    """With --exclusive: at most one copy shows it, and a particle may have none."""
 
     def component(self, relax: Relax | None, symmetry: str, poses: Mode) -> Classification:
         """The mode.
@@ -274,7 +279,7 @@ class ClassificationOptions:
         if isinstance(self.classes, int) and self.classes < 2:
             raise InputError(f"--classes is {self.classes}; there are at least 2, or auto.")
         if self.classes == "auto":
-            idle = ["state_start", "further_references"]
+            idle = ["state_start", "further_references", "exclusive", "exclusive_or_none"]
             refuse_idle(self, idle, "cannot act with --classes auto")
         else:
             refuse_idle(self, ["most_classes"], "can act only with --classes auto")
@@ -290,6 +295,8 @@ class ClassificationOptions:
             most=self.most_classes,
             max_resolution=self.classification_resolution,
             focus_mask=None if self.focus_mask is None else str(self.focus_mask),
+            exclusive=self.exclusive,
+            exclusive_or_none=self.exclusive_or_none,
         )
 
     def _patterns(self, relax: Relax | None, poses: Mode) -> OccupancyPatterns:
@@ -300,6 +307,7 @@ class ClassificationOptions:
                 "--states patterns stands alone, and needs a group: --relax C4, or patterns:C4"
             )
         idle = ["state_start", "most_classes", "further_references"]
+        idle += ["exclusive", "exclusive_or_none"]
         refuse_idle(self, idle, "cannot act with --states patterns")
         return checked(
             OccupancyPatterns,

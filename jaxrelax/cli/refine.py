@@ -286,6 +286,8 @@ def tell(result: Result, folder: OutputFolder) -> None:
         LOGGER.info("%s", share.sentence())
     if result.repeats is not None:
         LOGGER.info("%s", repeats_sentence(result))
+    if result.copies is not None and result.copies.exclusive is not None:
+        LOGGER.info("%s", result.copies.sentence())
     of_what = " of the mean map" if result.states else ""
     LOGGER.info("Resolution%s %s. Stopped: %s.", of_what, two_resolutions(result), result.reason)
     if (sentence := truth_sentence(result)) is not None:

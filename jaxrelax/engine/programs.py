@@ -186,13 +186,14 @@ def _search_program(
     symmetrised = jnp.asarray(table.symmetrised, jnp.float32)
 
     def search_images(
-        target, pixel_weights, prior: PosePrior, params, drawn, use, images, poses, numbers, instead
-    ):
+        target, pixel_weights, prior: PosePrior, params, drawn, use, images, poses, numbers,
+        instead, image_prior,
+    ):  # fmt: skip
         def one_chunk(part):
-            (data, ctf, valid), some, ids, given = part
+            (data, ctf, valid), some, ids, given, leaning = part
             batch = ImageBatch(data, ctf, pixel_weights, valid)
             posterior, found, stats = e_step(
-                model, params, search, target, batch, inner, some, prior, n_shells
+                model, params, search, target, batch, inner, some, prior, n_shells, leaning
             )
             found = found_at_places(model, found)
             modes = jax.nn.softmax(found.log_evidence, axis=1)
@@ -224,14 +225,14 @@ def _search_program(
         def split(x):
             return x.reshape(-1, min(chunk, len(numbers)), *x.shape[1:])
 
-        parts = jax.tree.map(split, (images, poses, numbers, instead))
+        parts = jax.tree.map(split, (images, poses, numbers, instead, image_prior))
         *done, stats = jax.lax.map(one_chunk, parts)
         per_image, placed = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tuple(done))
         return per_image, placed, workers.added(jax.tree.map(lambda x: x.sum(axis=0), stats))
 
     program = workers.program(
         search_images,
-        (ALL, ALL, ALL, ALL, ALL, ALL, EACH, EACH, EACH, EACH),
+        (ALL, ALL, ALL, ALL, ALL, ALL, EACH, EACH, EACH, EACH, EACH),
         (EACH, EACH, ALL),
     )
 
@@ -245,11 +246,13 @@ def _search_program(
         numbers,
         instead,
         use,
+        image_prior=None,
     ) -> tuple[PerImage, Placed, Stats]:
         images = (batch.data, batch.ctf, batch.valid)
         return program(
-            target, batch.weights, prior, params, drawn, use, images, poses, numbers, instead
-        )
+            target, batch.weights, prior, params, drawn, use, images, poses, numbers, instead,
+            image_prior,
+        )  # fmt: skip
 
     return search_batch
 

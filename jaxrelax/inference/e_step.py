@@ -82,6 +82,7 @@ def infer(
     log_evidence: Float[AnyArray, "batch rows"],
     batch: ImageBatch,
     geometry: ImageGeometry,
+    image_prior: Float[AnyArray, "batch rows"] | None = None,
 ) -> Posterior:
     """Posterior over the table and what is outside, from the evidence of every row.
 
@@ -89,8 +90,9 @@ def infer(
         model, params: latents and their parameters.
         log_evidence: with the pose integrated out or held, on the scale of ``log_likelihood``.
         batch, geometry: the images, for what has no map.
+        image_prior: what is known of every image besides, added to the log-prior of every row.
     """
-    params, log_evidence, batch = on_device((params, log_evidence, batch))
+    params, log_evidence, batch, image_prior = on_device((params, log_evidence, batch, image_prior))
     # Prior by prior: the evidence is large, and rounds whatever is added to it.
     joint, impossible = log_evidence, jnp.asarray(False)
     for latent in model.latents:
@@ -99,6 +101,8 @@ def infer(
         excluded = jnp.max(prior) == -jnp.inf
         joint = joint + jnp.where(excluded, 0.0, prior)[None]
         impossible |= excluded
+    if image_prior is not None:
+        joint = joint + image_prior
     particle = jnp.where(impossible, -jnp.inf, jax.nn.logsumexp(joint, axis=-1))
     outside = model.outside(params, batch, geometry)
     everything = particle
@@ -169,6 +173,7 @@ def e_step(
     poses: Poses,
     prior: PosePrior,
     n_shells: int,
+    image_prior: Float[AnyArray, "batch rows"] | None = None,
 ) -> tuple[Posterior, PosePosterior, Stats]:
     """Posterior, poses and statistics of a batch.
 
@@ -181,6 +186,7 @@ def e_step(
         poses: current ones and the consensus.
         prior: around the consensus.
         n_shells: of the residual power.
+        image_prior: see :func:`infer`.
 
     Returns:
         The posterior, the poses of every mode and row, and what is learned from.
@@ -192,7 +198,8 @@ def e_step(
     found = search(target, batch, geometry, poses, prior, n_shells)
     require_posterior(search, found, len(batch.data), len(model.table), n_shells)
     found = split_modes(search, found)
-    posterior = infer(model, params, over_modes(found.log_evidence), batch, geometry)
+    log_evidence = over_modes(found.log_evidence)
+    posterior = infer(model, params, log_evidence, batch, geometry, image_prior)
     return posterior, found, statistics(model, posterior, found, batch)
 
 

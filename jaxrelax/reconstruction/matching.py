@@ -76,6 +76,7 @@ def match_states(
     *,
     max_shell: int,
     score_shell: int,
+    apart: int | None = None,
 ) -> list[int]:
     """Which map of half-set 2 is which of half-set 1; only maps of one symmetry are exchanged.
 
@@ -88,6 +89,7 @@ def match_states(
         halves: parts of the maps of each half-set, in its own order and frames.
         shares: of every map, for the mean.
         mask, max_shell, score_shell: as of :func:`match_halves`.
+        apart: a map that is the same in both by what it is, and is not exchanged.
 
     Returns:
         for every map of half-set 1 the number of its partner in half-set 2.
@@ -100,7 +102,7 @@ def match_states(
         own.append([spectrum((one - mean) * np.asarray(mask)) for one in symmetric])
     kinds: dict[tuple, list[int]] = {}
     for number, one in enumerate(particles):
-        kinds.setdefault(one.kind, []).append(number)
+        kinds.setdefault((one.kind, number == apart), []).append(number)
     n = len(mask)
     for alike in kinds.values():
         if len(alike) == 1:

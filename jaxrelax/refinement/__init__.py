@@ -27,6 +27,7 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
     StatesSettled,
 )
+from jaxrelax.refinement.exclusive import CopiesOfParents
 from jaxrelax.refinement.finish import finish
 from jaxrelax.refinement.finish_states import finish_states
 from jaxrelax.refinement.history import History, StepInfo
@@ -51,6 +52,7 @@ __all__ = [
     "Band",
     "Callback",
     "Classification",
+    "CopiesOfParents",
     "Course",
     "Criterion",
     "DeviationSettled",

@@ -59,6 +59,9 @@ class Classification(Mode):
         most: states, where their number is found.
         max_resolution: states are told apart by frequencies up to this, in Å; None: all.
         focus_mask: path of a map-sized mask (0…1); states differ only inside of it.
+        exclusive: class, from 1, that of the copies of one particle (``jrxParent``) exactly one
+            shows; ``"auto"``: the one of which images say so; None: copies are judged alone.
+        exclusive_or_none: at most one does, and a particle may have none.
     """
 
     states: tuple[str, ...] = eqx.field(converter=_several)
@@ -67,6 +70,8 @@ class Classification(Mode):
     most: int = 8
     max_resolution: float | None = None
     focus_mask: str | None = None
+    exclusive: int | str | None = None
+    exclusive_or_none: bool = False
 
     def __check_init__(self):
         if self.start == "splits" and len(self.states) != 1:
@@ -87,6 +92,10 @@ class Classification(Mode):
             raise ValueError(f"start is one of {', '.join(STARTS)}, not {self.start!r}")
         if self.max_resolution is not None and self.max_resolution <= 0:
             raise ValueError(f"max_resolution is in Å, above 0; got {self.max_resolution:g}")
+        if self.exclusive is None and self.exclusive_or_none:
+            raise ValueError("exclusive_or_none: no class excludes itself; give exclusive, too")
+        if self.exclusive is not None:
+            _require_class(self.exclusive, self.states, self.start)
 
     @property
     def pose_mode(self) -> Mode:
@@ -228,6 +237,7 @@ class OccupancyPatterns(Classification):
         self.states = tuple(occupancy_patterns(parse_group(group)).names)
         self.poses, self.start, self.most = poses, "occupancy", len(self.states)
         self.max_resolution, self.focus_mask = max_resolution, focus_mask
+        self.exclusive, self.exclusive_or_none = None, False
 
     @property
     def patterns(self) -> geometry.OccupancyPatterns:
@@ -253,6 +263,19 @@ class OccupancyPatterns(Classification):
                 f"relaxing to {relax.to}: every pattern keeps what it has; relax to C1"
             )
         return relax, self.group
+
+
+def _require_class(exclusive: int | str, states: tuple[str, ...], start: str) -> None:
+    """Refuse an exclusive class that there is not."""
+    if start == "splits":
+        raise ValueError("exclusive: classes whose number is found cannot be named beforehand")
+    if exclusive != "auto" and (
+        isinstance(exclusive, bool | str) or not 1 <= exclusive <= len(states)
+    ):
+        raise ValueError(
+            f'exclusive is "auto" or a class from 1 to {len(states)} ({", ".join(states)}), not '
+            f"{exclusive!r}"
+        )
 
 
 def finest_at_held_poses(

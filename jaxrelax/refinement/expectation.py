@@ -22,24 +22,30 @@ from jaxtyping import Float32, Float64
 from jaxrelax.engine.memory import give_back_freed
 from jaxrelax.engine.programs import deposit_program
 from jaxrelax.engine.side_by_side import Side, both, one_by_one
-from jaxrelax.geometry import project_to_so3
-from jaxrelax.imaging import ImageGeometry, volume_radius
-from jaxrelax.inference import Hypotheses, Stats
+from jaxrelax.imaging import volume_radius
+from jaxrelax.inference import Stats
 from jaxrelax.reconstruction import (
     MapSums,
     ShellSums,
     completed_sums,
     empty_accumulator,
 )
+from jaxrelax.refinement.claims import (
+    Scores,
+    StateScores,
+    exclude_now,
+    make_joint,
+    prior_of_images,
+)
 from jaxrelax.refinement.fold_maps import FoldMaps
 from jaxrelax.refinement.pose_schedule import pose_search
 from jaxrelax.refinement.problem import Problem
+from jaxrelax.refinement.recorded import keep, learned, record
 from jaxrelax.refinement.scoring import (
-    ScoredBatch,
     prior_widths,
     scored_batches,
 )
-from jaxrelax.refinement.state import State
+from jaxrelax.refinement.state import Claimed, State
 
 # Of an expectation: sums over images, and of what was expected from the maps.
 SUMMED = (
@@ -76,11 +82,21 @@ class Expectation:
     counted: float = 0.0  # images, junk by its probability
     nats: float = 0.0  # mean squared distance between a register's view and the symmetrised one
     power: float = 0.0  # what was expected of it from the maps, up to a factor
+    # Where copies of one parent exclude each other.
+    scores: Scores | None = None
+    claimed: Claimed | None = None
 
     @property
     def nats_per_power(self) -> float | None:
         """The factor; None where the maps tell no registers apart."""
         return self.nats / self.power if self.power > 0 and self.nats > 0 else None
+
+    @property
+    def exclusive(self) -> int | None:
+        """The state that excludes itself, if one does yet."""
+        if self.claimed is None or self.claimed.state is None:
+            return None
+        return int(self.claimed.state)
 
 
 def expectation(
@@ -127,6 +143,11 @@ def expectation(
         residual=np.zeros_like(state.noise_power),
         count=np.zeros_like(state.noise_power),
     )
+    if exclude_now(problem, state):
+        result.scores = Scores(
+            np.zeros((n, len(problem.of_maps))), np.zeros(n), np.zeros_like(result.registers)
+        )
+    image_prior = prior_of_images(problem, state)
     sums = state.maps.sums
     latest = [[], []] if sums is None else sums.by_half()
     passes = [
@@ -134,6 +155,7 @@ def expectation(
             problem, state, half, accumulate_shell,
             keep_folds=data.n_folds if n_folds is None else n_folds,
             weights_override=weights_override,
+            image_prior=image_prior,
             latest=latest[half],
             # Rows of images are written into the same arrays, sums are each half-set's own.
             result=replace(
@@ -153,6 +175,7 @@ def expectation(
     if latents:
         result.latents = jax.tree.map(lambda *each: np.sum(np.stack(each), axis=0), *latents)
     _put_together(problem, result)
+    make_joint(problem, state, result)
     result.rotation_moment_rad2 /= 3 * max(result.counted, 1.0)
     result.shift_moment_angstrom2 /= 2 * max(result.counted, 1.0)
     result.nats /= n
@@ -169,6 +192,7 @@ class _HalfPass:
     accumulate_shell: int
     keep_folds: int
     weights_override: Float32[np.ndarray, "n places"] | None
+    image_prior: Float32[np.ndarray, "n rows"] | None
     latest: list[MapSums]  # newest sums of the folds; empty in the first iteration
     result: Expectation
     _stats: dict[int, Stats] = field(default_factory=dict)  # by optics group, on the devices
@@ -188,6 +212,7 @@ class _HalfPass:
             powers.append(made.power)
             power = made.slice_power.astype(np.float32)
             params = problem.plan.model.in_view(state.latents, power)
+            scores = None if result.scores is None else StateScores(problem, params)
             if self.keep_folds > 1 or fold == 0:
                 accumulators = tuple(
                     workers.one_each(empty_accumulator(radius)) for _ in range(table.n_maps)
@@ -198,11 +223,13 @@ class _HalfPass:
                 insert = deposit_program(execution, geometry, table)
                 for batch in scored_batches(
                     problem, state, made.volume, group, rows, geometry, search, params,
-                    self.weights_override,
+                    self.weights_override, self.image_prior,
                 ):  # fmt: skip
                     accumulators = insert(accumulators, batch.images, batch.placed)
                     pixel = execution.optics[group].pixel_size_angstrom
-                    _record(table, batch, pixel, result)
+                    record(table, batch, pixel, result)
+                    if scores is not None:
+                        keep(scores(batch.found), batch.rows, result.scores)
                     self._learn(group, batch.stats)
                     if on_batch is not None:
                         side.call(on_batch, len(batch.rows))
@@ -227,7 +254,7 @@ class _HalfPass:
         for group, stats in self._stats.items():
             geometry = execution.geometry(group, shell, score_rung)
             widths = prior_widths(state.poses, search)
-            _learned(result, group, geometry, jax.device_get(stats), widths)
+            learned(result, group, geometry, jax.device_get(stats), widths)
 
     def _learn(self, group: int, stats: Stats) -> None:
         known = self._stats.get(group)
@@ -247,52 +274,5 @@ def _put_together(problem: Problem, result: Expectation):
     ):
         for name in names:
             setattr(result, name, joined(getattr(result, name)))
-
-
-def _record(table: Hypotheses, batch: ScoredBatch, pixel: float, result: Expectation) -> None:
-    """Put what was found of a batch's images where it belongs."""
-    rows, found = batch.rows, batch.found
-    result.rotations[rows] = project_to_so3(found.rotations.astype(np.float64))
-    result.origins_angstrom[rows] = pixel * found.origins_px
-    result.mode_rotations[rows] = project_to_so3(found.mode_rotations.astype(np.float64))
-    result.mode_origins_angstrom[rows] = pixel * found.mode_origins_px
-    result.registers[rows] = found.places
-    result.symmetric[rows] = found.symmetric
-    result.junk[rows] = sum(found.outside.values())
-    result.log_marginal[rows] = found.log_marginal
-    if table.symmetrised.any():
-        apart = found.log_evidence[:, ~table.symmetrised]
-        alike = found.log_evidence[:, table.symmetric_row]
-        one = np.logaddexp.reduce(apart, axis=1) - np.log(np.float32(apart.shape[1]))
-        result.log_gain[rows] = one - alike
-        # Register parts add up to nothing, so the mean of their log-evidences over that of the
-        # symmetrised map is half the mean squared distance.
-        below = apart.mean(axis=1) - alike
-        result.nats += float(np.sum(-2.0 * below, dtype=np.float64))
-
-
-def _learned(
-    result: Expectation,
-    group: int,
-    geometry: ImageGeometry,
-    stats: Stats,
-    prior_widths: tuple[float, float],
-) -> None:
-    """Add what a pass has learned from an optics group.
-
-    Offsets of poses are in units of the prior: its standard deviations are degrees and Å.
-    """
-    inner, counted = geometry.inner(), float(stats.counted)
-    n_shells = result.count.shape[1]
-    shells = np.minimum(inner.slice_shell, n_shells - 1)
-    result.residual[group] += stats.residual
-    result.count[group] += counted * np.bincount(
-        shells, inner.packing.multiplicity, minlength=n_shells
-    )
-    result.counted += counted
-    result.rotation_moment_rad2 += float(stats.rotation) * np.deg2rad(prior_widths[0]) ** 2
-    result.shift_moment_angstrom2 += float(stats.shift) * prior_widths[1] ** 2
-    latents = jax.tree.map(np.asarray, stats.latents)
-    if result.latents:
-        latents = jax.tree.map(np.add, result.latents, latents)
-    result.latents = latents
+    if result.scores is not None:
+        result.scores = Scores(*(workers.rows(array, own) for array in result.scores))

@@ -8,7 +8,8 @@ from jaxtyping import Float, Float32, Int
 from jaxrelax.engine.memory import give_back_freed, peak_memory_gib
 from jaxrelax.imaging import rebox_map, resample_map, working_box
 from jaxrelax.inference import entropy
-from jaxrelax.io import Particles
+from jaxrelax.inference.exclusion import Claims, assigned
+from jaxrelax.io import InputError, Particles
 from jaxrelax.reconstruction import (
     Belief,
     HalfMaps,
@@ -28,8 +29,10 @@ from jaxrelax.reconstruction import (
     symmetrise,
     unregularised_map,
 )
+from jaxrelax.refinement.claims import excluding, make_joint
 from jaxrelax.refinement.classification import OccupancyPatterns
 from jaxrelax.refinement.differences import states_in_sigma
+from jaxrelax.refinement.exclusive import copies_in_states, parents_of
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
 from jaxrelax.refinement.held_out_states import given, state_support, under_the_other_half
@@ -42,7 +45,7 @@ from jaxrelax.refinement.maximisation import (
 )
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result, StateMap
-from jaxrelax.refinement.state import State
+from jaxrelax.refinement.state import State, replaced
 from jaxrelax.refinement.strength import honest_exponent, tempered
 
 LIKELY_JUNK = 0.5
@@ -71,9 +74,14 @@ def finish_states(
         on_batch: called with the number of images done.
     """
     shells, accumulated = problem.shells, problem.shells.accumulated(state.score_shell, grow=False)
+    state = excluding(problem, state)
     banded = expectation(problem, state, accumulated, on_batch=on_batch)
     belief = problem.plan.course.orders(state.course).belief
-    solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
+    solved = maximisation(
+        problem, banded.sums, belief, score_shell=state.score_shell, apart=banded.exclusive
+    )
+    if banded.claimed is not None:
+        state = state.replace(beliefs=replaced(state.beliefs, claimed=banded.claimed))
     exchange_states(problem, banded, solved.order)
     mode = problem.plan.mode
     patterns = mode.patterns if isinstance(mode, OccupancyPatterns) else None
@@ -91,7 +99,9 @@ def finish_states(
     give_back_freed()
     found = expectation(problem, given(state, joined), shells.last, n_folds=1, on_batch=on_batch)
     del joined
-    found.registers = tempered(found.registers, exponent)
+    claims = make_joint(problem, state, found, exponent)
+    if claims is None:
+        found.registers = tempered(found.registers, exponent)
     halves = [total(folds) for folds in found.sums]
     found.sums = []
     kept, matched = [], []
@@ -108,10 +118,10 @@ def finish_states(
         kept.append(raw)
         matched.append(HalfMaps(raw, parts, aligned, shells.last, rung))
     shown = found.junk < LIKELY_JUNK
-    registers, particles, of_states = _in_one_frame(problem, found, matched)
+    registers, particles, of_states, best = _in_one_frame(problem, found, matched, claims)
     weight = (1.0 - found.junk)[:, None] * of_states
     fractions = weight.sum(axis=0, dtype=np.float64) / weight.sum(dtype=np.float64)
-    counts = np.bincount(of_states.argmax(axis=1)[shown], minlength=len(matched))
+    counts = np.bincount(best[shown], minlength=len(matched))
     states, mean = _state_maps(problem, matched, fractions, counts)
     first, second, final, mask, curves = mean
     symmetrised = symmetrise(final, problem.particle.group)
@@ -139,6 +149,7 @@ def finish_states(
         support=supported,
         patterns=patterns,
         either_half=either_half,
+        copies=_copies(problem, found, np.where(shown, best, -1)),
     )
 
 
@@ -151,9 +162,26 @@ def _either_half(
     return np.bincount(rows * count + columns, minlength=count**2).reshape(count, count)
 
 
+def _copies(problem: Problem, found: Expectation, state: Int[np.ndarray, " n"]):
+    """How often copies of one parent are in one state; None where the table knows of no copies."""
+    data = problem.data
+    try:
+        parent = parents_of(data.particles, data.units)
+    except InputError:  # of no consequence where nothing was asked of copies
+        parent = None
+    if parent is None or np.bincount(parent).max() < 2:
+        return None
+    return copies_in_states(parent, state, len(problem.of_maps), found.exclusive)
+
+
 def _in_one_frame(
-    problem: Problem, found: Expectation, matched: list[HalfMaps]
-) -> tuple[Float32[np.ndarray, "n places"], Particles, Float[np.ndarray, "n states"]]:
+    problem: Problem, found: Expectation, matched: list[HalfMaps], claims: Claims | None
+) -> tuple[
+    Float32[np.ndarray, "n places"],
+    Particles,
+    Float[np.ndarray, "n states"],
+    Int[np.ndarray, " n"],
+]:
     """Posteriors and poses with half-set 2 turned onto half-set 1, state by state."""
     data, table = problem.data, problem.plan.table
     second, registers = data.half_set == 2, found.registers.copy()
@@ -168,7 +196,12 @@ def _in_one_frame(
         best_of_state.append(columns[block.argmax(axis=1)])
         largest.append(block.max(axis=1) / np.maximum(of_states[-1], 1e-30))
     posterior = np.stack(of_states, axis=1)
-    best, every = posterior.argmax(axis=1), np.arange(len(posterior))
+    best, every, exclusive = posterior.argmax(axis=1), np.arange(len(posterior)), {}
+    if claims is not None:
+        assert problem.exclusive is not None
+        assert found.exclusive is not None
+        best = assigned(claims, found.exclusive, problem.exclusive.parent)
+        exclusive = {"jrxExclusiveProbability": claims.has}
     place = np.stack(best_of_state, axis=1)[every, best]
     first = np.array([np.flatnonzero(table.place_maps == k)[0] for k in range(len(matched))])
     rotations = found.rotations @ table.place_operators[place].transpose(0, 2, 1)
@@ -184,9 +217,10 @@ def _in_one_frame(
             "jrxRegister": (place - first[best]).astype(np.int32) + 1,
             "jrxRegisterProbability": np.stack(largest, axis=1)[every, best].astype(np.float64),
             "jrxJunkProbability": found.junk.astype(np.float64),
+            **exclusive,
         },
     )
-    return registers, particles, posterior
+    return registers, particles, posterior, best
 
 
 def _state_maps(

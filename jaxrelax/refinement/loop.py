@@ -51,7 +51,9 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     shell = problem.shells.accumulated(state.score_shell, grow=bool(band.growing))
     weights = starting_weights(problem, state) if state.iteration == 0 else None
     found = expectation(problem, state, shell, weights_override=weights, on_batch=on_batch)
-    solved = maximisation(problem, found.sums, orders.belief, score_shell=state.score_shell)
+    solved = maximisation(
+        problem, found.sums, orders.belief, score_shell=state.score_shell, apart=found.exclusive
+    )
     exchange_states(problem, found, solved.order)
     maps = half_maps(problem, solved)
     poses = next_poses(problem, state, found)
@@ -101,7 +103,9 @@ def _shared(solved: Maximisation) -> Maximisation:
 
 def _beliefs(state: State, found: Expectation, orders: Orders) -> Beliefs:
     sought = found.registers if orders.seeks else state.beliefs.sought
-    return Beliefs(found.registers, found.symmetric, found.junk, found.log_gain, sought)
+    return Beliefs(
+        found.registers, found.symmetric, found.junk, found.log_gain, sought, found.claimed
+    )
 
 
 def _maps(

@@ -76,7 +76,12 @@ def portions(sums: MapSums, weight: Float[AnyArray, "maps shells"], share=1.0) -
 
 
 def maximisation(
-    problem: Problem, sums: list[list[MapSums]], belief: Belief, *, score_shell: int
+    problem: Problem,
+    sums: list[list[MapSums]],
+    belief: Belief,
+    *,
+    score_shell: int,
+    apart: int | None = None,
 ) -> Maximisation:
     """What follows from the sums of a pass. Needs the particles, and prior and seed of the plan.
 
@@ -85,6 +90,7 @@ def maximisation(
         sums: [half][fold].
         belief: how much of the asymmetric part is believed.
         score_shell: band over which the mean asymmetric FSC is taken.
+        apart: see :func:`jaxrelax.reconstruction.match_states`.
     """
     max_shell = sums[0][0].max_shell
     n_shells = max_shell + 1
@@ -102,7 +108,7 @@ def maximisation(
     ]
     order = match_states(
         problem.of_maps, split, _shares(weight), sphere,
-        max_shell=max_shell, score_shell=score_shell,
+        max_shell=max_shell, score_shell=score_shell, apart=apart,
     )  # fmt: skip
     halves[1], weight[1] = in_order(halves[1], order), weight[1][order]
     every[1], split[1] = [every[1][k] for k in order], [split[1][k] for k in order]

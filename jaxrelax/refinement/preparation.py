@@ -33,6 +33,7 @@ from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
 from jaxrelax.refinement.criteria import Criterion, FinalPasses
 from jaxrelax.refinement.described import described
+from jaxrelax.refinement.exclusive import exclusive_copies
 from jaxrelax.refinement.modes import Local, Mode, Registers
 from jaxrelax.refinement.part import Part, located, require_axes_of_something, require_group_of_part
 from jaxrelax.refinement.part_stage import at_base_poses, of_part, require_part, with_signs
@@ -131,6 +132,8 @@ def prepare(
     _require_consistent(mode, relax, map_prior, symmetry)
     require_axes_of_something(part, relax, symmetry)
     units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
+    if classification is not None:
+        exclusive_copies(classification, particles, units, len(given))
     groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
     if relax is not None and not keep_copies:
         rows = one_row_each(
@@ -213,6 +216,7 @@ def prepare(
             make, relax=relax, symmetry=symmetry, register_mask=register_mask,
             states=classification.groups(), **inferred,
             focus_mask=None if focus is None else rebox_map(focus, box),
+            exclusive=exclusive_copies(classification, particles, units, len(given)),
         )  # fmt: skip
     if classification is not None and not states:
         later = partial(of_states, mode=classification.after_consensus)

@@ -35,6 +35,7 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straight
+from jaxrelax.refinement.exclusive import Exclusive
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 
@@ -85,6 +86,7 @@ class Problem:
         data, shells, execution, plan: see these.
         particle: what the consensus is of: with the largest symmetry, and the least that is kept.
         of_maps: what every map of the table is of; the particle itself where there is one.
+        exclusive: copies of one parent that exclude each other, if any do.
     """
 
     data: Data
@@ -93,6 +95,7 @@ class Problem:
     of_maps: tuple[Particle, ...]
     execution: Execution
     plan: Plan
+    exclusive: Exclusive | None = None
 
     @cached_property
     def common_group(self) -> PointGroup:
@@ -124,6 +127,7 @@ def make_problem(
     latents: Sequence[Latent] = (),
     states: Sequence[tuple[PointGroup, PointGroup]] = (),
     focus_mask: Float32[np.ndarray, "b b b"] | None = None,
+    exclusive: Exclusive | None = None,
     part_mask: Float32[np.ndarray, "b b b"] | None = None,
     rest: Rest | None = None,
     background_diameter_angstrom: float | None = None,
@@ -143,6 +147,7 @@ def make_problem(
         max_alignment_resolution_angstrom: images are scored up to this.
         states: of every state that images may show its group and the one that is kept; none: one.
         focus_mask: states differ only inside of it.
+        exclusive: copies of one parent of which one shows a state.
         part_mask: only what is inside is refined; None: all.
         rest: what is around it.
         background_diameter_angstrom: outside of so much images show no particle; None: outside of
@@ -187,7 +192,7 @@ def make_problem(
         normalise=normalise, cache_bytes=cache_bytes, workers=workers,
         origin_counts=len(of_maps) == 1, rest=rest,
     )  # fmt: skip
-    return Problem(data, shells, particle, of_maps, execution, plan)
+    return Problem(data, shells, particle, of_maps, execution, plan, exclusive)
 
 
 def _require_known_maps(model: Model, of_maps: Sequence[Particle]) -> None:

@@ -13,6 +13,7 @@ from jaxrelax.io import Particles
 from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.judgement.verdict import AsymmetryEvidence
 from jaxrelax.reconstruction import DifferenceInSigma
+from jaxrelax.refinement.exclusive import CopiesOfParents
 from jaxrelax.refinement.held_out_states import StateSupport
 
 
@@ -150,6 +151,8 @@ class Result:
         either_half: images that show the particle by the state that maps of their own half-set
             (without their fold) find most probable, in rows, and by what those of the other one
             find, in columns; None without states.
+        copies: with states, how often several copies of one parent (``jrxParent``) are in one
+            class; None where the table knows of no copies.
         repeats: adjusted Rand index between the states of this run, the first, and of runs with
             other seeds; None where it was not repeated.
         in_sigma: what symmetrisation removes of the half-maps' average, over its local standard
@@ -192,6 +195,7 @@ class Result:
     support: StateSupport | None = None
     patterns: OccupancyPatterns | None = None
     either_half: Int[np.ndarray, "states states"] | None = None
+    copies: CopiesOfParents | None = None
     repeats: Float[np.ndarray, "runs runs"] | None = None
     in_sigma: DifferenceInSigma | None = None
     local_resolution: Float32[np.ndarray, "n n n"] | None = None

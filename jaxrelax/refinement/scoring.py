@@ -47,12 +47,13 @@ def scored_batches(
     search: PoseSearch,
     params: Mapping[str, Any] | None = None,
     instead: Float32[np.ndarray, "n places"] | None = None,
+    image_prior: Float32[np.ndarray, "n rows"] | None = None,
 ) -> Iterator[ScoredBatch]:
     """Stream images of one optics group through a search against one volume.
 
     Without parameters of the latents those of the beginning are taken: every image shows the
     particle, and in one of its registers. ``instead`` are weights of places that count in place of
-    the posterior.
+    the posterior; ``image_prior`` is added to the log-prior of every row of the table.
     """
     execution, plan = problem.execution, problem.plan
     workers = execution.workers
@@ -79,9 +80,10 @@ def scored_batches(
         poses = _poses(execution, state.poses, batch.padded, pixel, search)
         if instead is not None:
             given = split(instead[batch.padded])
+        leaning = None if image_prior is None else split(image_prior[batch.padded])
         found, placed, stats = score(
             target, batch.scored, poses, prior, params, drawn,
-            split(batch.padded.astype(np.int32)), given, use,
+            split(batch.padded.astype(np.int32)), given, use, leaning,
         )  # fmt: skip
         found = jax.tree.map(lambda x, m=m: np.asarray(x)[:m], found)
         _require_finite(execution, chosen, found.log_evidence)

@@ -45,6 +45,18 @@ class PoseState(eqx.Module):
     sigma_offset_angstrom: Float64[np.ndarray, ""]
 
 
+class Claimed(eqx.Module):
+    """What copies of one parent say of a state that excludes itself; see ``inference.exclusion``.
+
+    Attributes:
+        state: its number; None: the images have not been asked yet.
+        log_ratio: of every copy, of the likelihoods that it has the state and that it does not.
+    """
+
+    state: Int[np.ndarray, ""] | None
+    log_ratio: Float32[np.ndarray, " n"]
+
+
 class Beliefs(eqx.Module):
     """Posteriors of the last pass; written by the E-step.
 
@@ -55,6 +67,7 @@ class Beliefs(eqx.Module):
         log_gain: see ``StepInfo.held_out_gain``.
         sought: registers from before they were amplified or calibrated: what the held-out test
             judges if they came to nothing.
+        claimed: where copies exclude each other, what they said; None before states have grown.
     """
 
     registers: Float32[np.ndarray, "n places"]
@@ -62,6 +75,7 @@ class Beliefs(eqx.Module):
     junk: Float32[np.ndarray, " n"]
     log_gain: Float32[np.ndarray, " n"]
     sought: Float32[np.ndarray, "n places"]
+    claimed: Claimed | None = None
 
 
 class Strength(eqx.Module):
