@@ -188,3 +188,33 @@ def test_a_map_without_that_symmetry_is_refused(run, files):
     assert "does not look like it has the symmetry C4" in err
     assert "relion_align_symmetry" in err
     assert sorted(path.name for path in files.iterdir()) == ["in.star", "map.mrc"]
+
+
+def test_the_axis_of_a_part_is_said_as_refine_takes_it(run, files):
+    """The crooked C4 beside a body that has none: inside the mask alone it is found."""
+    points, weights = crooked()
+    body = np.array([[-12.0, -10.0, 4.0], [-14.0, -6.0, -5.0], [-9.0, -13.0, -2.0]])
+    both = np.concatenate([points, body]), np.concatenate([weights, [2.0, 3.0, 2.5]])
+    write_map(files / "both.mrc", sampled(*both, BOX), PIXEL)
+    x = np.arange(BOX) - BOX // 2
+    grid = np.stack(np.meshgrid(x, x, x, indexing="ij")[::-1], axis=-1)
+    near = np.linalg.norm(grid - CENTRE, axis=-1) < 12.0
+    away = np.min([np.linalg.norm(grid - each, axis=-1) for each in body], axis=0) > 5.0
+    write_map(files / "mask.mrc", (near & away).astype(np.float32), PIXEL)
+    status, out, err = run(
+        "align", files / "both.mrc", "--symmetry", "C4", "--mask", files / "mask.mrc"
+    )
+    assert status == 0, err
+    at = np.array(out.split("--axis-at ")[1].split()[:3], float)
+    along = np.array(out.split("--axis-along ")[1].split()[:3], float)
+    true = TURN[2]
+    assert np.rad2deg(np.arccos(min(abs(float(along @ true)), 1.0))) < 2.0
+    apart = at - PIXEL * CENTRE
+    assert np.linalg.norm(apart - true * (apart @ true)) < 0.5 * PIXEL
+    assert not (files / "aligned.mrc").exists()
+
+
+def test_without_a_mask_the_aligned_map_goes_somewhere(run, files):
+    status, _, err = run("align", files / "map.mrc", "--symmetry", "C4")
+    assert status == 2
+    assert "--out: say where the aligned map goes" in err

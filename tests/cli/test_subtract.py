@@ -125,6 +125,9 @@ def test_registers_of_another_table_are_refused(run, project, blobs):
     assert "of 7 particles" in refused(posterior=posterior[:7], operators=operators)
     assert "in another register" in refused(posterior=posterior[::-1], operators=operators)
     state = np.array([1, 1, 2, 2])
+    shifts = np.array([[0.0, 0.0, 0.0], [0.0, 12.0, 0.0], [3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    moving = refused(posterior=posterior, operators=operators, operator_shifts_angstrom=shifts)
+    assert "does not go through the centre" in moving
     several = refused(posterior=posterior, operators=operators, state=state)
     assert "registers of several states" in several
     assert "no arrays posterior" in refused(anything=posterior)

@@ -1,7 +1,5 @@
 """A part: where it is, what is refused, and a refinement of one from beginning to end."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -13,6 +11,7 @@ from jaxrelax.geometry import (
     euler_to_matrix,
     frame_along,
     point_group,
+    random_rotations,
     rotation_angle,
     rotvec_to_matrix,
 )
@@ -219,10 +218,10 @@ def test_the_rest_is_made_without_the_fold_and_half_that_it_is_taken_from(data):
     parts, before = rest_of(true)
     half, fold = 1, 2
     mine = np.flatnonzero((parts.half_set == half) & (parts.fold == fold))
-    # The defocus of these images alone: what they add to maps is another thing.
-    other = true.defocus_u_angstrom.copy()
-    other[mine] += 3000.0
-    _, after = rest_of(dataclasses.replace(true, defocus_u_angstrom=other))
+    # Images of these rows alone are put elsewhere into maps.
+    rotations = true.rotations.copy()
+    rotations[mine] = random_rotations(len(mine), np.random.default_rng(0))
+    _, after = rest_of(true.with_updates(rotations=rotations))
     change = np.abs(after - before).max(axis=(2, 3, 4)) / np.abs(before).max()
     # What half-sets have told the prior, and the noise, are of all images: a small change of all.
     others = [change[half - 1, f] for f in range(change.shape[1]) if f != fold]
