@@ -133,7 +133,7 @@ def local_ratio(
     for row, (centre, weight) in enumerate(zip(bands.centres, bands.shares, strict=True)):
         sigma = max(WINDOW * n / centre, NARROWEST)
         one, other = (apply_gain(each, weight * white) for each in (first, second))
-        held = np.maximum(np.asarray(average(_windowed(mask, sigma, box))), 0.0)
+        held = np.maximum(np.asarray(average(windowed(mask, sigma, box))), 0.0)
         # Of the stationary maps that the scatter is of; what counts is the power inside the mask.
         variance = _variance(weight**2, n)
         scale = 0.5 * np.sum(mask * (one**2 + other**2), dtype=np.float64) / total / variance
@@ -145,7 +145,7 @@ def local_ratio(
             (one * other, shared + rest, shared),
             (0.5 * (one - other) ** 2, rest, rest),
         ):
-            local = np.asarray(average(_windowed(product * mask, sigma, box)))
+            local = np.asarray(average(windowed(product * mask, sigma, box)))
             scatter = product_scatter(own, common, n, sigma) * beyond / averaged
             parts.append(shrunk(local / np.maximum(held, LEAST_HELD), held, scatter))
         signal, noise = parts
@@ -255,7 +255,7 @@ def on_fine_grid(coarse: Float32[AnyArray, "h h h"], n: int) -> Float32[AnyArray
     return coarse
 
 
-def _windowed(map_, sigma: float, box: int) -> Float32[np.ndarray, "h h h"]:
+def windowed(map_, sigma: float, box: int) -> Float32[np.ndarray, "h h h"]:
     """Mean in a Gaussian window around every voxel of a coarser box."""
     small, scaled = resample_map(map_, box), sigma * box / len(map_)
     transform = np.asarray(scipy.fft.rfftn(small, workers=-1))

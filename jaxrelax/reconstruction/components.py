@@ -163,25 +163,6 @@ def apply_component_gains(
     return map_in_ball(total, len(map_))
 
 
-def component_maps(
-    map_: Float32[AnyArray, "n n n"], group: PointGroup
-) -> list[Float32[AnyArray, "n n n"]]:
-    """The isotypic components Σ_h w_χ(h) h V of an asymmetric part; together they are all of it."""
-    weights = isotypic_weights(group)[1:]
-    if len(weights) == 1:
-        return [map_]
-    if not on_host(map_):
-        shells = map_.shape[0] // 2 + 1
-        rows = [np.outer(one, np.ones(shells)) for one in np.eye(len(weights))]
-        return [apply_component_gains(map_, row, group) for row in rows]
-    map_ = np.asarray(map_)
-    total = np.zeros((len(weights), len(half_ball(len(map_)).index)), np.complex64)
-    turned = rotated_spectra(map_, group.operators)
-    for column, spectrum in zip(weights.T.astype(np.float32), turned, strict=True):
-        total += column[:, None] * spectrum
-    return [map_in_ball(one, len(map_)) for one in total]
-
-
 def _gains_on_device(map_, gains, group: PointGroup):
     gains = jnp.asarray(gains, jnp.float32)
     if len(gains) == 1:

@@ -1,4 +1,4 @@
-"""A map prior whose gains vary in space: per band and place, from what the half-maps say there.
+"""A map prior that varies in space: gains per band and place, and a focus that nobody draws.
 
 A structure is seldom known equally well everywhere: what moves is blurred, and what breaks a
 symmetry is in a few places. One gain for a shell takes the mean of both, so that noise is kept
@@ -7,10 +7,15 @@ where there is nothing else, and signal lost where there is much.
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float, Float32
+from collections.abc import Sequence
 
-from jaxrelax.arrays import AnyArray
+import jax.numpy as jnp
+import numpy as np
+import scipy.fft
+from jaxtyping import Float, Float32, Float64
+
+from jaxrelax.arrays import AnyArray, on_host
+from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import MARGIN, resample_map, working_box
 from jaxrelax.reconstruction.band_gains import (
     Bands,
@@ -19,7 +24,8 @@ from jaxrelax.reconstruction.band_gains import (
     local_ratio,
     more_gain,
 )
-from jaxrelax.reconstruction.components import apply_component_gains, component_maps
+from jaxrelax.reconstruction.components import apply_component_gains
+from jaxrelax.reconstruction.fsc import cross_power, first_below, shell_counts, spectrum
 from jaxrelax.reconstruction.isotypic import IsotypicParts, apply_gain
 from jaxrelax.reconstruction.local_gains import concentration, stronger
 from jaxrelax.reconstruction.map_priors import (
@@ -33,32 +39,41 @@ from jaxrelax.reconstruction.map_priors import (
     agreeing,
     unregularised_map,
 )
-from jaxrelax.reconstruction.matching import onto_first
+from jaxrelax.reconstruction.matching import onto_first, voting_shells
 from jaxrelax.reconstruction.particle import Particle
 from jaxrelax.reconstruction.rotate import symmetrise
 from jaxrelax.reconstruction.scoring_maps import wiener_parts
 from jaxrelax.reconstruction.wiener import inverse_tau2
+
+# Of the mean power inside the mask: among these cross-validation chooses what is taken for noise.
+FLOORS = (0.0, 0.1, 0.2, 0.4, 0.8)
+# Standard deviation of the window in which power is averaged, over the wavelength to which the
+# asymmetric part is known (FSC 0.5); in voxels, at least.
+FOCUS_WINDOW, NARROWEST_FOCUS = 0.1, 0.7
 
 
 class LocalGains(Gains):
     """What :class:`LocalPrior` learns.
 
     Attributes:
-        symmetric_ratio, asymmetric_ratio: of signal to noise at every place over that of the mean,
-            of the symmetric part and of all asymmetric components (:func:`local_ratio`).
+        ratio: of signal to noise of the symmetric part at every place over that of the mean
+            (:func:`local_ratio`).
+        floor: power of the asymmetric part that is noise, over its mean inside the mask.
+        window: standard deviation, in voxels, in which power is averaged.
     """
 
-    symmetric_ratio: Float32[AnyArray, "bands h h h"]
-    asymmetric_ratio: Float32[AnyArray, "bands h h h"]
+    ratio: Float32[AnyArray, "bands h h h"]
+    floor: Float[AnyArray, ""]
+    window: Float[AnyArray, ""]
 
 
 class LocalPrior(Isotypic):
     """As :class:`Isotypic`, with gains that vary in space.
 
-    The symmetric part and every isotypic component of the rest have the gains of their FSCs where
-    signal and noise are the mean; elsewhere they follow the local ratio of the two. That of the
-    asymmetric part is averaged over the group, so that it prefers no register
-    (docs/theory.md, "Gains per band and place").
+    The symmetric part has the gain of its FSC where signal and noise are the mean, and elsewhere
+    that of their local ratio in every band. The asymmetric part, after the gains of its components,
+    is multiplied by the share of its local power that stands out (docs/theory.md, "Gains that vary
+    in space").
     """
 
     def learn(
@@ -68,14 +83,19 @@ class LocalPrior(Isotypic):
         learned = super().learn(halves, belief, particle, rng)
         known, bands = learned.state, _bands(particle, halves.max_shell)
         one, other = halves.parts
-        symmetric = local_ratio(
+        ratio = local_ratio(
             (one.symmetric, other.symmetric), known.fsc_symmetric, known.density, bands
         )
-        asymmetric = np.ones_like(symmetric)
-        # In full, it is wherever it may be.
-        if particle.relaxed and not belief.full:
-            asymmetric = _of_all_registers(particle, halves, known, bands)
-        state = LocalGains(known.fsc_symmetric, known.gain, known.density, symmetric, asymmetric)
+        floor, window = 0.0, NARROWEST_FOCUS
+        # While asymmetry is sought it may be anywhere.
+        if particle.relaxed and belief.by_component and not belief.full:
+            last = first_below(learned.fsc_asymmetric, 0.5, particle.coefficients(known.density))
+            window = max(FOCUS_WINDOW * len(known.density) / max(last - 1, 1), NARROWEST_FOCUS)
+            floor = _validated_floor(halves, known, window, particle)
+        state = LocalGains(
+            known.fsc_symmetric, known.gain, known.density, ratio,
+            np.asarray(floor, np.float32), np.asarray(window, np.float32),
+        )  # fmt: skip
         return learned._replace(state=state)
 
     def solve(self, state: LocalGains, portion: Portion, particle: Particle) -> IsotypicParts:
@@ -88,15 +108,12 @@ class LocalPrior(Isotypic):
         )  # fmt: skip
         bands = _bands(particle, portion.sums.max_shell)
         # The mean gain is in the Wiener filter.
-        factors = more_gain(state.fsc_symmetric, state.symmetric_ratio, bands)
+        factors = more_gain(state.fsc_symmetric, state.ratio, bands)
         whole = np.ones(portion.sums.max_shell + 1)
         symmetric = filtered_in_bands(split.symmetric, whole, factors, bands) * state.density
         if not particle.relaxed:
             return IsotypicParts(symmetric, 0.0 * symmetric)
-        asymmetric = _components_filtered(
-            split.asymmetric, state.gain, state.asymmetric_ratio, bands, particle
-        )
-        return IsotypicParts(symmetric, particle.region(asymmetric * state.density))
+        return IsotypicParts(symmetric, _focused(split.asymmetric, state.gain, state, particle))
 
     def join(
         self,
@@ -109,31 +126,25 @@ class LocalPrior(Isotypic):
         """Averaged as far as half-sets agree where the signal is; see :meth:`Isotypic.join`."""
         density, share = state.density, portion.share
         bands = _bands(particle, portion.sums.max_shell)
-        own = particle.split(
-            unregularised_map(portion.sums, particle) * particle.sphere(len(density))
-        )
+        raw = unregularised_map(portion.sums, particle)
+        own = particle.split(raw * particle.sphere(len(density)))
         alone = self.solve(state, portion, particle)
         mean = IsotypicParts(
             *((share * a + b) / (share + 1.0) for a, b in zip(own, other, strict=True))
         )
-        gain, low = _joined(
-            state.fsc_symmetric[None], state.symmetric_ratio, bands, density,
-            particle.symmetric_coefficients(density),
-        )  # fmt: skip
-        factors = more_gain(gain[0], state.symmetric_ratio, bands)
+        inside = resample_map(density, len(state.ratio[0]))
+        focused = bands.shares.T @ np.array([concentration(one, inside) for one in state.ratio])
+        counts = particle.symmetric_coefficients(density)
+        gain, low = _joined(state.fsc_symmetric[None], counts, focused)
+        factors = more_gain(gain[0], state.ratio, bands)
         symmetric = filtered_in_bands(mean.symmetric, gain[0], factors, bands) * density
         symmetric = symmetric + apply_gain(alone.symmetric, 1.0 - low[0])
         if not particle.relaxed:
             return IsotypicParts(symmetric, 0.0 * symmetric)
-        gain, low = _joined(
-            state.gain * strength, state.asymmetric_ratio, bands, density,
-            particle.coefficients(density),
-        )  # fmt: skip
-        asymmetric = _components_filtered(
-            mean.asymmetric, gain, state.asymmetric_ratio, bands, particle
-        )
+        gain, low = _joined(state.gain * strength, particle.coefficients(density), None)
         kept = np.float32(strength) * alone.asymmetric
-        asymmetric = asymmetric * density + apply_component_gains(kept, 1.0 - low, particle.group)
+        asymmetric = _focused(mean.asymmetric, gain, state, particle)
+        asymmetric = asymmetric + apply_component_gains(kept, 1.0 - low, particle.group)
         return IsotypicParts(symmetric, particle.region(asymmetric))
 
 
@@ -141,54 +152,100 @@ def _bands(particle: Particle, max_shell: int) -> Bands:
     return bands_of(max_shell, particle.edge_angstrom / particle.diameter_angstrom)
 
 
-def _of_all_registers(particle: Particle, halves: HalfMaps, known: Gains, bands: Bands):
-    """Where asymmetric parts have signal; half-sets need not be in the same register.
-
-    Every component and shell counts by what it knows. Averaged over the group the power of a
-    component is that of the others but for a factor, where copies of a site do not overlap.
-    """
-    gains = np.sqrt(np.clip(known.gain, 0.0, 1.0))
-    first, second = (
-        apply_component_gains(particle.region(one.asymmetric), gains, particle.group)
-        for one in halves.parts
-    )
-    mask = particle.region(known.density)
-    return local_ratio(
-        (first, onto_first(particle, halves.matched.index, second)),
-        np.clip(known.gain, 0.0, LARGEST_GAIN).mean(axis=0), mask, bands,
-        average=lambda windowed: symmetrise(windowed, particle.group),
-        # They add up to nothing, so that one of them is known from the others.
-        averaged=float(particle.n_registers - 1),
-    )  # fmt: skip
-
-
-def _components_filtered(
+def _focused(
     asymmetric: Float32[AnyArray, "b b b"],
-    gains: Float[AnyArray, "components shells"],
-    ratio: Float32[AnyArray, "bands h h h"],
-    bands: Bands,
+    gain: Float[AnyArray, "components shells"],
+    state: LocalGains,
     particle: Particle,
 ) -> Float32[AnyArray, "b b b"]:
-    """An asymmetric part with gains per component, band and place."""
-    components = component_maps(asymmetric, particle.group)
+    """An asymmetric part with the gains of its components, where it stands out."""
+    filtered = apply_component_gains(asymmetric, gain, particle.group)
+    filtered = particle.region(filtered * state.density)
+    power = local_power(filtered, state.window, particle.group)
+    floor = state.floor * _mean_inside(filtered**2, state.density)
+    return filtered * standing_out(power, floor)
+
+
+def local_power(
+    map_: Float32[AnyArray, "b b b"], window: Float[AnyArray, ""] | float, group: PointGroup
+) -> Float32[AnyArray, "b b b"]:
+    """Power of a map in a Gaussian window around every place, averaged over a group.
+
+    Args:
+        map_: a map.
+        window: standard deviation in voxels.
+        group: over the copies of a place in all registers.
+    """
+    n = map_.shape[0]
+    host = on_host(map_, window)
+    xp, fft = (np, scipy.fft) if host else (jnp, jnp.fft)
+    z, y, x = (
+        xp.exp(-2.0 * (np.pi * window * f.astype(np.float32)) ** 2)
+        for f in (np.fft.fftfreq(n), np.fft.fftfreq(n), np.fft.rfftfreq(n))
+    )
+    transform = fft.rfftn(map_**2) * (z[:, None, None] * y[None, :, None] * x[None, None, :])
+    return symmetrise(fft.irfftn(transform, s=map_.shape).astype(np.float32), group)
+
+
+def standing_out(
+    power: Float32[AnyArray, "b b b"], floor: Float[AnyArray, ""] | float
+) -> Float32[AnyArray, "b b b"]:
+    """Share of the power above a floor: a Wiener gain, if the floor is that of the noise."""
+    xp = np if on_host(power, floor) else jnp
+    return xp.maximum(power - floor, 0.0) / xp.maximum(power, 1e-30)
+
+
+def _mean_inside(values, mask):
+    return (values * mask).sum() / mask.sum()
+
+
+def _validated_floor(halves: HalfMaps, known: Gains, window: float, particle: Particle) -> float:
+    """The floor with which each half-map predicts the other one best.
+
+    Their noise is independent, so what correlates best with the other, unfiltered half-map does so
+    with what both are of. Coefficients count by their noise, as in scores.
+    """
+    second = onto_first(particle, halves.matched.index, halves.parts[1].asymmetric)
+    raw = [np.asarray(one) for one in (halves.parts[0].asymmetric, second)]
+    n = len(raw[0])
+    raw = [particle.region(one * known.density) for one in raw]
+    spectra: Sequence = [spectrum(one) for one in raw]
+    rest = spectra[0] - spectra[1]
+    weight = shell_counts(n) / np.maximum(cross_power(rest, rest, n), 1e-30)
+    voting = voting_shells(particle, halves.max_shell + 1, halves.score_shell)
+    weight[: len(voting)] *= voting
+    weight[len(voting) :] = 0.0
     filtered = [
-        filtered_in_bands(one, gain, more_gain(gain, ratio, bands), bands)
-        for one, gain in zip(components, gains, strict=True)
+        particle.region(apply_component_gains(one, known.gain, particle.group) * known.density)
+        for one in raw
     ]
-    return sum(filtered[1:], start=filtered[0])
+    powers = [local_power(one, window, particle.group) for one in filtered]
+    found = np.zeros(len(FLOORS))
+    for number, floor in enumerate(FLOORS):
+        for one, power, other in zip(filtered, powers, spectra[::-1], strict=True):
+            least = floor * _mean_inside(one**2, known.density)
+            made = spectrum(one * standing_out(power, least))
+            size = np.sum(weight * cross_power(made, made, n))
+            found[number] += np.sum(weight * cross_power(made, other, n)) / np.sqrt(
+                max(size, 1e-30)
+            )
+    return FLOORS[int(np.argmax(found))]
 
 
 def _joined(
     curves: Float[AnyArray, "rows shells"],
-    ratio: Float32[AnyArray, "bands h h h"],
-    bands: Bands,
-    density: Float32[AnyArray, "b b b"],
     counts: Float[np.ndarray, " shells"],
+    focused: Float64[np.ndarray, " shells"] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gains of the mean of both half-sets as far as they agree, 0 beyond; and 1 up to there."""
+    """Gains of the mean of both half-sets as far as they agree, 0 beyond; and 1 up to there.
+
+    Args:
+        curves: gains of a half-set.
+        counts: independent coefficients of every shell.
+        focused: relative ratio of signal to noise where the signal is; None: as in the mean.
+    """
     curves = np.clip(np.asarray(curves), 0.0, LARGEST_GAIN)
-    inside = resample_map(density, len(ratio[0]))
-    focused = bands.shares.T @ np.array([concentration(each, inside) for each in ratio])
+    focused = np.ones(curves.shape[1]) if focused is None else focused
     agreed = stronger(curves, focused)
     low = np.stack([agreeing(row, counts[: len(row)] / focused) for row in agreed])
     return np.asarray(stronger(curves, 2.0)) * low, low

@@ -16,7 +16,6 @@ from jaxrelax.reconstruction import (
     Particle,
     Portion,
     ShellSums,
-    apply_component_gains,
     apply_gain,
     band_gains,
     each_seen_by_the_other,
@@ -38,9 +37,9 @@ from jaxrelax.reconstruction.band_gains import (
     on_fine_grid,
     shrunk,
 )
-from jaxrelax.reconstruction.components import component_maps
 from jaxrelax.reconstruction.fsc import fsc
 from jaxrelax.reconstruction.local_gains import stronger
+from jaxrelax.reconstruction.local_prior import FLOORS, local_power, standing_out
 
 from .blobs import blobs, sampled
 
@@ -182,19 +181,26 @@ def test_interpolation_keeps_centres():
         np.testing.assert_allclose(found, fine, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["C2", "C4", "D3"])
-def test_components_add_up(name):
-    group, rng = point_group(name), np.random.default_rng(3)
-    map_ = blobs(N)
-    map_ = map_ - symmetrise(map_, group)
-    parts = component_maps(map_, group)
-    np.testing.assert_allclose(sum(parts), map_, atol=1e-4 * np.abs(map_).max())
-    gains = rng.uniform(0.0, 1.0, (len(parts), LAST))
-    together = sum(apply_gain(p, g) for p, g in zip(parts, gains, strict=True))
-    expected = apply_component_gains(map_, gains, group)
-    np.testing.assert_allclose(together, expected, atol=1e-4 * np.abs(map_).max())
-    traced = jax.jit(lambda m: component_maps(m, group))(map_)
-    np.testing.assert_allclose(np.stack(traced), np.stack(parts), atol=1e-4 * np.abs(map_).max())
+@pytest.mark.parametrize("window", [0.7, 2.0])
+def test_local_power(window):
+    """Against a window in float64, averaged over the copies by turning the grid."""
+    group, map_ = point_group("C4"), blobs(N)
+    f = radius(N, np.fft.fftfreq) / N
+    kernel = np.exp(-2.0 * (np.pi * window * f) ** 2)
+    squared = np.fft.fftn(map_.astype(np.float64) ** 2) * kernel
+    inside = np.real(np.fft.ifftn(squared))[1:, 1:, 1:]  # centred on N // 2
+    turned = [np.rot90(inside, k, axes=(1, 2)) for k in range(4)]
+    expected = np.mean(turned, axis=0)
+    found = local_power(map_, window, group)
+    np.testing.assert_allclose(found[1:, 1:, 1:], expected, atol=1e-4 * expected.max())
+    traced = jax.jit(lambda m, w: local_power(m, w, group))(map_, np.float32(window))
+    np.testing.assert_allclose(traced, found, atol=1e-4 * expected.max())
+
+
+def test_what_stands_out():
+    power = np.array([0.0, 0.5, 1.0, 2.0, 8.0], np.float32)
+    np.testing.assert_allclose(standing_out(power, 1.0), [0.0, 0.0, 0.0, 0.5, 0.875])
+    np.testing.assert_allclose(standing_out(power, 0.0)[1:], 1.0)
 
 
 # The prior itself: one copy of a domain on a body of fourfold symmetry.
@@ -224,9 +230,10 @@ def sums_of(map_, weight, level, rng):
     return ShellSums.of(Accumulator(values, RADIUS), TOP)
 
 
-def learned(prior, particle, level, seed=0, belief=None):
+def learned(prior, particle, level, seed=0, belief=None, kept=None):
     rng = np.random.default_rng(seed)
-    sums = [sums_of(truth(particle.subgroup.name), 100.0, level, rng) for _ in range(2)]
+    kept = particle.subgroup.name if kept is None else kept
+    sums = [sums_of(truth(kept), 100.0, level, rng) for _ in range(2)]
     sphere = particle.sphere(SMALL)
     raw = [unregularised_map(one, particle) for one in sums]
     parts = [particle.split(m * sphere) for m in raw]
@@ -267,11 +274,27 @@ def test_local_gains_make_better_maps(exact):
     assert np.mean(joined, axis=0)[1] < 0.95
 
 
-def test_places_prefer_no_register():
+def test_what_stands_out_prefers_no_register():
+    """And the floor is found without help: a tenth of the voxels hold all that is asymmetric."""
     particle = particle_of("C1")
-    state, _, _ = learned(LocalPrior(), particle, LEVEL)
-    for one in state.asymmetric_ratio:
-        np.testing.assert_allclose(one, symmetrise(one, GROUP), atol=0.02 * np.abs(one).max())
+    state, portions, _ = learned(LocalPrior(), particle, LEVEL)
+    assert float(state.floor) > 0.0
+    made = LocalPrior().solve(state, portions[0], particle).asymmetric
+    power = local_power(made, state.window, GROUP)
+    np.testing.assert_allclose(power, symmetrise(power, GROUP), atol=1e-3 * power.max())
+
+
+def test_noise_stays_noise():
+    """The asymmetric part of a symmetric particle is as small as with gains alike everywhere."""
+    particle, powers = particle_of("C1"), []
+    for seed in range(6):
+        of = []
+        for prior in (LocalPrior(), Isotypic()):
+            state, portions, _ = learned(prior, particle, LEVEL, seed, kept="C4")
+            of.append(np.sum(prior.solve(state, portions[0], particle).asymmetric ** 2))
+        powers.append(of)
+    local, uniform = np.mean(powers, axis=0)
+    assert local < uniform
 
 
 @pytest.mark.parametrize("kept", ["C1", "C2", "C4"])
@@ -295,6 +318,12 @@ def test_without_relaxation_nothing_is_asymmetric():
     assert not both.asymmetric.any()
 
 
-def test_in_full_places_are_alike():
-    state, _, _ = learned(LocalPrior(), particle_of("C1"), LEVEL, belief=Belief(full=True))
-    np.testing.assert_array_equal(state.asymmetric_ratio, 1.0)
+@pytest.mark.parametrize("belief", [Belief(full=True), Belief(by_component=False)])
+def test_while_it_is_sought_asymmetry_may_be_anywhere(belief):
+    particle = particle_of("C1")
+    state, portions, _ = learned(LocalPrior(), particle, LEVEL, belief=belief)
+    same, _, _ = learned(Isotypic(), particle, LEVEL, belief=belief)
+    assert float(state.floor) == FLOORS[0] == 0.0
+    made = LocalPrior().solve(state, portions[0], particle).asymmetric
+    expected = Isotypic().solve(same, portions[0], particle).asymmetric
+    np.testing.assert_allclose(made, expected, atol=1e-6 * np.abs(expected).max())
