@@ -8,6 +8,7 @@ where there is nothing else, and signal lost where there is much.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,6 @@ import scipy.fft
 from jaxtyping import Float, Float32, Float64
 
 from jaxrelax.arrays import AnyArray, on_host
-from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import MARGIN, resample_map, working_box
 from jaxrelax.reconstruction.band_gains import (
     Bands,
@@ -41,15 +41,15 @@ from jaxrelax.reconstruction.map_priors import (
 )
 from jaxrelax.reconstruction.matching import onto_first, voting_shells
 from jaxrelax.reconstruction.particle import Particle
-from jaxrelax.reconstruction.rotate import symmetrise
 from jaxrelax.reconstruction.scoring_maps import wiener_parts
 from jaxrelax.reconstruction.wiener import inverse_tau2
 
-# Of the mean power inside the mask: among these cross-validation chooses what is taken for noise.
-FLOORS = (0.0, 0.1, 0.2, 0.4, 0.8)
+# Power that is taken for noise, over its mean inside the mask, and how many times the ratio of
+# signal to noise is as high where it stands out: cross-validation chooses.
+FLOORS, RATIOS = (0.4, 0.8, 1.6), (1.0, 2.0, 4.0)
 # Standard deviation of the window in which power is averaged, over the wavelength to which the
-# asymmetric part is known (FSC 0.5); in voxels, at least.
-FOCUS_WINDOW, NARROWEST_FOCUS = 0.1, 0.7
+# asymmetric part is known (FSC 0.5).
+FOCUS_WINDOW = 0.4
 
 
 class LocalGains(Gains):
@@ -59,11 +59,13 @@ class LocalGains(Gains):
         ratio: of signal to noise of the symmetric part at every place over that of the mean
             (:func:`local_ratio`).
         floor: power of the asymmetric part that is noise, over its mean inside the mask.
+        focused: gains of the asymmetric part where it stands out from that.
         window: standard deviation, in voxels, in which power is averaged.
     """
 
     ratio: Float32[AnyArray, "bands h h h"]
     floor: Float[AnyArray, ""]
+    focused: Float[AnyArray, "components shells"]
     window: Float[AnyArray, ""]
 
 
@@ -71,8 +73,8 @@ class LocalPrior(Isotypic):
     """As :class:`Isotypic`, with gains that vary in space.
 
     The symmetric part has the gain of its FSC where signal and noise are the mean, and elsewhere
-    that of their local ratio in every band. The asymmetric part, after the gains of its components,
-    is multiplied by the share of its local power that stands out (docs/theory.md, "Gains that vary
+    that of their local ratio in every band. The asymmetric part is multiplied by the share of its
+    local power that stands out, before its components have gains (docs/theory.md, "Gains that vary
     in space").
     """
 
@@ -86,15 +88,17 @@ class LocalPrior(Isotypic):
         ratio = local_ratio(
             (one.symmetric, other.symmetric), known.fsc_symmetric, known.density, bands
         )
-        floor, window = 0.0, NARROWEST_FOCUS
+        focus = Focus(0.0, 1.0)
+        last = first_below(learned.fsc_asymmetric, 0.5, particle.coefficients(known.density))
+        window = FOCUS_WINDOW * len(known.density) / max(last - 1, 1)
         # While asymmetry is sought it may be anywhere.
         if particle.relaxed and belief.by_component and not belief.full:
-            last = first_below(learned.fsc_asymmetric, 0.5, particle.coefficients(known.density))
-            window = max(FOCUS_WINDOW * len(known.density) / max(last - 1, 1), NARROWEST_FOCUS)
-            floor = _validated_floor(halves, known, window, particle)
+            focus = _validated_focus(halves, known, window, particle)
         state = LocalGains(
             known.fsc_symmetric, known.gain, known.density, ratio,
-            np.asarray(floor, np.float32), np.asarray(window, np.float32),
+            np.asarray(focus.floor, np.float32),
+            np.asarray(stronger(np.clip(known.gain, 0.0, LARGEST_GAIN), focus.ratio)),
+            np.asarray(window, np.float32),
         )  # fmt: skip
         return learned._replace(state=state)
 
@@ -113,7 +117,9 @@ class LocalPrior(Isotypic):
         symmetric = filtered_in_bands(split.symmetric, whole, factors, bands) * state.density
         if not particle.relaxed:
             return IsotypicParts(symmetric, 0.0 * symmetric)
-        return IsotypicParts(symmetric, _focused(split.asymmetric, state.gain, state, particle))
+        asymmetric = split.asymmetric * _focus(split.asymmetric, state, particle)
+        asymmetric = apply_component_gains(asymmetric, state.focused, particle.group)
+        return IsotypicParts(symmetric, particle.region(asymmetric * state.density))
 
     def join(
         self,
@@ -133,17 +139,19 @@ class LocalPrior(Isotypic):
             *((share * a + b) / (share + 1.0) for a, b in zip(own, other, strict=True))
         )
         inside = resample_map(density, len(state.ratio[0]))
-        focused = bands.shares.T @ np.array([concentration(one, inside) for one in state.ratio])
+        times = bands.shares.T @ np.array([concentration(one, inside) for one in state.ratio])
         counts = particle.symmetric_coefficients(density)
-        gain, low = _joined(state.fsc_symmetric[None], counts, focused)
+        gain, low = _joined(state.fsc_symmetric[None], counts, times)
         factors = more_gain(gain[0], state.ratio, bands)
         symmetric = filtered_in_bands(mean.symmetric, gain[0], factors, bands) * density
         symmetric = symmetric + apply_gain(alone.symmetric, 1.0 - low[0])
         if not particle.relaxed:
             return IsotypicParts(symmetric, 0.0 * symmetric)
-        gain, low = _joined(state.gain * strength, particle.coefficients(density), None)
+        counts, one = particle.coefficients(density), np.ones(state.gain.shape[1])
+        gain, low = _joined(state.focused * strength, counts, one)
+        focused = mean.asymmetric * _focus(mean.asymmetric, state, particle)
         kept = np.float32(strength) * alone.asymmetric
-        asymmetric = _focused(mean.asymmetric, gain, state, particle)
+        asymmetric = apply_component_gains(focused, gain, particle.group) * density
         asymmetric = asymmetric + apply_component_gains(kept, 1.0 - low, particle.group)
         return IsotypicParts(symmetric, particle.region(asymmetric))
 
@@ -152,39 +160,45 @@ def _bands(particle: Particle, max_shell: int) -> Bands:
     return bands_of(max_shell, particle.edge_angstrom / particle.diameter_angstrom)
 
 
-def _focused(
-    asymmetric: Float32[AnyArray, "b b b"],
-    gain: Float[AnyArray, "components shells"],
-    state: LocalGains,
-    particle: Particle,
+class Focus(NamedTuple):
+    """What is chosen by cross-validation.
+
+    Attributes:
+        floor: power that is taken for noise, over its mean.
+        ratio: how many times the ratio of signal to noise is as high where more than that is.
+    """
+
+    floor: float
+    ratio: float
+
+
+def _focus(
+    asymmetric: Float32[AnyArray, "b b b"], state: LocalGains, particle: Particle
 ) -> Float32[AnyArray, "b b b"]:
-    """An asymmetric part with the gains of its components, where it stands out."""
-    filtered = apply_component_gains(asymmetric, gain, particle.group)
+    """Where an asymmetric part, with the gains of its components, stands out."""
+    filtered = apply_component_gains(asymmetric, state.gain, particle.group)
     filtered = particle.region(filtered * state.density)
-    power = local_power(filtered, state.window, particle.group)
-    floor = state.floor * _mean_inside(filtered**2, state.density)
-    return filtered * standing_out(power, floor)
+    power = local_power(filtered, state.window)
+    return standing_out(power, state.floor * _mean_inside(filtered**2, state.density))
 
 
 def local_power(
-    map_: Float32[AnyArray, "b b b"], window: Float[AnyArray, ""] | float, group: PointGroup
+    map_: Float32[AnyArray, "b b b"], window: Float[AnyArray, ""] | float
 ) -> Float32[AnyArray, "b b b"]:
-    """Power of a map in a Gaussian window around every place, averaged over a group.
+    """Power of a map in a Gaussian window around every place.
 
     Args:
         map_: a map.
         window: standard deviation in voxels.
-        group: over the copies of a place in all registers.
     """
     n = map_.shape[0]
-    host = on_host(map_, window)
-    xp, fft = (np, scipy.fft) if host else (jnp, jnp.fft)
+    xp, fft = (np, scipy.fft) if on_host(map_, window) else (jnp, jnp.fft)
     z, y, x = (
         xp.exp(-2.0 * (np.pi * window * f.astype(np.float32)) ** 2)
         for f in (np.fft.fftfreq(n), np.fft.fftfreq(n), np.fft.rfftfreq(n))
     )
     transform = fft.rfftn(map_**2) * (z[:, None, None] * y[None, :, None] * x[None, None, :])
-    return symmetrise(fft.irfftn(transform, s=map_.shape).astype(np.float32), group)
+    return xp.maximum(fft.irfftn(transform, s=map_.shape), 0.0).astype(np.float32)
 
 
 def standing_out(
@@ -192,60 +206,65 @@ def standing_out(
 ) -> Float32[AnyArray, "b b b"]:
     """Share of the power above a floor: a Wiener gain, if the floor is that of the noise."""
     xp = np if on_host(power, floor) else jnp
-    return xp.maximum(power - floor, 0.0) / xp.maximum(power, 1e-30)
+    return 1.0 - xp.minimum(floor / xp.maximum(power, 1e-30), 1.0)
 
 
 def _mean_inside(values, mask):
     return (values * mask).sum() / mask.sum()
 
 
-def _validated_floor(halves: HalfMaps, known: Gains, window: float, particle: Particle) -> float:
-    """The floor with which each half-map predicts the other one best.
+def _validated_focus(halves: HalfMaps, known: Gains, window: float, particle: Particle) -> Focus:
+    """That with which each half-map predicts the other one best.
 
     Their noise is independent, so what correlates best with the other, unfiltered half-map does so
     with what both are of. Coefficients count by their noise, as in scores.
     """
     second = onto_first(particle, halves.matched.index, halves.parts[1].asymmetric)
-    raw = [np.asarray(one) for one in (halves.parts[0].asymmetric, second)]
-    n = len(raw[0])
-    raw = [particle.region(one * known.density) for one in raw]
-    spectra: Sequence = [spectrum(one) for one in raw]
+    pair = [np.asarray(one) for one in (halves.parts[0].asymmetric, second)]
+    pair = [particle.region(one * known.density) for one in pair]
+    n, spectra = len(pair[0]), [spectrum(one) for one in pair]
     rest = spectra[0] - spectra[1]
     weight = shell_counts(n) / np.maximum(cross_power(rest, rest, n), 1e-30)
     voting = voting_shells(particle, halves.max_shell + 1, halves.score_shell)
     weight[: len(voting)] *= voting
     weight[len(voting) :] = 0.0
-    filtered = [
-        particle.region(apply_component_gains(one, known.gain, particle.group) * known.density)
-        for one in raw
-    ]
-    powers = [local_power(one, window, particle.group) for one in filtered]
-    found = np.zeros(len(FLOORS))
-    for number, floor in enumerate(FLOORS):
-        for one, power, other in zip(filtered, powers, spectra[::-1], strict=True):
-            least = floor * _mean_inside(one**2, known.density)
-            made = spectrum(one * standing_out(power, least))
-            size = np.sum(weight * cross_power(made, made, n))
-            found[number] += np.sum(weight * cross_power(made, other, n)) / np.sqrt(
-                max(size, 1e-30)
-            )
-    return FLOORS[int(np.argmax(found))]
+    gain = np.clip(known.gain, 0.0, LARGEST_GAIN)
+
+    def predicts(focused: Sequence[AnyArray], ratio: float) -> float:
+        total = 0.0
+        for one, other in zip(focused, spectra[::-1], strict=True):
+            made = apply_component_gains(one, stronger(gain, ratio), particle.group)
+            made = spectrum(particle.region(made * known.density))
+            size = np.sqrt(max(np.sum(weight * cross_power(made, made, n)), 1e-30))
+            total += float(np.sum(weight * cross_power(made, other, n))) / size
+        return total
+
+    filtered = [apply_component_gains(one, gain, particle.group) * known.density for one in pair]
+    powers = [local_power(one, window) for one in filtered]
+    means = [_mean_inside(one**2, known.density) for one in filtered]
+    found = {Focus(0.0, 1.0): predicts(pair, 1.0)}
+    for floor in FLOORS:
+        focused = [
+            one * standing_out(power, floor * mean)
+            for one, power, mean in zip(pair, powers, means, strict=True)
+        ]
+        found |= {Focus(floor, ratio): predicts(focused, ratio) for ratio in RATIOS}
+    return max(found, key=lambda focus: found[focus])
 
 
 def _joined(
     curves: Float[AnyArray, "rows shells"],
     counts: Float[np.ndarray, " shells"],
-    focused: Float64[np.ndarray, " shells"] | None,
+    times: Float64[np.ndarray, " shells"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gains of the mean of both half-sets as far as they agree, 0 beyond; and 1 up to there.
 
     Args:
         curves: gains of a half-set.
         counts: independent coefficients of every shell.
-        focused: relative ratio of signal to noise where the signal is; None: as in the mean.
+        times: ratio of signal to noise where the signal is over that of the mean.
     """
     curves = np.clip(np.asarray(curves), 0.0, LARGEST_GAIN)
-    focused = np.ones(curves.shape[1]) if focused is None else focused
-    agreed = stronger(curves, focused)
-    low = np.stack([agreeing(row, counts[: len(row)] / focused) for row in agreed])
+    agreed = stronger(curves, times)
+    low = np.stack([agreeing(row, counts[: len(row)] / times) for row in agreed])
     return np.asarray(stronger(curves, 2.0)) * low, low
