@@ -61,12 +61,14 @@ class LocalGains(Gains):
         floor: power of the asymmetric part that is noise, over its mean inside the mask.
         focused: gains of the asymmetric part where it stands out from that.
         window: standard deviation, in voxels, in which power is averaged.
+        scale: of the focused part.
     """
 
     ratio: Float32[AnyArray, "bands h h h"]
     floor: Float[AnyArray, ""]
     focused: Float[AnyArray, "components shells"]
     window: Float[AnyArray, ""]
+    scale: Float[AnyArray, ""]
 
 
 class LocalPrior(Isotypic):
@@ -88,7 +90,7 @@ class LocalPrior(Isotypic):
         ratio = local_ratio(
             (one.symmetric, other.symmetric), known.fsc_symmetric, known.density, bands
         )
-        focus = Focus(0.0, 1.0)
+        focus = Focus(0.0, 1.0, 1.0)
         last = first_below(learned.fsc_asymmetric, 0.5, particle.coefficients(known.density))
         window = FOCUS_WINDOW * len(known.density) / max(last - 1, 1)
         # While asymmetry is sought it may be anywhere.
@@ -98,7 +100,7 @@ class LocalPrior(Isotypic):
             known.fsc_symmetric, known.gain, known.density, ratio,
             np.asarray(focus.floor, np.float32),
             np.asarray(stronger(np.clip(known.gain, 0.0, LARGEST_GAIN), focus.ratio)),
-            np.asarray(window, np.float32),
+            np.asarray(window, np.float32), np.asarray(focus.scale, np.float32),
         )  # fmt: skip
         return learned._replace(state=state)
 
@@ -119,7 +121,8 @@ class LocalPrior(Isotypic):
             return IsotypicParts(symmetric, 0.0 * symmetric)
         asymmetric = split.asymmetric * _focus(split.asymmetric, state, particle)
         asymmetric = apply_component_gains(asymmetric, state.focused, particle.group)
-        return IsotypicParts(symmetric, particle.region(asymmetric * state.density))
+        asymmetric = asymmetric * state.density * state.scale
+        return IsotypicParts(symmetric, particle.region(asymmetric))
 
     def join(
         self,
@@ -151,7 +154,7 @@ class LocalPrior(Isotypic):
         gain, low = _joined(state.focused * strength, counts, one)
         focused = mean.asymmetric * _focus(mean.asymmetric, state, particle)
         kept = np.float32(strength) * alone.asymmetric
-        asymmetric = apply_component_gains(focused, gain, particle.group) * density
+        asymmetric = apply_component_gains(focused, gain, particle.group) * density * state.scale
         asymmetric = asymmetric + apply_component_gains(kept, 1.0 - low, particle.group)
         return IsotypicParts(symmetric, particle.region(asymmetric))
 
@@ -166,10 +169,12 @@ class Focus(NamedTuple):
     Attributes:
         floor: power that is taken for noise, over its mean.
         ratio: how many times the ratio of signal to noise is as high where more than that is.
+        scale: of what is left.
     """
 
     floor: float
     ratio: float
+    scale: float
 
 
 def _focus(
@@ -230,26 +235,32 @@ def _validated_focus(halves: HalfMaps, known: Gains, window: float, particle: Pa
     weight[len(voting) :] = 0.0
     gain = np.clip(known.gain, 0.0, LARGEST_GAIN)
 
-    def predicts(focused: Sequence[AnyArray], ratio: float) -> float:
-        total = 0.0
+    def predicts(focused: Sequence[AnyArray], ratio: float) -> tuple[float, float]:
+        """Correlation with the other half-map, and the factor by which it is nearest to it."""
+        together, scales = [], []
         for one, other in zip(focused, spectra[::-1], strict=True):
             made = apply_component_gains(one, stronger(gain, ratio), particle.group)
             made = spectrum(particle.region(made * known.density))
-            size = np.sqrt(max(np.sum(weight * cross_power(made, made, n)), 1e-30))
-            total += float(np.sum(weight * cross_power(made, other, n))) / size
-        return total
+            power = max(float(np.sum(weight * cross_power(made, made, n))), 1e-30)
+            cross = float(np.sum(weight * cross_power(made, other, n)))
+            together.append(cross / np.sqrt(power))
+            scales.append(cross / power)
+        return float(np.mean(together)), max(float(np.mean(scales)), 0.0)
 
     filtered = [apply_component_gains(one, gain, particle.group) * known.density for one in pair]
     powers = [local_power(one, window) for one in filtered]
     means = [_mean_inside(one**2, known.density) for one in filtered]
-    found = {Focus(0.0, 1.0): predicts(pair, 1.0)}
+    best, chosen = predicts(pair, 1.0)[0], Focus(0.0, 1.0, 1.0)
     for floor in FLOORS:
         focused = [
             one * standing_out(power, floor * mean)
             for one, power, mean in zip(pair, powers, means, strict=True)
         ]
-        found |= {Focus(floor, ratio): predicts(focused, ratio) for ratio in RATIOS}
-    return max(found, key=lambda focus: found[focus])
+        for ratio in RATIOS:
+            found, scale = predicts(focused, ratio)
+            if found > best:
+                best, chosen = found, Focus(floor, ratio, scale)
+    return chosen
 
 
 def _joined(
