@@ -68,6 +68,7 @@ def registers(data: Path, names: list[str]) -> dict[str, dict]:
             )  # fmt: skip
             judged = register_accuracy(result.particles, truth, "C4")
             assert judged.calibration is not None
+            assert result.evidence is not None
             kept.write_text(
                 json.dumps(
                     {
@@ -78,7 +79,7 @@ def registers(data: Path, names: list[str]) -> dict[str, dict]:
                         "iterations": len(result.history),
                         "memory": result.peak_memory_gib,
                         "seconds": result.seconds,
-                        "p": None if result.evidence is None else result.evidence.p_value,
+                        "p": result.evidence.p_value,
                     }
                 )
             )
@@ -90,12 +91,13 @@ def register_table(folders: list[Path], names: list[str]) -> list[str]:
     """A row for every set and prior."""
     lines = table(
         ["set", "prior", "register accuracy", "mean largest posterior", "calibration error",
-         "median pose error", "iterations"], heading=True,
+         "median pose error", "iterations", "p of C4"], heading=True,
     )  # fmt: skip
     for folder in folders:
         for name, one in registers(folder, names).items():
             values = [f"{one[key]:.3f}" for key in ("accuracy", "posterior", "calibration")]
             values += [f"{one['pose']:.2f}°", str(one["iterations"])]
+            values.append("< 10⁻³" if one["p"] < 1e-3 else f"{one['p']:.2f}")
             lines += table([folder.name, name, *values], heading=False)
     return lines
 
