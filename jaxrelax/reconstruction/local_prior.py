@@ -93,13 +93,14 @@ class LocalPrior(Isotypic):
         focus = Focus(0.0, 1.0, 1.0)
         last = first_below(learned.fsc_asymmetric, 0.5, particle.coefficients(known.density))
         window = FOCUS_WINDOW * len(known.density) / max(last - 1, 1)
+        focused = known.gain
         # While asymmetry is sought it may be anywhere.
         if particle.relaxed and belief.by_component and not belief.full:
             focus = _validated_focus(halves, known, window, particle)
+            focused = stronger(np.clip(known.gain, 0.0, LARGEST_GAIN), focus.ratio)
         state = LocalGains(
             known.fsc_symmetric, known.gain, known.density, ratio,
-            np.asarray(focus.floor, np.float32),
-            np.asarray(stronger(np.clip(known.gain, 0.0, LARGEST_GAIN), focus.ratio)),
+            np.asarray(focus.floor, np.float32), np.asarray(focused),
             np.asarray(window, np.float32), np.asarray(focus.scale, np.float32),
         )  # fmt: skip
         return learned._replace(state=state)
