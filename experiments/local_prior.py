@@ -56,11 +56,19 @@ OCCUPIED, CLEARANCE_ANGSTROM = 0.05, 5.0
 SEED = 5
 
 
-def registers(data: Path, names: list[str]) -> dict[str, dict]:
-    """What every prior finds of the registers of one set; runs that the folder holds are kept."""
+def registers(data: Path, names: list[str], *, held: bool) -> dict[str, dict]:
+    """What every prior finds of the registers of one set; runs that the folder holds are kept.
+
+    Args:
+        data: the folder.
+        names: of priors.
+        held: others are left out, instead of being made.
+    """
     truth, found = read_particles(data / "truth.star"), {}
     for name in names:
         kept = data / f"registers_{name.replace(' ', '_')}.json"
+        if held and not kept.exists():
+            continue
         if not kept.exists():
             result = jr.refine(
                 data / "particles.star", data / "reference.mrc", relax="C4",
@@ -87,14 +95,14 @@ def registers(data: Path, names: list[str]) -> dict[str, dict]:
     return found
 
 
-def register_table(folders: list[Path], names: list[str]) -> list[str]:
+def register_table(folders: list[Path], names: list[str], *, held: bool) -> list[str]:
     """A row for every set and prior."""
     lines = table(
         ["set", "prior", "register accuracy", "mean largest posterior", "calibration error",
          "median pose error", "iterations", "p of C4"], heading=True,
     )  # fmt: skip
     for folder in folders:
-        for name, one in registers(folder, names).items():
+        for name, one in registers(folder, names, held=held).items():
             values = [f"{one[key]:.3f}" for key in ("accuracy", "posterior", "calibration")]
             values += [f"{one['pose']:.2f}°", str(one["iterations"])]
             values.append("< 10⁻³" if one["p"] < 1e-3 else f"{one['p']:.2f}")
@@ -231,11 +239,14 @@ def main() -> None:
     parser.add_argument("--belt", type=Path, metavar="OUT")
     parser.add_argument("--channel", metavar="MODEL")
     parser.add_argument("--priors", nargs="+", choices=PRIORS, default=list(PRIORS))
+    parser.add_argument("--held", action="store_true", help="only runs that DATA holds already")
     parser.add_argument("--docs", type=Path)
     asked = parser.parse_args()
     found = {}
     if asked.registers:
-        found["local-prior-registers"] = register_table(asked.registers, asked.priors)
+        found["local-prior-registers"] = register_table(
+            asked.registers, asked.priors, held=asked.held
+        )
     if asked.belt:
         if asked.channel is None:
             parser.error("--belt needs --channel, the atomic model that the belt is around")
