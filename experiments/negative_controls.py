@@ -12,8 +12,8 @@ and ``noise-low`` (the noise is taken to have 1.3 times the amplitude that it ha
 centre, refined locally); ``copies`` (every image in two rows, one in each half-set);
 ``expanded`` (a symmetry-expanded table, half-sets drawn row by row); ``tubes`` (half of the images,
 each twice, once displaced, as overlapping segments of tubes); ``setting`` (map and poses in another
-setting of the group: that must be refused, and is aligned as ``jaxrelax align`` does it). The last
-four have poses as ``pose`` has them.
+setting of the group: that must be refused, and is aligned as ``jaxrelax align`` does it); ``local``
+(maps have the prior that varies in space). The last five have poses as ``pose`` has them.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from jaxrelax.simulate import Simulation, simulate
 GROUPS = ("C2", "C3", "C4", "D2", "D7", "T", "O", "I")
 VARIANTS = (
     *("plain", "pose", "noise-high", "noise-low", "axis", "copies", "expanded", "tubes", "setting"),
+    "local",
 )
 # Turns about z that lead to another setting of a group.
 OTHER_SETTING_DEG = {"D2": 45.0, "D3": 30.0, "D4": 22.5, "D7": 180.0 / 14.0, "O": 45.0, "I": 90.0}
@@ -61,7 +62,7 @@ COLUMNS = (
 )
 SIGNIFICANCE = 0.01
 AXIS_OFF_PX = 0.5
-WITH_WRONG_POSES = ("pose", "axis", "copies", "expanded", "tubes", "setting")
+WITH_WRONG_POSES = ("pose", "axis", "copies", "expanded", "tubes", "setting", "local")
 TUBES, SEGMENT_STEP_PX = 20, 3
 # Of all subunits and partners together; small rings are wide for their mass and must fit the box.
 MASS_KDA, RING_MASS_KDA, LARGEST_RING = 240.0, 120.0, 4
@@ -200,7 +201,7 @@ def one_run(group: str, variant: str, seed: int, n_images: int, box: int) -> dic
             particles,
             reference,
             mode=Local() if variant in WITH_WRONG_POSES else Registers(),
-            relax=Relax(group),
+            relax=Relax(group, prior="local" if variant == "local" else "isotypic"),
             noise=NOISE.get(variant),
             ini_high=25.0,
             seed=seed,

@@ -133,12 +133,12 @@ class RelaxationOptions(RegisterOptions):
     cross_fit: int = default_of(Relax, "cross_fit")
     """Folds per half-set; images are scored against maps without their fold. 1 scores them against
     maps that contain them."""
-    prior: Literal["isotypic", "plain"] = default_of(Relax, "prior")
-    """Give the asymmetric part a gain and a strength of its own, or take one FSC for the whole
-    map, as other programs do."""
+    prior: Literal["isotypic", "local", "plain"] = default_of(Relax, "prior")
+    """Give the asymmetric part a gain and a strength of its own, vary the gains of both in space
+    too (also without --relax), or take one FSC for the whole map, as other programs do."""
     optimism: float = default_of(Relax, "optimism")
-    """Standard errors added to the asymmetric FSC until it stands without. Acts on the isotypic
-    prior only."""
+    """Standard errors added to the asymmetric FSC until it stands without. Not for the
+    plain prior."""
     junk: OnOff = default_of(Relax, "junk")
     """Infer which images show no particle, or a symmetric one, and count them by the probability
     that they do not."""
@@ -152,7 +152,7 @@ class RelaxationOptions(RegisterOptions):
     def component(self, group: str, **more: Any) -> Relax:
         """As `RegisterOptions.component`."""
         if self.prior == "plain":
-            refuse_idle(self, ["optimism"], "can act only with --prior isotypic")
+            refuse_idle(self, ["optimism"], "cannot act with --prior plain")
         return super().component(group, **more)
 
 

@@ -38,6 +38,7 @@ from jaxrelax.cli.options import Switch, default_of, flag, given_options, refuse
 from jaxrelax.cli.part_options import PartOptions
 from jaxrelax.imaging import NoiseModel, RadialNoise, SmoothNoise
 from jaxrelax.io import InputError, OutputFolder, require_writable
+from jaxrelax.reconstruction import LocalPrior, MapPrior
 from jaxrelax.refinement import Callback, Mode, Relax, refine
 from jaxrelax.refinement.result import Result
 
@@ -150,6 +151,7 @@ class Command:
                 devices=self.workers.devices,
                 skip_bad_images=self.table.skip_bad_images,
                 force_group=self.force_group,
+                map_prior=self.map_prior,
             )
             making = (_MakeFolder(self, console), bars) if writes else ()
             if self.report_every:
@@ -189,6 +191,12 @@ class Command:
         first, *others = (self.maps.later(path) for path in (self.reference, *further))
         return [first, *others] if others else first
 
+    @property
+    def map_prior(self) -> MapPrior | None:
+        """Without relaxation the prior that varies in space, if asked for; else the default."""
+        alone = self.relax is None and self.mode != "classification"
+        return LocalPrior() if alone and self.relaxation.prior == "local" else None
+
     def components(self) -> tuple[Mode, Relax | None, NoiseModel]:
         """Mode, relaxation and noise model of these options.
 
@@ -200,6 +208,8 @@ class Command:
             relax = self.relaxation.component(self.relax, register=self.register)
         else:
             idle = [*vars(self.relaxation), "register", "subgroups", "relax_from"]
+            if self.map_prior is not None:
+                idle.remove("prior")
             refuse_idle(self, idle, "can act only with --relax")
         if self.mode != "classification":
             idle = list(vars(self.classification))

@@ -51,6 +51,7 @@ from jaxrelax.reconstruction.isotypic import (
     asymmetric_coefficients,
     isotypic_parts,
 )
+from jaxrelax.reconstruction.local_prior import LocalGains, LocalPrior
 from jaxrelax.reconstruction.local_resolution import local_resolution
 from jaxrelax.reconstruction.map_priors import (
     Belief,
@@ -117,6 +118,8 @@ __all__ = [
     "Isotypic",
     "IsotypicParts",
     "Learned",
+    "LocalGains",
+    "LocalPrior",
     "MapPrior",
     "MapSums",
     "MaskedRegions",

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 import scipy.ndimage
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32
 
 from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.reconstruction.fsc import (
@@ -91,25 +91,33 @@ def signal_profile(
     variance = np.average((local - mean) ** 2, weights=inside)
     if mean <= 0.0 or variance <= 0.0:
         return np.ones_like(inside)
-    noise = _scatter(curve, n, sigma) / np.mean(inside, dtype=np.float64) ** 2 / averaged
+    scatter = product_scatter(curve, curve**2, n, sigma)
+    noise = scatter / np.mean(inside, dtype=np.float64) ** 2 / averaged
     certain = max(1.0 - noise / variance, 0.0)
     found = (1.0 - certain) * mean + certain * np.maximum(local, 0.0)
     found = np.minimum(found / np.average(found, weights=inside), LEVELS[-1])
     return found.astype(np.float32)
 
 
-def _scatter(curve: Float64[np.ndarray, " shells"], n: int, sigma: float) -> float:
-    """Variance of the windowed product of two stationary maps with these spectra.
+def product_scatter(
+    own: Float[np.ndarray, " shells"], common: Float[np.ndarray, " shells"], n: int, sigma: float
+) -> float:
+    """Variance of the product of two stationary maps in a Gaussian window.
 
-    Their own spectra are the curve, that of their covariance is its square: by Wick's theorem
-    products covary as R₁₁R₂₂ + R₁₂².
+    By Wick's theorem products covary as R₁₁R₂₂ + R₁₂².
+
+    Args:
+        own: mean power of a coefficient of either map.
+        common: of their covariance.
+        n: box.
+        sigma: standard deviation of the window in voxels.
     """
     shape = (n, n, n // 2 + 1)
     shells = rfft_shells(n)[0].reshape(shape)
-    power = np.append(curve, np.zeros(max(int(shells.max()) + 1 - len(curve), 0)))
+    rest = np.zeros(max(int(shells.max()) + 1 - len(own), 0))
     own, common = (
-        np.asarray(scipy.fft.irfftn(each[shells], s=(n, n, n), workers=-1)) / n**3
-        for each in (power, power**2)
+        np.asarray(scipy.fft.irfftn(np.append(each, rest)[shells], s=(n, n, n), workers=-1)) / n**3
+        for each in (own, common)
     )
     spread = np.real(np.asarray(scipy.fft.rfftn(own**2 + common**2, workers=-1)))
     # The square of the window's transform, along each axis.

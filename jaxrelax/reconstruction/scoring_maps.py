@@ -56,15 +56,31 @@ def regularised_parts(
         image_box: box of the images.
         margin: last shells over which the map falls to nothing (:func:`wiener_map`).
     """
+    split = wiener_parts(
+        sums, inverse_tau2, group, subgroup, sphere=sphere, image_box=image_box, margin=margin
+    )
+    asymmetric = apply_component_gains(split.asymmetric, gains, group)
+    return IsotypicParts(split.symmetric * symmetric_mask, asymmetric * asymmetric_mask)
+
+
+def wiener_parts(
+    sums: ShellSums,
+    inverse_tau2: Float[AnyArray, " shells"],
+    group: PointGroup,
+    subgroup: PointGroup,
+    *,
+    sphere: Float32[AnyArray, "b b b"],
+    image_box: int,
+    margin: int = 0,
+) -> IsotypicParts:
+    """:func:`regularised_parts` before gains and masks."""
     map_ = wiener_map(
         sums.accumulator(), inverse_tau2, box=working_box(sums.max_shell), image_box=image_box,
         margin=margin,
     )  # fmt: skip
     if on_host(map_):
         map_ = np.asarray(map_)
-    split = isotypic_parts(map_ * sphere, group, subgroup)
-    asymmetric = apply_component_gains(split.asymmetric, gains, group)
-    return IsotypicParts(split.symmetric * symmetric_mask, asymmetric * asymmetric_mask)
+    return isotypic_parts(map_ * sphere, group, subgroup)
 
 
 def scoring_volume(

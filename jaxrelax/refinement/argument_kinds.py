@@ -79,6 +79,7 @@ KINDS = {
         (MapPrior, StatesPrior), "map prior", "jr.reconstruction.Isotypic()",
         {
             "isotypic": "jr.reconstruction.Isotypic()",
+            "local": "jr.reconstruction.LocalPrior()",
             "plain": "jr.reconstruction.Plain()",
         },
     ),

@@ -25,6 +25,7 @@ from jaxrelax.io import Particles, Units, every_row
 from jaxrelax.reconstruction import (
     EachAlone,
     Isotypic,
+    LocalPrior,
     MapPrior,
     Particle,
     Plain,
@@ -38,6 +39,9 @@ from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straig
 from jaxrelax.refinement.exclusive import Exclusive
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.relax import Relax, relaxation_groups
+
+# Of one map, by what Relax calls them.
+PRIORS: dict[str, type[MapPrior]] = {"isotypic": Isotypic, "local": LocalPrior, "plain": Plain}
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +248,7 @@ def _prior(
     if given is None and n_maps > 1:
         return SharedAndOwn(getattr(mode, "max_resolution", None), focus_mask)
     if given is None:
-        given = Plain() if relax is not None and relax.prior == "plain" else Isotypic()
+        given = PRIORS["isotypic" if relax is None else relax.prior]()
     return EachAlone(given)
 
 

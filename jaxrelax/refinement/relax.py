@@ -21,10 +21,10 @@ class Relax(eqx.Module):
         cross_fit: folds per half-set; an image is scored against maps without its fold. 1 scores
             images against maps that contain them, as other programs do.
         prior: ``"isotypic"`` gives the asymmetric part its own gain, from its own FSC and
-            calibrated by the other half-set's images; ``"plain"`` takes one FSC for the whole map,
-            as other programs do.
+            calibrated by the other half-set's images; ``"local"`` does so with gains that vary in
+            space as well; ``"plain"`` takes one FSC for the whole map, as other programs do.
         optimism: standard errors added to the asymmetric FSC: how much of what may be noise is
-            kept. Withdrawn when the asymmetric FSC stands without it. Only for the isotypic prior.
+            kept. Withdrawn when the asymmetric FSC stands without it. Not for the plain prior.
         junk: how surely every image shows the particle is inferred too; images that show none of
             it, or another object, count by the probability that they do.
         inner_iterations: after every search of poses, registers and maps are iterated at these
@@ -57,8 +57,8 @@ class Relax(eqx.Module):
             raise ValueError(f"inner_iterations cannot be negative; got {self.inner_iterations}")
         if self.register not in ("soft", "hard"):
             raise ValueError(f'register is "soft" or "hard", not {self.register!r}')
-        if self.prior not in ("isotypic", "plain"):
-            raise ValueError(f'prior is "isotypic" or "plain", not {self.prior!r}')
+        if self.prior not in ("isotypic", "local", "plain"):
+            raise ValueError(f'prior is "isotypic", "local" or "plain", not {self.prior!r}')
         if self.start not in ("symmetric", "reference", "poses"):
             raise ValueError(f'start is "symmetric", "reference" or "poses", not {self.start!r}')
         if self.cross_fit < 1:

@@ -18,6 +18,7 @@ from jaxrelax.cli.option_groups import (
 from jaxrelax.cli.refine import Command
 from jaxrelax.imaging import RadialNoise
 from jaxrelax.io import InputError, read_map, write_map
+from jaxrelax.reconstruction import LocalPrior
 from jaxrelax.refinement import Homogeneous, Local, MaxIterations, Registers, Relax, refine
 from tests.assessment.conftest import make_result, make_states
 
@@ -116,6 +117,15 @@ def test_the_plain_prior(fake_refine, run, words):
     assert fake_refine.asked["relax"] == Relax("C4", prior="plain")
 
 
+def test_the_local_prior_with_and_without_relaxation(fake_refine, run, words):
+    assert run(*words, "--relax", "C4", "--prior", "local", "--optimism", "2")[0] == 0
+    assert fake_refine.asked["relax"] == Relax("C4", prior="local", optimism=2.0)
+    assert fake_refine.asked["map_prior"] is None
+    assert run(*words, "--overwrite", "--symmetry", "C4", "--prior", "local")[0] == 0
+    assert fake_refine.asked["relax"] is None
+    assert fake_refine.asked["map_prior"] == LocalPrior()
+
+
 def test_registers_only(fake_refine, run, words):
     assert run(*words, "--relax", "C4", "--mode", "registers")[0] == 0
     assert fake_refine.asked["mode"] == Registers()
@@ -167,7 +177,12 @@ def test_when_to_relax_and_where_to_search(fake_refine, run, words):
         (("--no-junk", "--prior", "plain"), "--prior, --junk: can act only with --relax"),
         (
             ("--relax", "C4", "--prior", "plain", "--optimism", "2"),
-            "--optimism: can act only with --prior isotypic",
+            "--optimism: cannot act with --prior plain",
+        ),
+        (("--prior", "local", "--no-junk"), "--junk: can act only with --relax"),
+        (
+            ("--mode", "classification", "--states", "C4", "C4", "--prior", "local"),
+            "--prior: can act only with --relax",
         ),
         (("--sigma-shift-angstrom", "0"), "positive widths"),
         (("--relax", "Q9"), "Q9"),

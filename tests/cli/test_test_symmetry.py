@@ -87,7 +87,7 @@ def test_the_file_is_written(fake, run, words, tmp_path):
         (("--overwrite",), "can act only with --out"),
         (("--max-iterations", "0"), "at least 1"),
         (("--cross-fit", "0"), "cross_fit"),
-        (("--prior", "plain", "--optimism", "2"), "can act only with --prior isotypic"),
+        (("--prior", "plain", "--optimism", "2"), "cannot act with --prior plain"),
         (("--passthrough", "a.cs"), "belongs to .cs files"),
         (("--cache-gib", "-1"), "cannot be negative"),
     ],

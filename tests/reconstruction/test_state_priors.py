@@ -31,10 +31,10 @@ from jaxrelax.reconstruction.contrasts import combined, contrasts
 from jaxrelax.reconstruction.fsc import fsc, shell_counts
 from jaxrelax.reconstruction.local_gains import (
     LEVELS,
-    _scatter,
     _shares,
     concentration,
     filtered_locally,
+    product_scatter,
     signal_profile,
     stronger,
 )
@@ -167,7 +167,7 @@ def test_scatter_of_a_windowed_product():
         product = pair[0] * pair[1]
         found.append(scipy.ndimage.gaussian_filter(product, sigma, mode="wrap", truncate=6))
     # Noise of variance 1 has spectrum n³.
-    expected = _scatter(curve, n, sigma) * n**6
+    expected = product_scatter(curve, curve**2, n, sigma) * n**6
     assert np.var(found) == pytest.approx(expected, rel=0.1)
 
 

@@ -49,6 +49,7 @@ WRONG = [
     ({"noise": np.ones(3)}, "noise=an array of shape (3,) is no noise model"),
     ({"course": "straight"}, "write course=jr.refinement.Straight()"),
     ({"map_prior": "plain"}, "write map_prior=jr.reconstruction.Plain()"),
+    ({"map_prior": "local"}, "write map_prior=jr.reconstruction.LocalPrior()"),
     ({"latents": None}, "latents=None is no list of latent variables"),
     ({"callbacks": watch}, "callbacks=the function watch is no list of callbacks; derive a class"),
     ({"callbacks": [watch]}, "callbacks: the function watch is no callback"),

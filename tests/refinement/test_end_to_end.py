@@ -9,7 +9,7 @@ import pytest
 
 from jaxrelax.geometry import point_group, pose_error_mod_group, register_agreement
 from jaxrelax.io import InputError, OutputFolder, read_particles
-from jaxrelax.reconstruction import unregularised_map
+from jaxrelax.reconstruction import LocalGains, LocalPrior, unregularised_map
 from jaxrelax.refinement import (
     Callback,
     Criterion,
@@ -26,6 +26,7 @@ from jaxrelax.refinement import (
 from jaxrelax.refinement.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from jaxrelax.refinement.course import HELD_NATS, Stage
 from jaxrelax.refinement.maximisation import total
+from jaxrelax.refinement.tree_files import filled, outlined
 
 C4, C1 = point_group("C4"), point_group("C1")
 
@@ -249,6 +250,24 @@ def test_while_seeking_the_strength_is_held(one_partner):
     plain, plain_info = stepped(one_partner, Relax("C4", prior="plain"), 3)
     assert plain.maps.strength.held_nats is None
     assert plain_info.register_nats > 2.0 * HELD_NATS
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+def test_gains_that_vary_in_space(one_partner, relaxed):
+    """Learned by the loop, and kept by a checkpoint as they are."""
+    asked = {"symmetry": "C4", "map_prior": LocalPrior()}
+    if relaxed:
+        asked = {"relax": Relax("C4", prior="local", start="poses")}
+    setup = prepare(one_partner.star, one_partner.reference, **asked)
+    state = setup.state
+    for _ in range(2):
+        state, info = step(setup.problem, state)
+    (learned,) = state.maps.sums.prior
+    assert isinstance(learned, LocalGains)
+    assert np.ptp(learned.ratio) > 0.1
+    assert bool(learned.gain.any()) == relaxed
+    assert (info.asymmetric_power > 0.0) == relaxed
+    assert eqx.tree_equal(filled(*outlined(learned)), learned)
 
 
 def test_a_step_reports_its_time(one_partner):
