@@ -59,6 +59,7 @@ def finished(data):
     )
     for name in ("out", "out1", "out2"):
         save(result, jr.OutputFolder.create(data / name))
+    shutil.copy(data / "out" / "mask.mrc", data / "mask.mrc")  # of a part, as far as code knows
     return data
 
 
