@@ -18,6 +18,7 @@ from jaxrelax.assessment.slices import (
     colour_scale,
     framed,
     largest_plane,
+    middle_of_part,
     window_of,
 )
 from jaxrelax.assessment.state_plots import state_colour
@@ -131,7 +132,7 @@ def local_section(result: Result) -> LocalSection | None:
     pixel = result.pixel_size_angstrom
     colour = local_colours(result, [one for _, one in shown])
     window = window_of(np.max([one.mask for _, one in shown], axis=0))
-    planes = central_planes(len(result.map))
+    planes = central_planes(len(result.map), middle_of_part(result))
     if result.in_sigma is not None and result.in_sigma.regions:
         planes.append(largest_plane(result.difference, result.mask, pixel))
     slices = [

@@ -34,6 +34,8 @@ def next_steps(result: Result, folder: str | os.PathLike = "out") -> list[Step]:
     way = HandOver.of(result, folder)
     if result.states:
         return steps_of_states(result, way)
+    if result.part is not None:
+        return _of_a_part(result, way)
     if result.evidence is None:
         return _without_relaxation(result, way)
     if not result.evidence.found:
@@ -41,6 +43,33 @@ def next_steps(result: Result, folder: str | os.PathLike = "out") -> list[Step]:
     if contradictions(result):
         return _contradicted(result, way)
     return _found(result, way)
+
+
+def _of_a_part(result: Result, way: HandOver) -> list[Step]:
+    """Other programs see the rest in the images, at the poses of the part: none is named for it."""
+    steps = [
+        Step(
+            "Look at the part in its place",
+            "map_composite.mrc has the rest around it as it was.",
+            "ChimeraX",
+            (f"chimerax {way.file('map.mrc')} {way.file('map_composite.mrc')}",),
+        )
+    ]
+    if not from_cryosparc(result):
+        steps += _go_on(result, way, "C1")[:1]  # sharpening
+    return [
+        *steps,
+        Step(
+            "Refine the part further, with another mask",
+            "The rest stays at its own poses, which are in the table (jrxBase columns); leave out "
+            "of the mask what does not move with the part.",
+            "jaxrelax",
+            (
+                f"jaxrelax refine {way.file(table_name(result))} --reference "
+                f"{way.file('map_composite.mrc')} --mask tighter.mrc --out {way.beside('tighter')}",
+            ),
+        ),
+    ]
 
 
 def _found(result: Result, way: HandOver) -> list[Step]:

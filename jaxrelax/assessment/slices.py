@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from scipy.ndimage import center_of_mass
 
 from jaxrelax.assessment.figures import INK, MUTED, PANEL_WIDTH, new_figure
 from jaxrelax.refinement.result import Result
@@ -61,9 +62,10 @@ class Slices(NamedTuple):
 
 
 def slices_of_map(result: Result) -> list[Slices]:
-    """The three central planes and the plane of largest difference."""
+    """The three central planes (of a part its own) and the plane of largest difference."""
     n, pixel = result.map.shape[0], result.pixel_size_angstrom
-    planes = [(f"centre, {name}", plane) for name, plane in central_planes(n)]
+    middle = middle_of_part(result)
+    planes = [(f"centre, {name}", plane) for name, plane in central_planes(n, middle)]
     inside = result.mask > 0.5
     density = result.map[inside] if inside.any() else result.map.ravel()
     grey = Normalize(*np.percentile(density, [0.5, 99.8]))
@@ -181,10 +183,23 @@ def _colour_limit(result: Result, inside) -> float:
     return max(difference, FAINTEST_FULL_COLOUR * density, 1e-12)
 
 
-def central_planes(n: int) -> list[tuple[str, Plane]]:
-    """The central planes by name: "xy", "xz", "yz"."""
-    middle = n // 2
-    return [("xy", Plane(0, middle)), ("xz", Plane(1, middle)), ("yz", Plane(2, middle))]
+def central_planes(n: int, middle: tuple[int, int, int] | None = None) -> list[tuple[str, Plane]]:
+    """The central planes by name: "xy", "xz", "yz".
+
+    Args:
+        n: box of the map.
+        middle: voxel (z, y, x) that they go through; by default the centre of the box.
+    """
+    z, y, x = (n // 2,) * 3 if middle is None else middle
+    return [("xy", Plane(0, z)), ("xz", Plane(1, y)), ("yz", Plane(2, x))]
+
+
+def middle_of_part(result: Result) -> tuple[int, int, int] | None:
+    """The voxel (z, y, x) in the middle of the part that was refined; None where all was."""
+    if result.part is None:
+        return None
+    z, y, x = (round(c) for c in center_of_mass(result.mask))
+    return z, y, x
 
 
 def window_of(mask: Float32[np.ndarray, "n n n"]) -> slice:

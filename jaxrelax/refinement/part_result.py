@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int
 
 from jaxrelax.engine.rest import Rest
 from jaxrelax.geometry import matrix_to_euler, matrix_to_rotvec, recentred_origins
@@ -40,7 +40,10 @@ def in_the_particle(result: Result, where: Located, rest: Rest | None) -> Result
     motion = None
     if rest is not None:
         columns = motion_columns(rotations, origins, rest, frame.centre_angstrom, stretched)
-        motion = _motion(columns, where)
+        # Of a part in registers: what it is turned by beside them.
+        bare = particles.rotations @ result.operators[best_place(result)]
+        there = frame.poses_of_map(bare, particles.origins_angstrom, stretched)
+        motion = _motion(motion_columns(*there, rest, frame.centre_angstrom, stretched), where)
     moved = particles.with_updates(
         rotations=rotations, origins_angstrom=origins, extra_columns=columns
     )
@@ -74,6 +77,16 @@ def in_the_particle(result: Result, where: Located, rest: Rest | None) -> Result
         around = _everything_around(rest, len(result.map))
         changes["map_composite"] = (around + changes["map"]).astype(np.float32)
     return dataclasses.replace(result, **changes)
+
+
+def best_place(result: Result) -> Int[np.ndarray, " n"]:
+    """Register, of all states together, that the poses of a result are in."""
+    if not result.states:
+        return result.best_register
+    counts = np.cumsum([0] + [one.registers for one in result.states])
+    columns = result.particles.extra_columns
+    state = np.asarray(columns["rlnClassNumber"], np.int64) - 1
+    return counts[state] + np.asarray(columns["jrxRegister"], np.int64) - 1
 
 
 def motion_columns(

@@ -84,7 +84,7 @@ class PartMotion:
     Attributes:
         centre_angstrom: the point that it turns about.
         axis: direction of its z axis in the map.
-        turn_deg: root mean square angle between part and rest.
+        turn_deg: root mean square angle between part and rest, registers undone.
         turn_by_axis_deg: the same about x, y and z of the map.
         shift_angstrom: root mean square shift of the centre in the plane of the images, per axis.
     """
