@@ -2,9 +2,10 @@
 
 Punjani, Zhang & Fleet, Nature Methods 17 (2020) 1214: every voxel has a low-pass filter of its own,
 the one with which each half-map, filtered, is nearest to the other one, unfiltered, in a window of
-some wavelengths of the filter's cutoff. Written from the paper; Butterworth filters of order 8 and
-windows of three wavelengths are what it says. The asymmetric part is filtered in the same way, with
-its error averaged over the group and nothing at all as one of the filters.
+some wavelengths of the filter's cutoff. Butterworth filters of order 8 and windows of three
+wavelengths are as we know the method; where it differs from the program that bears the name, this
+is not that program. The asymmetric part is filtered in the same way, with its error averaged over
+the group and nothing at all as one of the filters.
 """
 
 from __future__ import annotations
