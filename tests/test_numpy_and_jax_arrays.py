@@ -135,6 +135,7 @@ CASES = {
         "equivalent_sites": (
             lambda x: tuple(g.equivalent_sites(C4, x)), numbers(3, low=5.0, high=9.0),
         ),
+        "frame_along": (lambda c, d: tuple(g.frame_along(c, d)), numbers(3), numbers(3)),
         "heights_angstrom": (g.heights_angstrom, ROTATIONS, numbers(3)),
         "recentred_origins": (g.recentred_origins, numbers(N, 2), ROTATIONS, numbers(3)),
         "view_sites": (

@@ -135,7 +135,7 @@ class RelaxationOptions(RegisterOptions):
     maps that contain them."""
     prior: Literal["isotypic", "local", "plain"] = default_of(Relax, "prior")
     """Give the asymmetric part a gain and a strength of its own, vary the gains of both in space
-    too (also without --relax), or take one FSC for the whole map, as other programs do."""
+    too (also where nothing is relaxed), or take one FSC for the whole map, as other programs do."""
     optimism: float = default_of(Relax, "optimism")
     """Standard errors added to the asymmetric FSC until it stands without. Not for the
     plain prior."""

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrelax.cli.option_groups import (
     ClassificationOptions,
+    LocalSearchOptions,
     PoseErrorOptions,
     PosePriorOptions,
     RegisterOptions,
@@ -25,7 +26,7 @@ def test_every_field_of_the_components_has_an_option():
     # What becomes of an image's registers is an option of refine alone: a test needs soft ones.
     options = {name.removeprefix("register_") for name in names(RelaxationOptions)}
     assert names(Relax) == {"group", "register", *options}
-    assert names(Local) == {"pose_search", *names(PosePriorOptions)}
+    assert names(Local) == {"pose_search", *names(LocalSearchOptions)}
 
 
 def test_what_the_options_allow_is_what_the_component_allows():

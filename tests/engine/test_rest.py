@@ -59,16 +59,14 @@ def rest_of(blobs, particles, factors=None):
     return Rest(maps, PIXEL, particles.rotations, particles.origins_angstrom)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize(
-    "groups",
+    ("groups", "devices"),
     [
-        [Group()],
-        [Group(aberrations=TILTED)],
-        [Group(phase_flipped=True), Group(premultiplied=True)],
-        [Group(), Group(box=40, pixel=3.0)],
+        pytest.param([Group()], 1, id="plain"),
+        pytest.param([Group(aberrations=TILTED)], 2, id="aberrations, two devices"),
+        pytest.param([Group(phase_flipped=True), Group(premultiplied=True)], 1, id="corrected"),
+        pytest.param([Group(), Group(box=40, pixel=3.0)], 1, id="other box"),
     ],
-    ids=["plain", "aberrations", "corrected", "other_box"],
 )
 def test_what_is_left_is_the_image_of_the_part(groups, devices, tmp_path):
     blobs = Blobs(groups)
