@@ -117,6 +117,7 @@ def test_states_are_compared_whatever_their_numbers(made, tmp_path):
     assert found.same_register == 1.0
 
 
+@pytest.mark.slow
 def test_other_symmetries_have_no_registers_in_common(made, first, tmp_path):
     settings = made.settings | {"relax": "Relax(group='C4', to='C2')"}
     kept = saved(dataclasses.replace(made, settings=settings), tmp_path / "kept")

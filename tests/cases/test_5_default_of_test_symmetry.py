@@ -25,6 +25,7 @@ def test_the_default_finds_nothing(control, capsys):
     assert "held" not in out.replace("held-out", "")
 
 
+@pytest.mark.slow
 def test_held_poses_are_said_to_be_and_verdicts_do_not_contradict_each_other(control):
     """After all its iterations p(C4) was 0.014 and p(C2) 0.003: "rejected" where C4 was not."""
     evidence = refine(

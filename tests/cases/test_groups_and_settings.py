@@ -71,6 +71,7 @@ def test_align_turns_the_map_into_the_setting_that_is_said(case, run, name, grou
         np.testing.assert_allclose(turns, np.broadcast_to(turns[0], turns.shape), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_align_refuses_a_group_that_the_map_does_not_have(case, run, as_it_is):  # noqa: F811
     folder, group = case("base"), "C8"
     given = ["align", folder / "reference.mrc", "--symmetry", group, "--out", folder / "a.mrc"]
@@ -84,6 +85,7 @@ def test_align_refuses_a_group_that_the_map_does_not_have(case, run, as_it_is): 
     assert (folder / "a.mrc").exists()
 
 
+@pytest.mark.slow
 def test_predict_and_refine_ask(case, run, as_it_is):  # noqa: F811
     folder = case("base")
     for more in (

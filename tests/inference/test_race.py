@@ -59,6 +59,7 @@ def assert_same(one, other, chosen):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4 * max(np.abs(b).max(initial=0), 1))
 
 
+@pytest.mark.slow
 def test_where_nothing_falls_behind_each_start_is_climbed_as_if_alone(problem):
     starts = starts_of(problem)
     found, running = raced(problem, starts, everything(starts), jnp.inf)

@@ -189,6 +189,7 @@ def test_rounding_supports_nothing():
     assert not StateSupport((1, 2), 0.1, 2.0, 40.0).supported
 
 
+@pytest.mark.slow
 def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
     """Forced into two states of one symmetry, a single kind of particle is called one."""
     folder, true = mixture

@@ -202,6 +202,7 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_four_devices(data, alone, start, tmp_path):
     worker = start("-c", WORKER, data.star, data.reference, tmp_path / "four.npz", 4, ITERATIONS)
     _, errors = worker.communicate(timeout=300)

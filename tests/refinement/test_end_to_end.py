@@ -210,6 +210,7 @@ def stepped(data, relax, iterations):
     return state, info
 
 
+@pytest.mark.slow
 def test_hard_registers_give_an_image_to_one_register(one_partner):
     # The first accumulation is that of the random start in both.
     soft, hard = (stepped(one_partner, Relax("C4", register=r), 1)[0] for r in ("soft", "hard"))
@@ -234,6 +235,7 @@ def test_hard_registers_give_an_image_to_one_register(one_partner):
     assert asymmetric[1] > 1.1 * asymmetric[0]
 
 
+@pytest.mark.slow
 def test_images_think_more_of_maps_that_contain_them(four_partners):
     """Of noise, that is, for there is nothing else; images without part in a map gain little."""
     (_, held_out), (_, own) = (
@@ -243,6 +245,7 @@ def test_images_think_more_of_maps_that_contain_them(four_partners):
     assert held_out.held_out_gain < 0.5 * own.held_out_gain
 
 
+@pytest.mark.slow
 def test_while_seeking_the_strength_is_held(one_partner):
     state, info = stepped(one_partner, Relax("C4"), 3)
     assert state.maps.strength.held_nats == HELD_NATS
@@ -295,6 +298,7 @@ def test_poses_are_held_between_two_searches(one_partner):
             assert widths[i] == widths[i - 1]
 
 
+@pytest.mark.slow
 def test_images_are_scored_as_far_as_they_may_be(one_partner):
     setup = prepare(
         one_partner.star, one_partner.reference, symmetry="C4", ini_high=40.0,

@@ -113,6 +113,7 @@ def result_sure(result):
     return np.asarray(result.particles.extra_columns["jrxJunkProbability"]) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_class_with_a_reference_of_its_own_can_be_named(copies, found):
     """It excludes itself from the first iteration on."""
     first = found[0]
@@ -130,6 +131,7 @@ def test_a_class_with_a_reference_of_its_own_can_be_named(copies, found):
     np.testing.assert_array_equal(np.bincount(copies.parent[state == 1]), 1)
 
 
+@pytest.mark.slow
 def test_particles_without_a_partner(tmp_path):
     """Two of five have none, and nobody is told how many."""
     copies = Copies(tmp_path, occupancy="1000:0.6,0000:0.4", seed=5)

@@ -80,6 +80,7 @@ def test_poses_are_found_from_a_low_passed_reference(found, small):
     assert found.resolution_angstrom < 1.1 * local.resolution_angstrom
 
 
+@pytest.mark.slow
 def test_the_prior_of_origins_is_learned_from_where_particles_were(small):
     setup = prepare(
         without_poses(small), small.reference, mode=Homogeneous(), symmetry="C4", ini_high=20.0
