@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxrelax.geometry import exp_so3
 from jaxrelax.inference import GaussNewton, Poses
