@@ -198,7 +198,7 @@ def middle_of_part(result: Result) -> tuple[int, int, int] | None:
     """The voxel (z, y, x) in the middle of the part that was refined; None where all was."""
     if result.part is None:
         return None
-    z, y, x = (round(c) for c in center_of_mass(result.mask))
+    z, y, x = np.rint(np.asarray(center_of_mass(result.mask))).astype(int).tolist()
     return z, y, x
 
 
