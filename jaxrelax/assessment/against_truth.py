@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float64, Int
 
 from jaxrelax.assessment.accuracy import has_register, matching_rows
 from jaxrelax.assessment.states import JUNK, state_accuracy
 from jaxrelax.assessment.words import percent
-from jaxrelax.geometry import pose_error_mod_group, register_agreement
+from jaxrelax.geometry import euler_to_matrix, pose_error_mod_group, register_agreement
 from jaxrelax.io import InputError, Particles, read_particles
 from jaxrelax.refinement import Callback, Problem, Result, State, StepInfo
 from jaxrelax.refinement.loop import of_states
@@ -20,11 +20,32 @@ TRUE_STATE = "rlnClassNumber"
 JUNK_COLUMN = "jrxJunk"
 
 
+def true_part_poses(
+    truth: Particles,
+) -> tuple[Float64[np.ndarray, "n 3 3"], Float64[np.ndarray, "n 2"]] | None:
+    """Poses and origins (Å) of a part that swings, in the frame of the map.
+
+    Args:
+        truth: a table of `jaxrelax simulate --swing`.
+
+    Returns:
+        None where the table has no such columns.
+    """
+    names = [f"jrxPart{name}" for name in ("AngleRot", "AngleTilt", "AnglePsi")]
+    names += [f"jrxPartOrigin{axis}Angst" for axis in "XY"]
+    columns = [truth.column(name) for name in names]
+    if any(values is None for values in columns):
+        return None
+    *angles, x, y = (np.asarray(values, np.float64) for values in columns)
+    return euler_to_matrix(*angles), np.stack([x, y], axis=1)
+
+
 class AgainstTruth(Callback):
     """Watch how many registers and states are right in every iteration, and how far poses are off.
 
     Each half-set is judged in its own frame, which is known only up to one operator of the group.
-    Junk and symmetric particles of the truth have no register and are left out.
+    Junk and symmetric particles of the truth have no register and are left out. A part is judged
+    by its own poses where the truth has them (``jaxrelax simulate --swing``).
 
     Attributes:
         rows: by iteration, what :meth:`added_to` makes columns of ``history.csv``:
@@ -57,12 +78,13 @@ class AgainstTruth(Callback):
         """Judge an iteration."""
         assert self._matched is not None
         rows, table = self._matched, problem.plan.table
-        true, labels = self.truth.rotations[rows], self._labels()[rows]
+        true, true_origins = self._true_poses(problem)
+        labels = self._labels()[rows]
         shown = (labels != JUNK) & ~self._junk()[rows]
         error = pose_error_mod_group(
             state.poses.rotations[shown], true[shown], problem.common_group
         )
-        moved = state.poses.origins_angstrom - self.truth.origins_angstrom[rows]
+        moved = state.poses.origins_angstrom - true_origins
         found = {
             "true_pose_error_deg": float(np.rad2deg(np.median(error))),
             "true_shift_error_angstrom": float(np.median(np.linalg.norm(moved[shown], axis=1))),
@@ -86,6 +108,19 @@ class AgainstTruth(Callback):
             if right:
                 found["true_register_accuracy"] = float(np.mean(np.concatenate(right)))
         self.rows[info.iteration] = found
+
+    def _true_poses(
+        self, problem: Problem
+    ) -> tuple[Float64[np.ndarray, "n 3 3"], Float64[np.ndarray, "n 2"]]:
+        """True poses and origins of the images; of a part in its frame, as those of the state."""
+        assert self._matched is not None
+        true, where = self.truth.select(self._matched), problem.where
+        if where is None:
+            return true.rotations, true.origins_angstrom
+        # What the mask leaves out does not swing.
+        of_part = None if where.mask is None else true_part_poses(true)
+        poses = (true.rotations, true.origins_angstrom) if of_part is None else of_part
+        return where.frame.poses(*poses, true.magnifications)
 
     def added_to(self, result: Result) -> Result:
         """The result with these columns in its history.

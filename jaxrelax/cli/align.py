@@ -127,10 +127,9 @@ class Command:
                 f"{found.shift_px:.2f} px ({found.shift_px * pixel:.2f} Å)"
             )
         frame = Frame(found.rotation, np.asarray(found.centre_px) * pixel)
-        across = frame.axes @ frame.centre_angstrom * np.array([1.0, 1.0, 0.0])
         return (
             f"{self.map}: inside {self.mask} {group.name} is about an axis that is off z by "
-            f"{found.angle_deg:.1f}° and off the centre by {np.linalg.norm(across):.1f} Å: "
+            f"{found.angle_deg:.1f}° and off the centre by {frame.off_axis_angstrom:.1f} Å: "
             f"{axis_options(frame.centre_angstrom, frame.axes[2])}"
         )
 
@@ -207,15 +206,9 @@ class Command:
 def aligned_particles(
     particles: Particles, found: AxisAlignment, map_pixel_size_angstrom: float
 ) -> Particles:
-    """The particles in the frame of the aligned map.
-
-    The map moves by ``r → r' = R (r − c)``, so that ``A r = (A Rᵀ) r' + A c``: the pose becomes
-    ``A Rᵀ``, and the particle's centre, which is where the new origin of the map is seen, lies
-    ``(A c)_xy`` further from the old one. RELION's origin is minus the place of the particle.
-    """
-    centre_angstrom = np.asarray(found.centre_px) * map_pixel_size_angstrom
-    return particles.with_updates(
-        rotations=particles.rotations @ found.rotation.T,
-        origins_angstrom=particles.origins_angstrom
-        - (particles.rotations @ centre_angstrom)[:, :2],
+    """The particles in the frame of the aligned map."""
+    frame = Frame(found.rotation, np.asarray(found.centre_px) * map_pixel_size_angstrom)
+    rotations, origins = frame.poses(
+        particles.rotations, particles.origins_angstrom, particles.magnifications
     )
+    return particles.with_updates(rotations=rotations, origins_angstrom=origins)

@@ -79,9 +79,7 @@ class Rest:
 
 
 def by_side(execution: Execution, rows: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " some"]]:
-    """The rows of each half-set and fold, which show the same rest; all of them where there is
-    none.
-    """
+    """The rows of each half-set and fold, which show the same rest; without one all of them."""
     if execution.rest is None:
         return [rows]
     data = execution.data

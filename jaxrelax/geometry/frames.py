@@ -40,6 +40,11 @@ class Frame(NamedTuple):
         """Whether its axes are not those of the map."""
         return not np.array_equal(self.axes, np.eye(3))
 
+    @property
+    def off_axis_angstrom(self) -> float:
+        """How far its z axis passes from the centre of the map's box."""
+        return float(np.linalg.norm((self.axes @ self.centre_angstrom)[:2]))
+
     def poses(
         self,
         rotations: Float[AnyArray, "n 3 3"],

@@ -145,13 +145,10 @@ class Moved:
     def _recentred(self, particles: Particles, sign: float) -> Float64[np.ndarray, "n 2"]:
         if self.centre_angstrom is None:
             return particles.origins_angstrom
-        matrices = None
-        if any(group.aberrations.is_stretched for group in particles.optics):
-            matrices = np.stack([group.aberrations.matrix for group in particles.optics])
-            matrices = matrices[particles.optics_group]
         return recentred_origins(
-            particles.origins_angstrom, particles.rotations, sign * self.centre_angstrom, matrices
-        )
+            particles.origins_angstrom, particles.rotations, sign * self.centre_angstrom,
+            particles.magnifications,
+        )  # fmt: skip
 
 
 def require_unmoved(particles: Particles) -> None:

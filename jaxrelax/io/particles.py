@@ -155,6 +155,13 @@ class Particles:
         """Which particles these are, as rows of the file: see `some_rows`."""
         return _numbered_rows(self.rows_of_file()[mask] + 1)
 
+    @property
+    def magnifications(self) -> Float64[np.ndarray, "particles 2 2"] | None:
+        """M of every image; None where all are magnified alike in all directions."""
+        if not any(group.aberrations.is_stretched for group in self.optics):
+            return None
+        return np.stack([g.aberrations.matrix for g in self.optics])[self.optics_group]
+
     def column(self, name: str) -> np.ndarray | None:
         """A column of the file by its own name (``rlnHelicalTubeID``, ``blob/idx``), or None."""
         return self.document.column(name)

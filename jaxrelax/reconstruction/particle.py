@@ -20,7 +20,12 @@ from jaxrelax.reconstruction.isotypic import (
     asymmetric_coefficients,
     isotypic_parts,
 )
-from jaxrelax.reconstruction.masks import density_mask, independent_fraction, soft_sphere
+from jaxrelax.reconstruction.masks import (
+    density_mask,
+    independent_fraction,
+    soft_sphere,
+    solvent_mask,
+)
 
 # Edge of the map's box over the particle's diameter. What trilinear interpolation of the twofold
 # oversampled transform leaves of the neighbouring copies at the end of the particle grows with the
@@ -133,6 +138,11 @@ class Particle:
     def part_mask(self, box: int) -> Float32[np.ndarray, "b b b"] | None:
         """The mask of the part on a working box; None where all is refined."""
         return None if self.part is None else np.clip(resample_map(self.part, box), 0.0, 1.0)
+
+    def fsc_mask(self, map_: Float32[AnyArray, "b b b"]) -> Float32[np.ndarray, "b b b"]:
+        """Where half-maps are compared: in the part, or around the density of a map."""
+        part = self.part_mask(len(map_))
+        return solvent_mask(map_, self.edge_angstrom / len(map_)) if part is None else part
 
     def density_mask(
         self,

@@ -34,13 +34,13 @@ from jaxrelax.reconstruction import (
     resolution_shell,
     resolved_shell,
     soft_sphere,
-    solvent_mask,
     symmetrise,
     unregularised_map,
 )
 from jaxrelax.refinement.differences import asymmetry_in_sigma
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.maximisation import joined_maps, maximisation, of_map, total
+from jaxrelax.refinement.part_result import in_the_particle
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result
 from jaxrelax.refinement.state import MapState, State, replaced
@@ -116,10 +116,7 @@ def finish(
     first, second = kept[0], onto_first(particle, aligned.index, kept[1])
 
     mean = 0.5 * (first + second) * sphere
-    mask = particle.part_mask(shells.box)
-    if mask is None:
-        seen = apply_gain(mean, joined_gain(state.maps.fsc))
-        mask = solvent_mask(seen, shells.pixel_size_angstrom)
+    mask = particle.fsc_mask(apply_gain(mean, joined_gain(state.maps.fsc)))
     curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
     combined = _combined(problem, first, second, mean, mask, curves["corrected"], rung)
     curves |= combined.curves
@@ -128,7 +125,7 @@ def finish(
 
     local = local_resolution(first, second, mask, shells.pixel_size_angstrom)
     registers, particles = _in_one_frame(problem, found, aligned.index, predicted)
-    return Result(
+    result = Result(
         particles=particles,
         map=rebox_map(final, box),
         half_maps=(rebox_map(first, box), rebox_map(second, box)),
@@ -153,6 +150,7 @@ def finish(
         seconds=seconds,
         peak_memory_gib=peak_memory_gib(),
     )
+    return in_the_particle(problem, result)
 
 
 def _judged(

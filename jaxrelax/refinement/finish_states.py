@@ -25,7 +25,6 @@ from jaxrelax.reconstruction import (
     registers_onto_first,
     resolution_shell,
     resolved_shell,
-    solvent_mask,
     symmetrise,
     unregularised_map,
 )
@@ -43,6 +42,7 @@ from jaxrelax.refinement.maximisation import (
     maximisation,
     total,
 )
+from jaxrelax.refinement.part_result import in_the_particle
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import Result, StateMap
 from jaxrelax.refinement.state import State, replaced
@@ -125,7 +125,7 @@ def finish_states(
     states, mean = _state_maps(problem, matched, fractions, counts)
     first, second, final, mask, curves = mean
     symmetrised = symmetrise(final, problem.particle.group)
-    return Result(
+    result = Result(
         particles=particles,
         map=rebox_map(final, box),
         half_maps=(rebox_map(first, box), rebox_map(second, box)),
@@ -151,6 +151,7 @@ def finish_states(
         either_half=either_half,
         copies=_copies(problem, found, np.where(shown, best, -1)),
     )
+    return in_the_particle(problem, result)
 
 
 def _either_half(
@@ -266,7 +267,7 @@ def _state_maps(
             map_ = map_ + particle.region(asymmetric * differing)
             curves["asymmetric"] = np.asarray(learned.fsc_asymmetric[number])
             asymmetric_resolved = resolved_shell(curves["asymmetric"], asymmetric_counts)
-        mask = solvent_mask(map_, shells.pixel_size_angstrom)
+        mask = particle.fsc_mask(map_)
         first, second = pairs[number]
         local = local_resolution(first, second, mask, shells.pixel_size_angstrom)
         curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3))) | curves
@@ -294,7 +295,7 @@ def _state_maps(
     first, second = (
         np.einsum("k,kzyx->zyx", weights, np.stack([p[half] for p in pairs])) for half in (0, 1)
     )
-    mask = solvent_mask(body, shells.pixel_size_angstrom)
+    mask = problem.particle.fsc_mask(body)
     curves = corrected_fsc(first, second, mask, np.random.default_rng((plan.seed, 3)))
     return tuple(states), (first, second, np.asarray(body, np.float32), mask, curves)
 

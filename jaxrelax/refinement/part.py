@@ -271,11 +271,11 @@ def require_group_of_part(
         found = Frame(off.rotation, np.asarray(off.centre_px) * pixel)
         at = where.frame.point_of_map(found.centre_angstrom)
         along = where.frame.axes.T @ found.axes[2]
-        distance = float(np.linalg.norm(found.axes @ found.centre_angstrom * (1, 1, 0)))
         return (
             f"{group.name} of this part is about another axis: off by {off.angle_deg:.1f}° and "
-            f"{distance:.1f} Å (correlation with its symmetrised self {off.correlation:.3f}, "
-            f"{off.aligned_correlation:.3f} about the right one). Say where it is: "
+            f"{found.off_axis_angstrom:.1f} Å (correlation with its symmetrised self "
+            f"{off.correlation:.3f}, {off.aligned_correlation:.3f} about the right one). Say where "
+            f"it is: "
             f"{axis_options(at, along)}"
         )
 

@@ -12,27 +12,30 @@ from jaxrelax.geometry import matrix_to_euler, matrix_to_rotvec, recentred_origi
 from jaxrelax.imaging import rebox_map
 from jaxrelax.reconstruction import DifferenceInSigma
 from jaxrelax.refinement.part import Located
-from jaxrelax.refinement.part_stage import BASE_ANGLES, BASE_ORIGINS, magnifications
+from jaxrelax.refinement.part_stage import BASE_ANGLES, BASE_ORIGINS
+from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.result import PartMotion, Result
 
 TURN = ("jrxPartTurnXDeg", "jrxPartTurnYDeg", "jrxPartTurnZDeg")
 SHIFT = ("jrxPartShiftXAngst", "jrxPartShiftYAngst")
 
 
-def in_the_particle(result: Result, where: Located, rest: Rest | None) -> Result:
-    """Maps and poses of a part as those of the particle that it belongs to.
+def in_the_particle(problem: Problem, result: Result) -> Result:
+    """Maps and poses of a part as those of the particle that it belongs to; of all as they are.
 
     Total poses are those of the table; with a mask also those of the rest, and the motion between
     the two: ``A = A₀ exp([v]×)`` with v in degrees about the axes of the map, and where the centre
     is seen less where the rest has it.
 
     Args:
+        problem: says where the part is, and what surrounds it.
         result: in the frame of the part.
-        where: the part.
-        rest: what surrounds it, and its poses.
     """
+    where, rest = problem.where, problem.execution.rest
+    if where is None:
+        return result
     particles, frame = result.particles, where.frame
-    stretched = magnifications(particles)
+    stretched = particles.magnifications
     rotations, origins = frame.poses_of_map(
         particles.rotations, particles.origins_angstrom, stretched
     )

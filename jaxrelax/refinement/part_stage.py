@@ -133,7 +133,7 @@ def of_part(
         state = init(whole, reference, ini_high_angstrom=ini_high_angstrom)
         rest = learned_rest(whole, state, 1.0 - inside)
     rotations, origins = where.frame.poses(
-        particles.rotations, particles.origins_angstrom, magnifications(particles)
+        particles.rotations, particles.origins_angstrom, particles.magnifications
     )
     framed = particles.with_updates(rotations=rotations, origins_angstrom=origins)
     map_ = where.into(rebox_map(reference, optics.box))
@@ -144,18 +144,10 @@ def of_part(
         map_box=box,
         particle_diameter_angstrom=diameter,
         background_diameter_angstrom=whole.particle.diameter_angstrom,
-        part_mask=None if where.mask is None else rebox_map(where.mask, box),
+        where=where,
         rest=rest,
     )
     return OfPart(framed, map_ if where.mask is None else map_ * where.mask, made, box)
-
-
-def magnifications(particles: Particles) -> Float64[np.ndarray, "n 2 2"] | None:
-    """That of every image; None where it is the same in all directions for all."""
-    if not any(group.aberrations.is_stretched for group in particles.optics):
-        return None
-    of_groups = np.stack([group.aberrations.matrix for group in particles.optics])
-    return of_groups[particles.optics_group]
 
 
 def with_signs(particles: Particles, white: Particles) -> Particles:

@@ -117,6 +117,8 @@ def prepare(
     relax = Relax(relax) if isinstance(relax, str) else relax
     given = [reference] if isinstance(reference, Map | str | Path) else list(reference)
     mode = _with_references(mode, len(given))
+    if part is not None:
+        require_part(part, mode, len(given))
     classification = mode if isinstance(mode, Classification) else None
     states: list[tuple[PointGroup, PointGroup]] = []
     if classification is not None:
@@ -125,8 +127,6 @@ def prepare(
         states = classification.groups() if len(given) > 1 else []
         if not states:
             mode = classification.mode_of_consensus
-    if part is not None:
-        require_part(part, mode, len(given))
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     _require_consistent(mode, relax, map_prior, symmetry)
@@ -212,6 +212,8 @@ def prepare(
     focus = None
     if classification is not None:
         focus = _focus_mask(classification, optics.box, pixel, diameter)
+        if where is not None and focus is not None:
+            focus = where.into_near(focus)
         of_states = partial(
             make, relax=relax, symmetry=symmetry, register_mask=register_mask,
             states=classification.groups(), **inferred,
@@ -275,7 +277,7 @@ def prepare(
     if part is not None and where is not None:
         identity |= {"part": described(part)}
         identity |= {"part_mask": None if where.mask is None else array_hash(where.mask)}
-    return Setup(problem, state, until, identity, following, where)
+    return Setup(problem, state, until, identity, following)
 
 
 class _Compared(NamedTuple):

@@ -19,7 +19,7 @@ from jaxrelax.engine.execution import Execution
 from jaxrelax.engine.rest import Rest
 from jaxrelax.engine.workers import Workers
 from jaxrelax.geometry import PointGroup, common_subgroup
-from jaxrelax.imaging import NoiseModel, Shells
+from jaxrelax.imaging import NoiseModel, Shells, rebox_map
 from jaxrelax.inference import Hypotheses, Junk, Latent, Model, Register, States, SymmetricState
 from jaxrelax.io import Particles, Units, every_row
 from jaxrelax.reconstruction import (
@@ -38,6 +38,7 @@ from jaxrelax.refinement.classification import Classification, OccupancyPatterns
 from jaxrelax.refinement.course import Course, Seeded, SeekAmplifySettle, Straight
 from jaxrelax.refinement.exclusive import Exclusive
 from jaxrelax.refinement.modes import Mode
+from jaxrelax.refinement.part import Located
 from jaxrelax.refinement.relax import Relax, relaxation_groups
 
 # Of one map, by what Relax calls them.
@@ -91,6 +92,7 @@ class Problem:
         particle: what the consensus is of: with the largest symmetry, and the least that is kept.
         of_maps: what every map of the table is of; the particle itself where there is one.
         exclusive: copies of one parent that exclude each other, if any do.
+        where: the part that is refined, in whose frame all of this is; None: all is refined.
     """
 
     data: Data
@@ -100,6 +102,7 @@ class Problem:
     execution: Execution
     plan: Plan
     exclusive: Exclusive | None = None
+    where: Located | None = None
 
     @cached_property
     def common_group(self) -> PointGroup:
@@ -132,7 +135,7 @@ def make_problem(
     states: Sequence[tuple[PointGroup, PointGroup]] = (),
     focus_mask: Float32[np.ndarray, "b b b"] | None = None,
     exclusive: Exclusive | None = None,
-    part_mask: Float32[np.ndarray, "b b b"] | None = None,
+    where: Located | None = None,
     rest: Rest | None = None,
     background_diameter_angstrom: float | None = None,
 ) -> Problem:
@@ -152,7 +155,7 @@ def make_problem(
         states: of every state that images may show its group and the one that is kept; none: one.
         focus_mask: states differ only inside of it.
         exclusive: copies of one parent of which one shows a state.
-        part_mask: only what is inside is refined; None: all.
+        where: the part that is refined; particles and masks are in its frame.
         rest: what is around it.
         background_diameter_angstrom: outside of so much images show no particle; None: outside of
             what is refined.
@@ -162,6 +165,9 @@ def make_problem(
         ValueError: latents that need maps or registers of their own.
     """
     group, subgroup = relaxation_groups(relax, symmetry)
+    part_mask = None
+    if where is not None and where.mask is not None:
+        part_mask = rebox_map(where.mask, map_box)
     particle = Particle(
         group, subgroup, map_box, map_pixel_size_angstrom, particle_diameter_angstrom,
         register_mask, None if relax is None else relax.max_resolution, part_mask,
@@ -196,7 +202,7 @@ def make_problem(
         normalise=normalise, cache_bytes=cache_bytes, workers=workers,
         origin_counts=len(of_maps) == 1, rest=rest,
     )  # fmt: skip
-    return Problem(data, shells, particle, of_maps, execution, plan, exclusive)
+    return Problem(data, shells, particle, of_maps, execution, plan, exclusive, where)
 
 
 def _require_known_maps(model: Model, of_maps: Sequence[Particle]) -> None:

@@ -29,7 +29,6 @@ from jaxrelax.refinement.loop import step
 from jaxrelax.refinement.modes import Mode
 from jaxrelax.refinement.notes import Notes
 from jaxrelax.refinement.part import Part
-from jaxrelax.refinement.part_result import in_the_particle
 from jaxrelax.refinement.preparation import prepare
 from jaxrelax.refinement.reference import Map
 from jaxrelax.refinement.relax import Relax
@@ -263,10 +262,8 @@ def refine(
                 )
         except LostImagesError as error:
             raise LostImagesError(f"{error} {_way_on(out, state)}") from error
-    if setup.where is not None:
-        result = in_the_particle(result, setup.where, setup.problem.execution.rest)
-        if result.part is not None:
-            LOG.info("%s.", result.part.sentence())
+    if result.part is not None:
+        LOG.info("%s.", result.part.sentence())
     result = dataclasses.replace(
         result,
         seconds=time.perf_counter() - began,

@@ -19,7 +19,6 @@ from jaxrelax.refinement.criteria import (
     ResolutionStalled,
     StatesSettled,
 )
-from jaxrelax.refinement.part import Located
 from jaxrelax.refinement.pose_prior import left_of_pose_errors
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import State
@@ -125,7 +124,6 @@ class Setup:
         until: when to stop.
         identity: settings and hashes of the inputs, see :func:`save_checkpoint`.
         following: stages that follow this one, in their order.
-        where: the part that is refined, in whose frame the problem is; None: all is.
     """
 
     problem: Problem
@@ -133,4 +131,3 @@ class Setup:
     until: Criterion
     identity: dict[str, Any]
     following: tuple[Stage, ...] = ()
-    where: Located | None = None
