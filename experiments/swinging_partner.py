@@ -7,9 +7,10 @@ Simulates neuraminidase with one Fab that swings about its hinge (10° rms; 1,50
 `jaxrelax refine relaxed/particles.star --mask fab.mrc --fulcrum X Y Z`. The mask is that of the
 truth, turned into the frame of the relaxed map, without the body; the fulcrum is the hinge. The
 same is done about the mask's centre, and about the hinge from the true map and the true poses of
-the body: what the images can tell of the Fab at all. What all of them know of the Fab's own pose, over the images whose register is right, and to
-which resolution half-maps agree inside the mask; and the FSC with the true Fab. ``--docs`` puts the
-table into guide/local.md. Half an hour on two cores; what is there already is kept.
+the body: what the images can tell of the Fab at all. What all of them know of the Fab's own pose,
+over the images whose register is right, and to which resolution half-maps agree inside the mask;
+and the FSC with the true Fab. ``--docs`` puts the table into guide/local.md. Half an hour on two
+cores; what is there already is kept.
 """
 
 from __future__ import annotations

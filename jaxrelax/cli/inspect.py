@@ -15,7 +15,7 @@ from jaxrelax.cli.output_pipe import unread_output
 from jaxrelax.engine.workers import available_workers
 from jaxrelax.io import Inspection, format_inspection, inspect_file
 from jaxrelax.refinement import Homogeneous, Local, Registers, refine
-from jaxrelax.refinement.preparation import check_particles
+from jaxrelax.refinement.consistent import check_particles
 from jaxrelax.refinement.usable import usable_particles
 
 MODES = {"homogeneous": Homogeneous, "local": Local, "registers": Registers}

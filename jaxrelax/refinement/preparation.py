@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,24 +9,27 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int8
+from jaxtyping import Float32
 
 from jaxrelax.engine.workers import available_workers
 from jaxrelax.geometry import PointGroup
 from jaxrelax.imaging import NoiseModel, RadialNoise, rebox_map
 from jaxrelax.inference import Latent
 from jaxrelax.io import (
-    ImageReader,
     InputError,
     Particles,
-    Units,
-    find_units,
     read_particles,
 )
 from jaxrelax.reconstruction import MapPrior, particle_box, particle_radius_angstrom
 from jaxrelax.refinement.argument_kinds import require_kinds
 from jaxrelax.refinement.checkpoint import array_hash, file_hash, particles_hash
-from jaxrelax.refinement.classification import Classification, OccupancyPatterns
+from jaxrelax.refinement.classification import Classification
+from jaxrelax.refinement.consistent import (
+    check_particles,
+    require_consistent,
+    symmetry_of_consensus,
+    with_references,
+)
 from jaxrelax.refinement.contrast import inverted, made_white
 from jaxrelax.refinement.copies import one_row_each, say_what_shares_noise
 from jaxrelax.refinement.course import Course
@@ -37,7 +39,6 @@ from jaxrelax.refinement.exclusive import exclusive_copies
 from jaxrelax.refinement.modes import Local, Mode, Registers
 from jaxrelax.refinement.part import Part, located, require_axes_of_something, require_group_of_part
 from jaxrelax.refinement.part_stage import at_base_poses, of_part, require_part, with_signs
-from jaxrelax.refinement.poses import require_poses
 from jaxrelax.refinement.problem import Problem, make_problem
 from jaxrelax.refinement.projection_match import low_passed
 from jaxrelax.refinement.reference import (
@@ -58,7 +59,7 @@ from jaxrelax.refinement.setup import (
     Splits,
     Stage,
 )
-from jaxrelax.refinement.splits import folds, half_sets
+from jaxrelax.refinement.splits import folds
 from jaxrelax.refinement.start import init, init_relaxation
 from jaxrelax.refinement.state_starts import init_states
 from jaxrelax.refinement.usable import WIDEST, usable_particles
@@ -116,20 +117,20 @@ def prepare(
     mode = Local() if mode is None else mode
     relax = Relax(relax) if isinstance(relax, str) else relax
     given = [reference] if isinstance(reference, Map | str | Path) else list(reference)
-    mode = _with_references(mode, len(given))
+    mode = with_references(mode, len(given))
     if part is not None:
         require_part(part, mode, len(given))
     classification = mode if isinstance(mode, Classification) else None
     states: list[tuple[PointGroup, PointGroup]] = []
     if classification is not None:
         relax, consensus = classification.consensus(relax)
-        symmetry = _symmetry_of_consensus(symmetry, consensus, relax)
+        symmetry = symmetry_of_consensus(symmetry, consensus, relax)
         states = classification.groups() if len(given) > 1 else []
         if not states:
             mode = classification.mode_of_consensus
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
-    _require_consistent(mode, relax, map_prior, symmetry)
+    require_consistent(mode, relax, map_prior, symmetry)
     require_axes_of_something(part, relax, symmetry)
     units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     if classification is not None:
@@ -322,119 +323,6 @@ def _compared(
         for first, one, of in zip(low, maps, references, strict=True)
     ]
     return _Compared(problem, maps, low)
-
-
-def _with_references(mode: Mode, count: int) -> Mode:
-    """The mode, started from so many references.
-
-    Raises:
-        InputError: there are several, and not one for every state.
-    """
-    if count == 1:
-        if isinstance(mode, Classification) and mode.start == "references":
-            raise InputError('start="references" needs a reference for every state, and got one')
-        return mode
-    if not isinstance(mode, Classification) or isinstance(mode, OccupancyPatterns):
-        raise InputError(
-            f"{count} references, and mode {type(mode).__name__} starts from one; several are "
-            "those of the states of a classification"
-        )
-    if mode.start not in ("auto", "references"):
-        raise InputError(f'start="{mode.start}" begins from one reference, and got {count}')
-    if len(mode.states) != count:
-        raise InputError(
-            f"{count} references for {len(mode.states)} states ({', '.join(mode.states)}); give "
-            "one for every state, in their order, or one for all"
-        )
-    return dataclasses.replace(mode, start="references")
-
-
-def check_particles(
-    particles: Particles, mode: Mode, seed: int = 0, *, tested: bool = False
-) -> tuple[Units, Int8[np.ndarray, " particles"]]:
-    """Refuse what cannot be refined whatever the reference: poses, half-sets, headers of stacks.
-
-    `prepare` calls it first, and ``jaxrelax inspect``.
-
-    Args:
-        particles: the table.
-        mode: of the refinement.
-        seed: of half-sets that are drawn.
-        tested: whether there are registers to infer, and a symmetry to test.
-
-    Returns:
-        What of the table shares noise, and the half-sets.
-
-    Raises:
-        InputError: names the table, and the row where there is one.
-    """
-    require_poses(particles, mode)
-    units = find_units(particles)
-    half_set = half_sets(particles, units, seed, tested=tested)
-    with ImageReader(particles) as reader:
-        reader.validate()
-    return units, half_set
-
-
-def _require_consistent(
-    mode: Mode, relax: Relax | None, map_prior: MapPrior | None, symmetry: str
-) -> None:
-    """Refuse what contradicts itself before anything is read.
-
-    Raises:
-        InputError: says which settings.
-    """
-    if relax is not None and symmetry.upper() != "C1":
-        raise InputError(
-            f"symmetry {symmetry} with relaxation: leave it out; what a relaxation keeps is said "
-            "with --to (Relax(to=...))"
-        )
-    if relax is not None and not mode.needs_poses:
-        _require_start(relax, mode)
-    if relax is not None and relax.inner_iterations > 0 and mode.holds_poses:
-        raise InputError(
-            f"inner iterations lie between searches of poses, and mode {type(mode).__name__} holds "
-            "them; leave --inner-iterations (Relax.inner_iterations) at 0"
-        )
-    if map_prior is not None and relax is not None and relax.prior != "isotypic":
-        raise InputError(
-            f'two map priors: Relax(prior="{relax.prior}") and {type(map_prior).__name__}; leave '
-            "one of them out"
-        )
-
-
-def _symmetry_of_consensus(symmetry: str, consensus: str, relax: Relax | None) -> str:
-    """The symmetry of what comes before the states, if nothing of it is relaxed.
-
-    Raises:
-        InputError: another one was asked for.
-    """
-    if symmetry.upper() not in ("C1", consensus.upper()):
-        raise InputError(
-            f"symmetry {symmetry}, but the largest group of the states is {consensus}; every state "
-            "says its own"
-        )
-    return consensus if relax is None else "C1"
-
-
-def _require_start(relax: Relax, mode: Mode) -> None:
-    """Refuse to start from what a search without poses does not have.
-
-    Raises:
-        InputError: registers of poses that are still to be found, or an asymmetric reference that
-            a symmetric stage has long left.
-    """
-    if relax.start == "poses":
-        raise InputError(
-            "a relaxation that starts from poses takes the registers of the input poses, and mode "
-            f"{type(mode).__name__} finds poses anew; use --mode local (Local())"
-        )
-    if relax.start == "reference" and mode.relaxed is not None:
-        raise InputError(
-            "a relaxation that starts from the reference follows a symmetric stage that the "
-            "reference's asymmetry does not outlive; relax from the start with --relax-from start "
-            '(Homogeneous(relax_from="start"))'
-        )
 
 
 def _diameter(given: float | None, reference, pixel: float) -> float:

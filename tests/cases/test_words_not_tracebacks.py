@@ -7,7 +7,7 @@ import pytest
 
 from jaxrelax.io import InputError, inspect_file, read_map, read_particles
 from jaxrelax.refinement import Homogeneous, Registers, Relax, refine
-from jaxrelax.refinement.preparation import check_particles
+from jaxrelax.refinement.consistent import check_particles
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import pytest
 from scipy import ndimage
 
 import jaxrelax as jr
-from jaxrelax.assessment import save
-from jaxrelax.cli import main
+from jaxrelax.assessment import AgainstTruth, save
 from jaxrelax.geometry import (
     euler_to_matrix,
     frame_along,
@@ -22,17 +21,6 @@ from jaxrelax.refinement.part_result import BASE_ANGLES, SHIFT, TURN
 from jaxrelax.simulate import Simulation, simulate
 
 N, PIXEL = 32, 6.0
-
-
-def run(capsys, *argv):
-    """A command; its exit status, and what it wrote."""
-    capsys.readouterr()
-    try:
-        status = main([str(word) for word in argv])
-    except SystemExit as ended:
-        status = ended.code
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def blob(centre_angstrom, width=9.0, n=N, pixel=PIXEL):
@@ -151,10 +139,15 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def refined(data):
-    part = Part(str(data / "mask.mrc"))
+def against(data):
+    return AgainstTruth(data / "truth.star")
+
+
+@pytest.fixture(scope="module")
+def refined(data, against):
     result = jr.refine(
-        data / "truth.star", data / "truth_map.mrc", part=part, until=jr.MaxIterations(2),
+        data / "truth.star", data / "truth_map.mrc", part=Part(str(data / "mask.mrc")),
+        until=jr.MaxIterations(2), callbacks=[against],
     )  # fmt: skip
     save(result, jr.OutputFolder.create(data / "out"))
     return result
@@ -173,6 +166,46 @@ def test_the_part_is_in_its_place(data, refined):
     assert refined.part is not None
     assert refined.part.turn_deg < 5.0
     assert "turned by" in refined.part.sentence()
+
+
+def test_the_truth_is_in_the_frame_of_the_part(refined, against):
+    assert refined.part is not None
+    assert set(against.rows) == {1, 2}
+    for row in against.rows.values():
+        assert row["true_pose_error_deg"] < 3.0
+        assert row["true_shift_error_angstrom"] < 3.0
+
+
+def test_a_resumed_run_is_the_same(data, refined, tmp_path):
+    folder = jr.OutputFolder.create(tmp_path / "resumed")
+    words = (data / "truth.star", data / "truth_map.mrc")
+    part = Part(str(data / "mask.mrc"))
+    jr.refine(*words, part=part, until=jr.MaxIterations(1), out=folder)
+    again = jr.refine(*words, part=part, until=jr.MaxIterations(2), out=folder, resume=True)
+    np.testing.assert_array_equal(again.poses, refined.poses)
+    np.testing.assert_array_equal(again.map_composite, refined.map_composite)
+    other = Part(str(data / "mask.mrc"), fulcrum=(8.0, 0.0, 0.0))
+    with pytest.raises(InputError, match="part"):
+        jr.refine(*words, part=other, until=jr.MaxIterations(2), out=folder, resume=True)
+
+
+def test_masks_of_states_are_in_the_frame_of_the_part(data):
+    mask = str(data / "mask.mrc")
+    mode = jr.Classification(states=("C1", "C1"), start="random", focus_mask=mask)
+    setup = jr.prepare(
+        data / "truth.star", data / "truth_map.mrc", part=Part(mask), mode=mode, contrast="white"
+    )
+    focus = setup.following[0].make.keywords["focus_mask"]
+    pixel = setup.problem.shells.pixel_size_angstrom
+    np.testing.assert_allclose(mass(focus, pixel), 0.0, atol=pixel)
+
+
+def test_patterns_and_a_part_are_refused(data):
+    with pytest.raises(InputError, match="a part holds one"):
+        jr.prepare(
+            data / "truth.star", data / "truth_map.mrc", part=Part(str(data / "mask.mrc")),
+            mode=jr.OccupancyPatterns("C4"),
+        )  # fmt: skip
 
 
 def test_what_is_written_of_a_part(data, refined):
@@ -253,40 +286,3 @@ def test_extents_that_cannot_be():
         jr.Local(rotation_extent_deg=90.0)
     with pytest.raises(ValueError, match="shift_extent_angstrom is 0"):
         jr.Local(shift_extent_angstrom=0.0)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--mask", "mask.mrc", "--mode", "homogeneous"], "poses of the whole particle"),
-        (["--axis-at", "1", "2", "3"], "nothing is relaxed or imposed"),
-        (["--rest-symmetry", "C5"], "can act only with --mask"),
-        (["--mask", "nothing.mrc"], "nothing.mrc"),
-        (["--rotation-extent-deg", "70"], "rotation_extent_deg is 70"),
-        (["--axis-along", "0", "0", "0", "--relax", "C4"], "not all zero"),
-    ],
-)
-def test_refused_on_the_command_line(data, monkeypatch, capsys, options, words):
-    monkeypatch.chdir(data)
-    given = ["refine", "truth.star", "--reference", "truth_map.mrc", "--out", "refused", *options]
-    status, _, err = run(capsys, *given)
-    assert status != 0
-    assert words in err
-    assert not (data / "refused").exists()
-
-
-def test_another_axis_is_refused_with_the_right_one(data, monkeypatch, capsys):
-    """The C4 body about another axis: what is said is where its own is."""
-    monkeypatch.chdir(data)
-    status, _, err = run(
-        capsys, "refine", "truth.star", "--reference", "reference.mrc", "--relax", "C4",
-        "--axis-at", "16", "-8", "0", "--out", "refused",
-    )  # fmt: skip
-    assert status != 0
-    assert "is about another axis: off by" in err
-    at = err.split("--axis-at ")[1].split()[:3]
-    along = err.split("--axis-along ")[1].split()[:3]
-    np.testing.assert_allclose(np.array(at, float)[:2], 0.0, atol=1.0)
-    np.testing.assert_allclose(
-        np.abs(np.array([x.rstrip(";.") for x in along], float)[2]), 1, atol=0.01
-    )
