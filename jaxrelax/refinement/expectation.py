@@ -38,9 +38,9 @@ from jaxrelax.refinement.claims import (
     prior_of_images,
 )
 from jaxrelax.refinement.fold_maps import FoldMaps
+from jaxrelax.refinement.pass_results import keep, learned, record
 from jaxrelax.refinement.pose_schedule import pose_search
 from jaxrelax.refinement.problem import Problem
-from jaxrelax.refinement.recorded import keep, learned, record
 from jaxrelax.refinement.scoring import (
     prior_widths,
     scored_batches,
