@@ -240,9 +240,12 @@ class ClassificationOptions:
     poses: Literal["held", "local", "global"] = default_of(Classification, "poses")
     """Leave poses where the consensus has them (those of the input, with references of all states),
     refine them locally with every state, or search all orientations."""
-    state_start: Literal["auto", "occupancy", "random"] = default_of(Classification, "start")
-    """Start states from the occupancy of the consensus' partner, or from seeded random states; auto
-    takes occupancy where one state is relaxed and others have the whole group."""
+    state_start: Literal["auto", "occupancy", "directions", "random"] = default_of(
+        Classification, "start"
+    )
+    """Start states from the occupancy of the consensus' partner, from clusters of images along the
+    directions in which they differ most, or from seeded random states; auto takes occupancy where
+    one state is relaxed and others have the whole group, and else directions."""
     seeds: int = 1
     """Run so many times, with --seed and those after it, and say how well the states agree; the
     first run is written."""

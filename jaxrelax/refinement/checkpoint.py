@@ -23,7 +23,7 @@ from jaxrelax.refinement.described import described
 from jaxrelax.refinement.state import State, frozen
 from jaxrelax.refinement.tree_files import filled, outlined
 
-FORMAT = 17
+FORMAT = 18
 HEADER = "checkpoint/checkpoint.json"
 # What reading a file may raise that is not whole, or is of other classes.
 DAMAGES = (

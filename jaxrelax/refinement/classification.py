@@ -24,7 +24,7 @@ from jaxrelax.refinement.modes import Homogeneous, Local, Mode, Registers, Searc
 from jaxrelax.refinement.relax import Relax
 
 STATE = re.compile(r"^(?P<group>[^:]+)(:(?P<kept>[^:]+))?$")
-STARTS = ("auto", "references", "occupancy", "random", "splits")
+STARTS = ("auto", "references", "occupancy", "random", "directions", "splits")
 POSES: dict[str, Mode] = {"held": Registers(), "local": Local(), "global": Homogeneous()}
 
 
@@ -156,13 +156,18 @@ class Classification(Mode):
 
     def starts_from(self) -> str:
         """How the maps of the states begin: from references, by occupancy or at random."""
-        if self.start in ("references", "occupancy", "random"):
+        if self.start in ("references", "occupancy", "random", "directions"):
             return self.start
         groups = self.groups()
         relaxed = [group for group, kept in groups if kept.order < group.order]
         imposed = [group for group, kept in groups if kept.order == group.order]
         alike = len({group.name for group, _ in groups}) == 1
         return "occupancy" if len(relaxed) == 1 and imposed and alike else "random"
+
+    @property
+    def seeds_states(self) -> bool:
+        """Whether images begin in states, and maps follow."""
+        return self.starts_from() in ("random", "directions")
 
     def consensus(self, relax: Relax | None) -> tuple[Relax | None, str]:
         """What is relaxed before there are states, and the symmetry if nothing is.

@@ -10,12 +10,13 @@ yet there (``course=Straight()`` asks it from the first iteration).
 from __future__ import annotations
 
 import abc
-import itertools
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 
 from jaxrelax.io import InputError
+from jaxrelax.refinement.history import DEVIATION_BANDS
 from jaxrelax.refinement.state import State
 
 
@@ -261,25 +262,56 @@ class DeviationSettled(Criterion):
     """The density at symmetry-related positions has stopped moving apart.
 
     The rms of V − Sym V over that of Sym V, of the regularised half-maps; with states their mean.
+    Density breaks the symmetry only inside the particle's mask, and inside a register mask where
+    there is one. With a band of resolution, in every band of `DEVIATION_BANDS` that ends in it.
 
     Attributes:
         iterations: length of the standstill.
         tolerance: largest relative change of it from one iteration to the next.
+        coarsest_angstrom, finest_angstrom: band of resolution; None: all frequencies together.
     """
 
     iterations: int = 2
     tolerance: float = 0.01
+    coarsest_angstrom: float | None = None
+    finest_angstrom: float | None = None
+
+    def __check_init__(self):
+        if self._banded and not self._bands():
+            raise ValueError(
+                f"no band ends between {self.coarsest_angstrom} and {self.finest_angstrom} Å; "
+                f"bands end at {', '.join(map(str, DEVIATION_BANDS))} Å"
+            )
+
+    @property
+    def _banded(self) -> bool:
+        return self.coarsest_angstrom is not None or self.finest_angstrom is not None
+
+    def _bands(self) -> list[int]:
+        """Numbers of those that end in the band of resolution."""
+        coarsest = np.inf if self.coarsest_angstrom is None else self.coarsest_angstrom
+        finest = 0.0 if self.finest_angstrom is None else self.finest_angstrom
+        return [k for k, edge in enumerate(DEVIATION_BANDS) if finest <= edge <= coarsest]
 
     def reason(self, state: State) -> str | None:
         """Satisfied when it changed by less than the tolerance in each of the last iterations."""
-        calm = [info.asymmetric_power for info in state.history if info.settled]
-        last = calm[-self.iterations - 1 :]
+        last = [info for info in state.history if info.settled][-self.iterations - 1 :]
         if len(last) <= self.iterations:
             return None
-        steps = [abs(b - a) / max(a, 1e-12) for a, b in itertools.pairwise(last)]
-        if max(steps) > self.tolerance:
+        values = np.array([[info.asymmetric_power] for info in last])
+        if self._banded:
+            if not all(info.deviations for info in last):
+                return None  # nothing is relaxed, or the run is of a version without them
+            values = np.array([info.deviations for info in last])[:, self._bands()]
+        change = np.abs(np.diff(values, axis=0)) / np.maximum(values[:-1], 1e-12)
+        if change.max() > self.tolerance:
             return None
-        return f"symmetry-related density differs by {100 * last[-1]:.1f} %, no longer changing"
+        where = ""
+        if self._banded:
+            edges = [DEVIATION_BANDS[k] for k in self._bands()]
+            where = f" in bands to {edges[0]}{f' … {edges[-1]}' if len(edges) > 1 else ''} Å"
+        largest = 100 * values[-1].max()
+        return f"symmetry-related density differs by {largest:.1f} %, no longer changing{where}"
 
 
 class LikelihoodStalled(Criterion):

@@ -107,7 +107,7 @@ def exclusive_copies(
             "--exclusive."
         )
     state = None if mode.exclusive == "auto" else int(mode.exclusive) - 1
-    if state is not None and references == 1 and mode.starts_from() == "random":
+    if state is not None and references == 1 and mode.seeds_states:
         groups = mode.groups()
         alike = [k + 1 for k, pair in enumerate(groups) if _same(pair, groups[state])]
         if len(alike) > 1:

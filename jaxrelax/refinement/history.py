@@ -69,6 +69,8 @@ class StepInfo:
         state_certainty: mean of 1 − the normalised entropy of the state, over images that show the
             particle; zero without states.
         fractions: of every state; empty without states.
+        deviations: rms of V − Sym V over that of Sym V in each of `DEVIATION_BANDS`; empty where
+            nothing is relaxed.
     """
 
     iteration: int
@@ -112,14 +114,16 @@ class StepInfo:
     state_change: float = 0.0
     state_certainty: float = 0.0
     fractions: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
 
     def row(self) -> dict[str, float]:
         """The scalars by name, all as numbers; those of states only where there are states."""
         values = dataclasses.asdict(self)
-        fractions = values.pop("fractions")
-        if not fractions:
+        several = {name: values.pop(name) for name in SEVERAL}
+        if not several["fractions"]:
             values = {name: value for name, value in values.items() if name not in OF_STATES}
-        values |= {f"{FRACTION}{k:02d}": one for k, one in enumerate(fractions, start=1)}
+        values |= {f"{FRACTION}{k:02d}": one for k, one in enumerate(several["fractions"], start=1)}
+        values |= dict(zip(DEVIATIONS, several["deviations"], strict=False))
         return {k: float(v) for k, v in values.items()}
 
     @classmethod
@@ -137,16 +141,20 @@ class StepInfo:
             field.name: _KINDS[str(field.type)](given[field.name])
             for field in dataclasses.fields(cls)
             # What there are only with states is missing without.
-            if field.name != SEVERAL and (field.name in given or field.name not in OF_STATES)
+            if field.name not in SEVERAL and (field.name in given or field.name not in OF_STATES)
         }
         shares = [share for name, share in given.items() if name.startswith(FRACTION)]
-        return cls(**values, fractions=tuple(shares))
+        deviations = [given[name] for name in DEVIATIONS if name in given]
+        return cls(**values, fractions=tuple(shares), deviations=tuple(deviations))
 
 
 _KINDS = {"int": int, "float": float, "bool": bool}
-SEVERAL = "fractions"  # the only field that is no scalar
+SEVERAL = ("fractions", "deviations")  # fields that are no scalars
 OF_STATES = ("state_change", "state_certainty")
 FRACTION = "fraction_class"
+# Finer ends of bands of resolution in Å; the first begins beside the origin of Fourier space.
+DEVIATION_BANDS = (30, 20, 15, 12, 10, 8, 6, 5, 4, 3)
+DEVIATIONS = tuple(f"deviation_to_{edge}_angstrom" for edge in DEVIATION_BANDS)
 
 
 class History(eqx.Module):
@@ -161,9 +169,9 @@ class History(eqx.Module):
             {
                 field.name: np.zeros(0, _KINDS[str(field.type)])
                 for field in dataclasses.fields(StepInfo)
-                if field.name != SEVERAL
+                if field.name not in SEVERAL
             }
-            | {SEVERAL: np.zeros((0, 0))}
+            | {name: np.zeros((0, 0)) for name in SEVERAL}
         )
 
     def appended(self, info: StepInfo) -> History:
@@ -171,14 +179,17 @@ class History(eqx.Module):
         columns = {
             name: np.append(values, values.dtype.type(getattr(info, name)))
             for name, values in self.columns.items()
-            if name != SEVERAL
+            if name not in SEVERAL
         }
-        fractions, before = np.asarray(info.fractions, np.float64), self.columns[SEVERAL]
-        # Stages before the one with states have none of them: NaN.
-        several = np.full((len(before) + 1, max(len(fractions), before.shape[1])), np.nan)
+        return History(columns | {name: self._longer(name, info) for name in SEVERAL})
+
+    def _longer(self, name: str, info: StepInfo) -> np.ndarray:
+        """A column of several values, with one more row; NaN where a stage has none of them."""
+        values, before = np.asarray(getattr(info, name), np.float64), self.columns[name]
+        several = np.full((len(before) + 1, max(len(values), before.shape[1])), np.nan)
         several[:-1, : before.shape[1]] = before
-        several[-1, : len(fractions)] = fractions
-        return History(columns | {SEVERAL: several})
+        several[-1, : len(values)] = values
+        return several
 
     def __len__(self) -> int:
         return len(self.columns["iteration"])
@@ -190,9 +201,11 @@ class History(eqx.Module):
     def __getitem__(self, which: Any) -> Any:
         if isinstance(which, slice):
             return tuple(self[i] for i in range(*which.indices(len(self))))
-        fractions = self.columns[SEVERAL][which]
-        scalars = {n: v[which].item() for n, v in self.columns.items() if n != SEVERAL}
-        return StepInfo(**scalars, fractions=tuple(fractions[~np.isnan(fractions)].tolist()))
+        scalars = {n: v[which].item() for n, v in self.columns.items() if n not in SEVERAL}
+        several = {n: self.columns[n][which] for n in SEVERAL}
+        return StepInfo(
+            **scalars, **{n: tuple(row[~np.isnan(row)].tolist()) for n, row in several.items()}
+        )
 
     def __iter__(self) -> Iterator[StepInfo]:
         return (self[i] for i in range(len(self)))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from jaxrelax.arrays import AnyArray
 from jaxrelax.engine.programs import update_program
 from jaxrelax.geometry import pose_error_mod_group
 from jaxrelax.imaging import working_box
 from jaxrelax.inference import entropy
 from jaxrelax.reconstruction import IsotypicParts, resolution_shell, resolved_shell
+from jaxrelax.reconstruction.fsc import cross_power, spectrum
 from jaxrelax.refinement.course import Orders, Seen
 from jaxrelax.refinement.expectation import Expectation, expectation
-from jaxrelax.refinement.history import StepInfo
+from jaxrelax.refinement.history import DEVIATION_BANDS, StepInfo
 from jaxrelax.refinement.learned_noise import next_spectrum
 from jaxrelax.refinement.maximisation import Maximisation, half_maps, in_order, maximisation
 from jaxrelax.refinement.pose_changes import pose_changes
@@ -189,6 +192,7 @@ def _report(
         held_poses=search.holds_poses,
         relaxed=plan.relax is not None,
         searched_globally=search.is_global,
+        deviations=_deviations(problem, maps),
         **pose_changes(problem, state, found),
         **_of_states(problem, state, found),
     )
@@ -202,6 +206,22 @@ def _resolved(problem: Problem, solved: Maximisation) -> float:
     curve = solved.learned.fsc_asymmetric
     counts = relaxed.coefficients(relaxed.sphere(working_box(len(curve) - 1)))
     return problem.shells.resolved(resolved_shell(curve, counts))
+
+
+def _deviations(problem: Problem, maps: list[IsotypicParts]) -> tuple[float, ...]:
+    """See ``StepInfo.deviations``; of all maps together, 0 where there is no density."""
+    if not any(one.relaxed for one in problem.of_maps):
+        return ()
+    n = len(maps[0].symmetric)
+    power = np.sum([[_power(part, n) for part in one] for one in maps], axis=0)
+    ends = [min(int(problem.particle.edge_angstrom / to), n // 2) for to in DEVIATION_BANDS]
+    bands = [power[:, low + 1 : high + 1].sum(axis=1) for low, high in pairwise([0, *ends])]
+    return tuple(float(np.sqrt(own / max(shared, 1e-30))) for shared, own in bands)
+
+
+def _power(part: Float[AnyArray, "b b b"], n: int) -> Float[np.ndarray, " shells"]:
+    transform = spectrum(np.asarray(part))
+    return np.asarray(cross_power(transform, transform, n))
 
 
 def _of_states(problem: Problem, state: State, found: Expectation) -> dict[str, Any]:

@@ -261,7 +261,9 @@ def _prior(
 def _course(relax: Relax | None, mode: Mode) -> Course:
     """Asymmetry is sought unless there is none to seek or it is given."""
     if isinstance(mode, Classification):
-        return Seeded() if mode.starts_from() == "random" else Straight()
+        if mode.starts_from() == "directions":
+            return Seeded(alike=1)  # they have grown together
+        return Seeded() if mode.seeds_states else Straight()
     if relax is None:
         return Straight()
     if relax.start == "symmetric":

@@ -111,8 +111,8 @@ def starting_weights(problem: Problem, state: State) -> Float32[np.ndarray, "n p
     """Weights of the first accumulation, or None where the posterior decides."""
     relax, mode = problem.plan.relax, problem.plan.mode
     if isinstance(mode, Classification):
-        # A random start has them with its beliefs, for its maps are all alike.
-        return state.beliefs.registers if mode.starts_from() == "random" else None
+        # Where maps are all alike beliefs are given.
+        return state.beliefs.registers if mode.seeds_states else None
     if relax is None or relax.start == "reference":
         return None
     n, registers = len(problem.data), problem.particle.n_registers

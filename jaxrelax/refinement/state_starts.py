@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
 from jaxrelax.geometry import PointGroup
 from jaxrelax.reconstruction import (
@@ -21,6 +22,7 @@ from jaxrelax.reconstruction import (
 from jaxrelax.refinement.maximisation import portions, total
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import Beliefs, MapState, State, Strength, frozen, replaced
+from jaxrelax.refinement.state_directions import clusters, directions
 
 # Share of an image's weight that goes to a random state in the first pass of a random start.
 SYMMETRY_BREAKING = 0.5
@@ -194,7 +196,8 @@ def init_states(
         ]
     weights = np.broadcast_to(np.float32(1.0 / table.n_places), (n, table.n_places))
     if start == "random":
-        weights = random_states(problem, before.beliefs.registers, seed)
+        labels = random_states(n, len(problem.of_maps), seed)
+        weights = placed(problem, before.beliefs.registers, labels)
     latents = jax.tree.map(np.asarray, problem.plan.model.init())
     for name, params in before.latents.items():
         if name in latents:
@@ -218,24 +221,41 @@ def init_states(
         history=type(history).empty(),
         history_before=history,
     )
-    return frozen(jax.tree.map(np.array, state))
+    state = frozen(jax.tree.map(np.array, state))
+    if start != "directions":
+        return state
+    registers = before.beliefs.registers
+    coordinates = directions(problem, state, partial(placed, problem, registers), seed)
+    labels = clusters(problem, coordinates, seed)
+    weights = placed(problem, registers, mostly(labels, len(problem.of_maps)))
+    beliefs = replaced(state.beliefs, registers=weights, sought=weights)
+    return frozen(state.replace(beliefs=beliefs))
 
 
-def random_states(
-    problem: Problem, registers: Float32[np.ndarray, "n registers"], seed: int
+def random_states(n: int, count: int, seed: int) -> Float[np.ndarray, "n states"]:
+    """Weights of states: half of each image in one at random."""
+    rng = np.random.default_rng((seed, 9))
+    return mostly(rng.integers(count, size=n), count)
+
+
+def mostly(labels: Int[np.ndarray, " n"], count: int) -> Float[np.ndarray, "n states"]:
+    """Weights of states: half of each image in its own, half in all alike."""
+    return (1.0 - SYMMETRY_BREAKING) / count + SYMMETRY_BREAKING * np.eye(count)[labels]
+
+
+def placed(
+    problem: Problem,
+    registers: Float32[np.ndarray, "n registers"],
+    share: Float[np.ndarray, "n states"],
 ) -> Float32[np.ndarray, "n places"]:
-    """Weights of places: half of each image in a state at random, in the registers that are known.
+    """Weights of places from those of states, in the registers that are known.
 
     Args:
         problem: of the classification.
         registers: posterior of a stage before; where a state has as many, they are its own.
-        seed: of the states.
+        share: of every state.
     """
-    n, count = len(registers), len(problem.of_maps)
-    rng = np.random.default_rng((seed, 9))
-    chosen = np.eye(count)[rng.integers(count, size=n)]
-    share = (1.0 - SYMMETRY_BREAKING) / count + SYMMETRY_BREAKING * chosen
-    weights = []
+    n, weights = len(registers), []
     for number, one in enumerate(problem.of_maps):
         known = registers if registers.shape[1] == one.n_registers else None
         if known is None:

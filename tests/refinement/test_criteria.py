@@ -52,6 +52,29 @@ def test_half_maps_may_come_to_agree_further_at_one_resolution():
     assert ResolutionStalled().reason(made_up_state(jumped))
 
 
+def with_deviations(*rows):
+    return made_up_state(
+        [dataclasses.replace(NOTHING, settled=True, deviations=tuple(row)) for row in rows]
+    )
+
+
+def test_density_may_settle_in_a_band_of_resolution():
+    """Bands end at 30, 20, 15, 12, 10, 8, 6, 5, 4 and 3 Å."""
+    coarse, fine = [0.02] * 3, np.array([0.1, 0.2, 0.25])
+    state = with_deviations(*([c] * 3 + [f] * 7 for c, f in zip(coarse, fine, strict=True)))
+    assert DeviationSettled(finest_angstrom=15.0).reason(state).endswith("in bands to 30 … 15 Å")
+    assert DeviationSettled(finest_angstrom=12.0).reason(state) is None
+    assert DeviationSettled(coarsest_angstrom=12.0).reason(state) is None
+    one = DeviationSettled(coarsest_angstrom=20.0, finest_angstrom=15.0).reason(state)
+    assert "2.0 %" in one
+    assert one.endswith("in bands to 20 … 15 Å")
+    # All frequencies together are another figure, and a run without relaxation has none of these.
+    assert DeviationSettled().reason(state)
+    assert DeviationSettled(finest_angstrom=15.0).reason(with_deviations([], [], [])) is None
+    with pytest.raises(ValueError, match="no band ends between 14 and 13 Å"):
+        DeviationSettled(coarsest_angstrom=14, finest_angstrom=13)
+
+
 def test_registers_must_settle_after_seeking():
     still = [0.97, 0.971, 0.972]
     assert RegistersSettled().reason(criterion_rows([8.0] * 3, still))

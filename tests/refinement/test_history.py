@@ -55,9 +55,9 @@ def test_it_is_a_pytree_of_one_array_per_scalar():
 
 def test_a_row_is_of_numbers():
     row = INFOS[2].row()
-    of_states = ("state_change", "state_certainty", "fractions")
+    several = ("state_change", "state_certainty", "fractions", "deviations")
     fields = [field.name for field in dataclasses.fields(StepInfo)]
-    assert list(row) == [name for name in fields if name not in of_states]
+    assert list(row) == [name for name in fields if name not in several]
     assert {type(value) for value in row.values()} == {float}
     assert (row["settled"], row["relaxed"], row["iteration"]) == (1.0, 1.0, 3.0)
     info = dataclasses.replace(INFOS[2], state_change=0.1, fractions=(0.25, 0.75))
@@ -65,6 +65,14 @@ def test_a_row_is_of_numbers():
     assert history[-1].fractions == (0.25, 0.75)
     assert history[0].fractions == ()
     row = history[-1].row()
+    banded = dataclasses.replace(INFOS[3], deviations=(0.5, 0.25))
+    history = history.appended(banded)
+    assert history[-1].deviations == (0.5, 0.25)
+    assert history[-2].deviations == ()
+    named = banded.row()
+    assert (named["deviation_to_30_angstrom"], named["deviation_to_20_angstrom"]) == (0.5, 0.25)
+    text = {name: str(value) for name, value in named.items()}
+    assert StepInfo.from_row(text) == banded
     assert (row["state_change"], row["fraction_class01"], row["fraction_class02"]) == (
         0.1, 0.25, 0.75,
     )  # fmt: skip
