@@ -50,13 +50,13 @@ class Painted(NamedTuple):
     colour: str
 
 
-def picture(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of panels without axes, row by row; its height is in parts of its width."""
+def picture(height: float, layout: list[list[str]]) -> tuple[Figure, dict[str, Axes]]:
+    """A figure of named panels without axes, row by row; its height is in parts of its width."""
     figure = new_figure(WIDTH, height * WIDTH)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
+    panels = figure.subplot_mosaic(layout)
+    for axes in panels.values():
         axes.set_axis_off()
-    return figure, list(panels)
+    return figure, panels
 
 
 def draw(axes: Axes, maps: Sequence[Painted], pixel: float, axis: str, edge: float) -> None:

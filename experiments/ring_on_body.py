@@ -11,9 +11,9 @@ images at exact poses of the body. The ring is relaxed from C6 inside its mask, 
 
 beside an oracle that is shown the ring alone, under the same noise, with its true map and poses,
 and a relaxation of these images of the ring alone: what there is to lose by the body. And about the
-axis of the body, where it is refused. ``--docs`` puts what came of it into guide/local.md, and draws
-the ring, its mask and both axes there, at the first SNR; with ``--only-picture`` nothing else is
-made. Ten minutes on two cores; what is there already is kept.
+axis of the body, where it is refused. ``--docs`` puts what came of it into guide/local.md, and the
+ring with its mask and both axes into its picture, at the first SNR; with ``--only-picture``
+nothing else is made. Ten minutes on two cores; what is there already is kept.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ from jaxrelax.simulate.truth import draw_truth
 AT = np.array([30.0, 0.0, 40.0])
 PIXEL, BOX = 4.2, 64
 BODY_GROUP, RING = "C5", "C6"
-# Of the picture.
-EDGE_ANGSTROM, DARK_ORANGE = 105.0, "#8f3a00"
+# Of the picture: what is shown, in Å.
+ALONG_X, ALONG_Y, ALONG_Z = (-66.0, 124.0), (-96.0, 96.0), (-78.0, 112.0)
+DARK_ORANGE = "#8f3a00"
 OPTIONS = Simulation(
     n_images=600, box=BOX, pixel_size_angstrom=PIXEL, group=RING, snr=0.08, max_shift_angstrom=6.0,
     pose_error_deg=0.0, shift_error_angstrom=0.0, seed=5,
@@ -245,24 +246,28 @@ def both_axes(folder: Path, path: Path) -> None:
     map_, _ = read_map(folder / "relaxed" / "map_composite.mrc")
     level = float(otsu_threshold(map_[map_ > 0.1 * map_.max()]))
     surfaces = [Painted(map_ * (1 - mask), level, BODY), Painted(map_ * mask, level, ORANGE)]
-    figure, (side, above) = picture(0.56, 1, 2)
-    for axes, axis in ((side, "y"), (above, "z")):
-        draw(axes, surfaces, PIXEL, axis, EDGE_ANGSTROM)
+    figure, panels = picture(0.6, [["y", "z"]])
+    for axis, upwards in (("y", ALONG_Z), ("z", ALONG_Y)):
+        axes = panels[axis]
+        draw(axes, surfaces, PIXEL, axis, ALONG_X[1])
         outline(axes, mask, PIXEL, axis, INK)
         axes.set_title(f"seen along {axis}", fontsize=WORDS, color=INK)
-    low, high = -72.0, 98.0
+        axes.set_xlim(*(ALONG_X[::-1] if axis == "y" else ALONG_X))
+        axes.set_ylim(*upwards)
+    side, above = panels["y"], panels["z"]
+    low, high = ALONG_Z[0] + 8.0, ALONG_Z[1] - 6.0
     for x, group, colour in ((0.0, BODY_GROUP, BLUE), (AT[0], RING, DARK_ORANGE)):
         side.plot([x, x], [low, high], color=colour, lw=1.4)
-        away = 9.0 if x else -9.0
-        words(side, x + away, high + 2, group, colour, ha="right" if x else "left", va="center")
+        # x runs to the left.
+        away = {"ha": "right", "x": x + 5.0} if x else {"ha": "left", "x": x - 5.0}
+        words(side, y=high - 4.0, text=group, colour=colour, **away)
         corners = int(group[1:])
         above.plot(x, 0.0, marker=(corners, 0, 0), ms=9, mfc=colour, mec="white", mew=1.0)
-        words(above, x, -15.0 if x else 15.0, group, colour)
-    side.annotate(
-        "", (0.0, low + 8), (AT[0], low + 8), arrowprops={"arrowstyle": "<->", "color": INK}
-    )  # fmt: skip
-    words(side, AT[0] + 4, low + 8, f"{AT[0]:g} Å", INK, ha="right")
-    words(side, 74, 80, "mask", INK)
+        words(above, x, -17.0 if x else 17.0, group, colour)
+    arrow = {"arrowstyle": "<->", "color": INK}
+    side.annotate("", (0.0, low + 8.0), (AT[0], low + 8.0), arrowprops=arrow)
+    words(side, AT[0] + 5.0, low + 8.0, f"{AT[0]:g} Å", INK, ha="right")
+    words(side, 88.0, 50.0, "mask", INK)
     save_picture(figure, path)
 
 

@@ -235,8 +235,9 @@ def before_and_after(made: Prepared, path: Path) -> None:
     turned = {name: np.asarray(rotate_map(read_map(path)[0], turn)) for name, path in maps.items()}
     body = turned["whole particle, relaxed"] * (1.0 - mask)
     level = float(otsu_threshold(body[body > 0.1 * body.max()]))
-    figure, panels = picture(0.83, 2, 2)
-    for (name, map_), above, below in zip(turned.items(), panels[:2], panels[2:], strict=True):
+    figure, panels = picture(0.83, [[f"{name} {row}" for name in turned] for row in (0, 1)])
+    for name, map_ in turned.items():
+        above, below = (panels[f"{name} {row}"] for row in (0, 1))
         draw(
             above, [Painted(map_ * (1.0 - mask), level, BODY), Painted(map_ * mask, level, ORANGE)],
             made.pixel, "x", EDGE_ANGSTROM,
@@ -252,8 +253,9 @@ def before_and_after(made: Prepared, path: Path) -> None:
             axes.plot(hinge[1], hinge[2], "o", ms=5, mfc=BLUE, mec="white", mew=1.0)
             axes.set_xlim(*ACROSS)
             axes.set_ylim(*UP)
-    words(panels[0], hinge[1] + 6, hinge[2] - 26, "fulcrum", BLUE)
-    words(panels[0], -80, 62, "mask", INK)
+    first = panels["whole particle, relaxed 0"]
+    words(first, hinge[1] + 6, hinge[2] - 26, "fulcrum", BLUE)
+    words(first, -80, 62, "mask", INK)
     save_picture(figure, path)
 
 
