@@ -6,10 +6,10 @@ Simulates a C4 phantom whose sites carry a partner at p = 0.5, each for itself (
 at 5 Å), refines it with C4 imposed, cuts windows of 28 pixels around all four sites with ``jaxrelax
 subparticles`` and classifies them into two states, which differ inside a sphere of 32 Å around the
 partner. Beside it the same images, at the same poses, by ``--states patterns``: all sites of a
-particle at once, anywhere and inside such spheres around all sites. Which site a copy shows follows from where the true pose has it; how many sites
-are told right, how sure the posterior is, and the occupancy that follows. ``--docs`` puts the table
-into guide/subparticles.md, and a picture beside it. Ten minutes on two cores; what is there
-already is kept.
+particle at once, anywhere and inside such spheres around all sites. Which site a copy shows follows
+from where the true pose has it; how many sites are told right, how sure the posterior is, and the
+occupancy that follows. ``--docs`` puts the table into guide/subparticles.md, and a picture beside
+it. Ten minutes on two cores; what is there already is kept.
 """
 
 from __future__ import annotations
