@@ -29,7 +29,8 @@ from jaxrelax.assessment.surfaces import (
 
 # Inches, and pixels per inch: 390 CSS pixels are wide as a telephone.
 WIDTH, DPI = 3.9, 200
-COLOURS = 128
+# Of screens, and of surfaces, whose shades are many.
+COLOURS, SHADES = 128, 256
 LARGEST_BYTES = 120_000
 WORDS = 8.5
 # Pieces smaller than this part of the largest one are noise.
@@ -117,10 +118,10 @@ def save_picture(figure: Figure, path: Path) -> None:
     """Write a figure as a picture of few colours."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    write_few_colours(Image.open(buffer).convert("RGB"), path)
+    write_few_colours(Image.open(buffer).convert("RGB"), path, SHADES)
 
 
-def write_few_colours(image: Image.Image, path: Path) -> None:
+def write_few_colours(image: Image.Image, path: Path, colours: int = COLOURS) -> None:
     """Write a PNG of few colours.
 
     Raises:
@@ -128,7 +129,7 @@ def write_few_colours(image: Image.Image, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not the most frequent colours, which would be greys alone.
-    few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     print(f"{path}: {image.width} x {image.height}, {path.stat().st_size / 1000:.0f} kB")
     if path.stat().st_size > LARGEST_BYTES:

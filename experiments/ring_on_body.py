@@ -267,7 +267,7 @@ def both_axes(folder: Path, path: Path) -> None:
     arrow = {"arrowstyle": "<->", "color": INK}
     side.annotate("", (0.0, low + 8.0), (AT[0], low + 8.0), arrowprops=arrow)
     words(side, AT[0] + 5.0, low + 8.0, f"{AT[0]:g} Å", INK, ha="right")
-    words(side, 88.0, 50.0, "mask", INK)
+    words(side, 80.0, 68.0, "mask", INK)
     save_picture(figure, path)
 
 

@@ -235,7 +235,7 @@ def before_and_after(made: Prepared, path: Path) -> None:
     turned = {name: np.asarray(rotate_map(read_map(path)[0], turn)) for name, path in maps.items()}
     body = turned["whole particle, relaxed"] * (1.0 - mask)
     level = float(otsu_threshold(body[body > 0.1 * body.max()]))
-    figure, panels = picture(0.83, [[f"{name} {row}" for name in turned] for row in (0, 1)])
+    figure, panels = picture(0.8, [[f"{name} {row}" for name in turned] for row in (0, 1)])
     for name, map_ in turned.items():
         above, below = (panels[f"{name} {row}"] for row in (0, 1))
         draw(
@@ -246,7 +246,8 @@ def before_and_after(made: Prepared, path: Path) -> None:
         # Depth runs from the highest x.
         deep = len(map_) - 1 - (len(map_) // 2 + round(centre[0] / made.pixel))
         section = seen_along(map_, "x")[..., deep]
-        grey = colormaps["gray_r"](np.clip(section / (2.5 * level), 0.0, 1.0))[..., :3]
+        # From a little above nothing: noise of the solvent says nothing here.
+        grey = colormaps["gray_r"](np.clip(section / (2.5 * level) - 0.1, 0.0, 1.0))[..., :3]
         show(below, grey, made.pixel, "x", EDGE_ANGSTROM)
         for axes in (above, below):
             outline(axes, mask, made.pixel, "x", INK)
@@ -254,7 +255,7 @@ def before_and_after(made: Prepared, path: Path) -> None:
             axes.set_xlim(*ACROSS)
             axes.set_ylim(*UP)
     first = panels["whole particle, relaxed 0"]
-    words(first, hinge[1] + 6, hinge[2] - 26, "fulcrum", BLUE)
+    words(first, hinge[1] + 4, hinge[2] - 33, "fulcrum", BLUE)
     words(first, -80, 62, "mask", INK)
     save_picture(figure, path)
 
