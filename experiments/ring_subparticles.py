@@ -8,8 +8,9 @@ subparticles`` and classifies them into two states, which differ inside a sphere
 partner. Beside it the same images, at the same poses, by ``--states patterns``: all sites of a
 particle at once, anywhere and inside such spheres around all sites. Which site a copy shows follows
 from where the true pose has it; how many sites are told right, how sure the posterior is, and the
-occupancy that follows. ``--docs`` puts the table into guide/subparticles.md, and a picture beside
-it. Ten minutes on two cores; what is there already is kept.
+occupancy that follows; beside what the true maps tell. ``--docs`` puts the table into
+guide/subparticles.md, and a picture beside it. Ten minutes on two cores; what is there already is
+kept.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Told(NamedTuple):
     Attributes:
         name: of the row.
         carries: posterior that the site carries the partner; of true sites, in the true frame.
-        subset: whether it says so of all sites at once, as digits of its best answer.
+        subset: sites that carry it by the most probable answer for all of them together.
     """
 
     name: str
@@ -286,7 +287,6 @@ def main() -> None:
     carried = true_sites(truth)
     mask = read_map(out / "focus.mrc")[0]
     maps = [read_map(path)[0] for path in sorted(data.glob("truth_map_*.mrc"))]
-    ceiling = oracle_patterns(truth, maps, group=GROUP)
     heading = [
         f"{len(truth):,} images", "sites right", "mean largest posterior of a site",
         "all four right", "occupancy of a site",
@@ -298,8 +298,15 @@ def main() -> None:
         together("the same, with spheres as `--focus-mask`", focused, at, truth),
     ):
         lines += table(row_of(told, carried), heading=False)
-    best = ceiling.accuracy * ceiling.register_accuracy
-    lines += table(["oracle: true maps and poses", "–", "–", f"{best:.3f}", "–"], heading=False)
+    partners = occupancy_patterns(point_group(GROUP)).n_partners / SITES
+    for name, poses in (
+        ("oracle: true maps, at these poses", read_particles(symmetric / "particles.star")),
+        ("oracle: true maps and poses", None),
+    ):
+        ceiling = oracle_patterns(truth, maps, group=GROUP, poses=poses)
+        best = ceiling.accuracy * ceiling.register_accuracy
+        told = float((ceiling.states @ partners).mean())
+        lines += table([name, "–", "–", f"{best:.3f}", f"{told:.3f}"], heading=False)
     lines += table(["the truth", "–", "–", "–", f"{carried.mean():.3f}"], heading=False)
     print(f"--at {at}", json.loads((alone / "result.json").read_text())["copies_of_parents"])
     print(*lines, sep="\n")
