@@ -107,7 +107,7 @@ def outline(axes: Axes, mask: np.ndarray, pixel: float, axis: str, colour: str) 
     )
 
 
-def words(axes: Axes, x: float, y: float, text: str, colour: str, **more) -> None:
+def label(axes: Axes, x: float, y: float, text: str, colour: str, **more) -> None:
     """Words on a picture, with a white edge that keeps them readable on a surface."""
     edge = [withStroke(linewidth=2.5, foreground="white")]
     more = {"ha": "center", "va": "center", "fontsize": WORDS, **more}

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from pages import quote, table
-from pictures import WORDS, Painted, draw, outline, picture, save_picture, words
+from pictures import WORDS, Painted, draw, label, outline, picture, save_picture
 
 from jaxrelax.assessment import oracle_registers, save
 from jaxrelax.assessment.difference_plots import BODY
@@ -260,14 +260,14 @@ def both_axes(folder: Path, path: Path) -> None:
         side.plot([x, x], [low, high], color=colour, lw=1.4)
         # x runs to the left.
         away = {"ha": "right", "x": x + 5.0} if x else {"ha": "left", "x": x - 5.0}
-        words(side, y=high - 4.0, text=group, colour=colour, **away)
+        label(side, y=high - 4.0, text=group, colour=colour, **away)
         corners = int(group[1:])
         above.plot(x, 0.0, marker=(corners, 0, 0), ms=9, mfc=colour, mec="white", mew=1.0)
-        words(above, x, -17.0 if x else 17.0, group, colour)
+        label(above, x, -17.0 if x else 17.0, group, colour)
     arrow = {"arrowstyle": "<->", "color": INK}
     side.annotate("", (0.0, low + 8.0), (AT[0], low + 8.0), arrowprops=arrow)
-    words(side, AT[0] + 5.0, low + 8.0, f"{AT[0]:g} Å", INK, ha="right")
-    words(side, 80.0, 68.0, "mask", INK)
+    label(side, AT[0] + 5.0, low + 8.0, f"{AT[0]:g} Å", INK, ha="right")
+    label(side, 80.0, 68.0, "mask", INK)
     save_picture(figure, path)
 
 

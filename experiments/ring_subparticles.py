@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.patches import Circle, Rectangle
 from pages import quote, table
-from pictures import WORDS, Painted, draw, picture, save_picture, words
+from pictures import WORDS, Painted, draw, label, picture, save_picture
 
 from jaxrelax.assessment import matching_rows, oracle_patterns
 from jaxrelax.assessment.difference_plots import BODY
@@ -223,7 +223,7 @@ def ring_and_states(symmetric: Path, alone: Path, mask: np.ndarray, at, path: Pa
     for number, operator in enumerate(point_group(GROUP).operators, start=1):
         x, y, _ = operator.T @ at
         ring.add_patch(Circle((x, y), FOCUS_ANGSTROM, fill=False, ec=BLUE, lw=1.2, ls="dashed"))
-        words(ring, x, y, str(number), BLUE)
+        label(ring, x, y, str(number), BLUE)
     half = 0.5 * WINDOW * PIXEL
     corner = (at[0] - half, at[1] - half)
     ring.add_patch(Rectangle(corner, 2 * half, 2 * half, fill=False, ec=INK, lw=1.2))
@@ -305,8 +305,8 @@ def main() -> None:
     ):
         ceiling = oracle_patterns(truth, maps, group=GROUP, poses=poses)
         best = ceiling.accuracy * ceiling.register_accuracy
-        told = float((ceiling.states @ partners).mean())
-        lines += table([name, "–", "–", f"{best:.3f}", f"{told:.3f}"], heading=False)
+        occupancy = float((ceiling.states @ partners).mean())
+        lines += table([name, "–", "–", f"{best:.3f}", f"{occupancy:.3f}"], heading=False)
     lines += table(["the truth", "–", "–", "–", f"{carried.mean():.3f}"], heading=False)
     print(f"--at {at}", json.loads((alone / "result.json").read_text())["copies_of_parents"])
     print(*lines, sep="\n")

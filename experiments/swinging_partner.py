@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from pages import quote, table
-from pictures import WORDS, Painted, draw, outline, picture, save_picture, show, words
+from pictures import WORDS, Painted, draw, label, outline, picture, save_picture, show
 from scipy import ndimage
 
 from jaxrelax.assessment import register_accuracy
@@ -255,8 +255,8 @@ def before_and_after(made: Prepared, path: Path) -> None:
             axes.set_xlim(*ACROSS)
             axes.set_ylim(*UP)
     first = panels["whole particle, relaxed 0"]
-    words(first, hinge[1] + 4, hinge[2] - 33, "fulcrum", BLUE)
-    words(first, -80, 62, "mask", INK)
+    label(first, hinge[1] + 4, hinge[2] - 33, "fulcrum", BLUE)
+    label(first, -80, 62, "mask", INK)
     save_picture(figure, path)
 
 
