@@ -1,6 +1,6 @@
 """A ring whose axis is not the particle's: C6 on a body with C5, 30 Å off its axis.
 
-    python experiments/ring_on_body.py OUT [--snr 0.3 0.08] [--docs docs]
+    python experiments/ring_on_body.py OUT [--snr 0.3 0.08] [--docs docs [--only-picture]]
 
 A phantom of two parts (64 px of 4.2 Å): a body of five subunits about z, and beside its axis a ring
 of six of which one is larger. In every image the ring is in another of its six registers. 600
@@ -11,8 +11,9 @@ images at exact poses of the body. The ring is relaxed from C6 inside its mask, 
 
 beside an oracle that is shown the ring alone, under the same noise, with its true map and poses,
 and a relaxation of these images of the ring alone: what there is to lose by the body. And about the
-axis of the body, where it is refused. ``--docs`` puts what came of it into guide/local.md. Ten
-minutes on two cores; what is there already is kept.
+axis of the body, where it is refused. ``--docs`` puts what came of it into guide/local.md, and the
+ring with its mask and both axes into its picture, at the first SNR; with ``--only-picture``
+nothing else is made. Ten minutes on two cores; what is there already is kept.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from pathlib import Path
 
 import numpy as np
 from pages import quote, table
+from pictures import WORDS, Painted, draw, label, outline, picture, save_picture
 
 from jaxrelax.assessment import oracle_registers, save
+from jaxrelax.assessment.difference_plots import BODY
+from jaxrelax.assessment.figures import BLUE, INK, ORANGE
 from jaxrelax.geometry import (
     frame_along,
     matrix_to_euler,
@@ -43,7 +47,7 @@ from jaxrelax.io import (
     write_stack,
 )
 from jaxrelax.io.star import make_table, write_star_tables
-from jaxrelax.reconstruction.masks import soft_region
+from jaxrelax.reconstruction.masks import otsu_threshold, soft_region
 from jaxrelax.refinement import MaxIterations, Part, Registers, Relax, refine
 from jaxrelax.simulate import Simulation
 from jaxrelax.simulate.images import Microscope
@@ -57,6 +61,9 @@ from jaxrelax.simulate.truth import draw_truth
 AT = np.array([30.0, 0.0, 40.0])
 PIXEL, BOX = 4.2, 64
 BODY_GROUP, RING = "C5", "C6"
+# Of the picture: what is shown, in Å.
+ALONG_X, ALONG_Y, ALONG_Z = (-66.0, 124.0), (-96.0, 96.0), (-78.0, 112.0)
+DARK_ORANGE = "#8f3a00"
 OPTIONS = Simulation(
     n_images=600, box=BOX, pixel_size_angstrom=PIXEL, group=RING, snr=0.08, max_shift_angstrom=6.0,
     pose_error_deg=0.0, shift_error_angstrom=0.0, seed=5,
@@ -165,11 +172,29 @@ def relaxed(folder: Path, particles, reference, part: Part | None = None) -> dic
     return json.loads((folder / "result.json").read_text())["evidence"]
 
 
-def at_snr(folder: Path, snr: float) -> tuple[list[list[str]], str]:
-    """Rows of the table for one SNR, and what was said about the wrong axis."""
+def data_set(folder: Path, snr: float) -> Ring:
+    """Images of both parts; written unless they are there."""
     made = Ring(dataclasses.replace(OPTIONS, snr=snr))
     if not (folder / "ring.mrc").exists():
         made.write(folder)
+    return made
+
+
+def ring_of(folder: Path) -> Part:
+    """The ring, as a refinement is told of it."""
+    mask = str(folder / "ring.mrc")
+    return Part(mask=mask, axis_at=(30.0, 0.0, 40.0), rest_symmetry=BODY_GROUP)
+
+
+def on_its_body(folder: Path) -> dict:
+    """The ring relaxed about its own axis."""
+    table_, reference = folder / "particles.star", folder / "reference.mrc"
+    return relaxed(folder / "relaxed", table_, reference, ring_of(folder))
+
+
+def at_snr(folder: Path, snr: float) -> tuple[list[list[str]], str]:
+    """Rows of the table for one SNR, and what was said about the wrong axis."""
+    made = data_set(folder, snr)
     six, frame, truth = point_group(RING), frame_along(AT), made.truth
     # In the frame of the ring: where the body has its centre, and turned by its register.
     base, origins = frame.poses(truth.poses, truth.origins_angstrom)
@@ -191,15 +216,13 @@ def at_snr(folder: Path, snr: float) -> tuple[list[list[str]], str]:
         folder / "alone", images.with_updates(rotations=base, origins_angstrom=origins),
         folder / "ring_reference.mrc",
     )  # fmt: skip
-    mask = str(folder / "ring.mrc")
-    part = Part(mask=mask, axis_at=(30.0, 0.0, 40.0), rest_symmetry=BODY_GROUP)
-    on_body = relaxed(folder / "relaxed", folder / "particles.star", folder / "reference.mrc", part)
+    on_body = on_its_body(folder)
     words = "it was not"
     try:
         refine(
             folder / "particles.star", folder / "reference.mrc",
-            part=dataclasses.replace(part, axis_at=None), relax=Relax(RING), mode=Registers(),
-            until=MaxIterations(1),
+            part=dataclasses.replace(ring_of(folder), axis_at=None), relax=Relax(RING),
+            mode=Registers(), until=MaxIterations(1),
         )  # fmt: skip
     except InputError as error:
         words = str(error).split(": ", 1)[1]
@@ -217,12 +240,51 @@ def at_snr(folder: Path, snr: float) -> tuple[list[list[str]], str]:
     return rows, words
 
 
+def both_axes(folder: Path, path: Path) -> None:
+    """What came of it with the mask of the ring and the axes of both groups, from two sides."""
+    mask, _ = read_map(folder / "ring.mrc")
+    map_, _ = read_map(folder / "relaxed" / "map_composite.mrc")
+    level = float(otsu_threshold(map_[map_ > 0.1 * map_.max()]))
+    surfaces = [Painted(map_ * (1 - mask), level, BODY), Painted(map_ * mask, level, ORANGE)]
+    figure, panels = picture(0.6, [["y", "z"]])
+    for axis, upwards in (("y", ALONG_Z), ("z", ALONG_Y)):
+        axes = panels[axis]
+        draw(axes, surfaces, PIXEL, axis, ALONG_X[1])
+        outline(axes, mask, PIXEL, axis, INK)
+        axes.set_title(f"seen along {axis}", fontsize=WORDS, color=INK)
+        axes.set_xlim(*(ALONG_X[::-1] if axis == "y" else ALONG_X))
+        axes.set_ylim(*upwards)
+    side, above = panels["y"], panels["z"]
+    low, high = ALONG_Z[0] + 8.0, ALONG_Z[1] - 6.0
+    for x, group, colour in ((0.0, BODY_GROUP, BLUE), (AT[0], RING, DARK_ORANGE)):
+        side.plot([x, x], [low, high], color=colour, lw=1.4)
+        # x runs to the left.
+        away = {"ha": "right", "x": x + 5.0} if x else {"ha": "left", "x": x - 5.0}
+        label(side, y=high - 4.0, text=group, colour=colour, **away)
+        corners = int(group[1:])
+        above.plot(x, 0.0, marker=(corners, 0, 0), ms=9, mfc=colour, mec="white", mew=1.0)
+        label(above, x, -17.0 if x else 17.0, group, colour)
+    arrow = {"arrowstyle": "<->", "color": INK}
+    side.annotate("", (0.0, low + 8.0), (AT[0], low + 8.0), arrowprops=arrow)
+    label(side, AT[0] + 5.0, low + 8.0, f"{AT[0]:g} Å", INK, ha="right")
+    label(side, 80.0, 68.0, "mask", INK)
+    save_picture(figure, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--snr", type=float, nargs="+", default=[0.3, 0.08])
     parser.add_argument("--docs", type=Path)
+    parser.add_argument("--only-picture", action="store_true")
     given = parser.parse_args()
+    if given.docs is not None:
+        folder = given.out / f"snr{given.snr[0]:g}"
+        data_set(folder, given.snr[0])
+        on_its_body(folder)
+        both_axes(folder, given.docs / "figures" / "local_ring.png")
+    if given.only_picture:
+        return
     lines = table(["SNR", "", "registers right", "mean largest posterior"], heading=True)
     words = ""
     for snr in given.snr:

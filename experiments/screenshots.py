@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from check_report import left, opened
+from pictures import write_few_colours
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH = 960
 # Of a window that holds the longest report; what is below the report is white, and cut.
 HEIGHT = 12000
 MARGIN = 8
-COLOURS = 128
-LARGEST_BYTES = 120_000
 RADIUS = 13
 RED = (200, 30, 30)
 # Drawn larger and made smaller again: Pillow's circles have no smooth edges.
@@ -134,10 +133,4 @@ def take(report: Path, pictures: dict[Path, Picture]) -> None:
             _numbered(
                 image, number, x0 + mark.right * (x1 - x0), y0 + mark.down * (y1 - y0) - top
             )  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not the most frequent colours, which would be greys alone.
-        few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(path, optimize=True)
-        print(f"{path}: {image.width} x {image.height}, {path.stat().st_size / 1000:.0f} kB")
-        if path.stat().st_size > LARGEST_BYTES:
-            raise SystemExit(f"{path}: larger than {LARGEST_BYTES / 1000:.0f} kB")
+        write_few_colours(image, path)
