@@ -39,7 +39,7 @@ from jaxrelax.reconstruction.matching import voting_shells
 from jaxrelax.reconstruction.particle import Particle
 from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.state_priors import StatesPrior
-from jaxrelax.reconstruction.wiener import inverse_tau2, wiener_map
+from jaxrelax.reconstruction.wiener import MOST_FADED, inverse_tau2, wiener_map
 
 # Added to the (co)variances of the occupancies of sites, of which p = 1/2 has 1/4: a combination of
 # sites that hardly varies among the images says nothing of the partner, only noise.
@@ -278,6 +278,7 @@ class TiedPatterns(StatesPrior):
         counts = particles[0].symmetric_coefficients(state.density)
         gain, low = _joined(state.fsc_shared, counts)
         shared = symmetrise(inside_sphere(_mean(state.shares, mean)), group)
+        gain = np.minimum(MOST_FADED * gain, 1.0)  # not faded, as when they are solved
         shared = apply_gain(shared, gain) * state.density + apply_gain(alone_shared, 1.0 - low)
         counts = shell_counts(len(state.differing)) * independent_fraction(state.differing)
         gain, low = _joined(state.gain, counts)
@@ -298,7 +299,7 @@ class TiedPatterns(StatesPrior):
             tau = inverse_tau2(portion.weight, state.fsc_shared) * portion.share
             map_ = wiener_map(
                 portion.sums.accumulator(), tau.astype(np.float32), box=box,
-                image_box=particle.box, margin=MARGIN,
+                image_box=particle.box, margin=MARGIN, unfaded=True,
             )  # fmt: skip
             maps.append((np.asarray(map_) if on_host(map_) else map_) * sphere)
         shared = symmetrise(inside_sphere(_mean(state.shares, maps)), group)

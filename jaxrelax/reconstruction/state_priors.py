@@ -52,7 +52,7 @@ from jaxrelax.reconstruction.map_priors import (
 from jaxrelax.reconstruction.matching import match_halves, onto_first
 from jaxrelax.reconstruction.particle import Particle
 from jaxrelax.reconstruction.rotate import symmetrise
-from jaxrelax.reconstruction.wiener import inverse_tau2, wiener_map
+from jaxrelax.reconstruction.wiener import MOST_FADED, inverse_tau2, wiener_map
 
 
 class StatesPrior(eqx.Module):
@@ -268,7 +268,7 @@ class SharedAndOwn(StatesPrior):
             tau = inverse_tau2(portion.weight, state.fsc_shared) * portion.share
             map_ = wiener_map(
                 portion.sums.accumulator(), tau.astype(np.float32), box=box,
-                image_box=particle.box, margin=MARGIN,
+                image_box=particle.box, margin=MARGIN, unfaded=True,
             )  # fmt: skip
             map_ = np.asarray(map_) if on_host(map_) else map_
             split.append(isotypic_parts(map_ * sphere, particle.group, particle.subgroup))
@@ -301,7 +301,7 @@ class SharedAndOwn(StatesPrior):
         alone_shared = _weighted(state.shares, [one.symmetric for one in alone])
         counts = particles[0].symmetric_coefficients(state.density)
         gain, low = _joined(state.fsc_shared[None], counts)
-        body = apply_gain(shared, gain[0]) * state.density
+        body = apply_gain(shared, np.minimum(MOST_FADED * gain[0], 1.0)) * state.density
         body += apply_gain(alone_shared, 1.0 - low[0])
         counts = particles[0].symmetric_coefficients(state.differing)
         rows = [

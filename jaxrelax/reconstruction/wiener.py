@@ -20,6 +20,8 @@ from jaxrelax.reconstruction.accumulators import Accumulator, traced_grid_shells
 
 # Of the shell's mean weight: keeps voxels that no image reached from dividing zero by zero.
 RIDGE = 1e-3
+# What is fainter after regularisation is mostly noise, and is not made so much stronger.
+MOST_FADED = 2.0
 
 
 # An argument of the programs below and not a constant in them: a constant of this size is copied
@@ -63,6 +65,7 @@ def wiener_map(
     box: int,
     image_box: int,
     margin: int = 0,
+    unfaded: bool = False,
 ) -> Float[Array, "n n n"]:
     """``num / (den + 1/τ²)`` on the oversampled grid, as a real map on the working box.
 
@@ -74,6 +77,9 @@ def wiener_map(
         image_box: box of the images.
         margin: number of last shells over which the map falls smoothly to nothing. A sharp end has
             the symmetry of the grid; turned maps of a symmetric particle then differ at it.
+        unfaded: give every shell back what regularisation takes of it in the mean, up to a factor
+            `MOST_FADED`. For maps that are compared with each other: where their mean is too faint,
+            images look as if they had more of all that it contains.
     """
     radius = accumulator.radius
     axes = [
@@ -82,14 +88,16 @@ def wiener_map(
     ]
     counts = _counts(radius, inverse_tau2.shape[0])
     if not on_host(accumulator, inverse_tau2):
-        return _wiener_on_device(accumulator, inverse_tau2, counts, axes, box, image_box, margin)
+        return _wiener_on_device(
+            accumulator, inverse_tau2, counts, axes, box, image_box, margin, unfaded
+        )
     return _wiener_map(
-        accumulator, inverse_tau2, _shells(radius), counts, axes, box, image_box, margin
+        accumulator, inverse_tau2, _shells(radius), counts, axes, box, image_box, margin, unfaded
     )
 
 
-@partial(jax.jit, static_argnames=("box", "image_box", "margin"))
-def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box, margin):
+@partial(jax.jit, static_argnames=("box", "image_box", "margin", "unfaded"))
+def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box, margin, unfaded):
     shape = half_shape(accumulator.radius)
     n_shells = inverse_tau2.shape[0]
     means = _shell_means(accumulator.values, shells, counts)
@@ -97,6 +105,11 @@ def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box,
     prior = jnp.maximum(inverse_tau2, RIDGE * means + 1e-30)[jnp.minimum(shells, n_shells - 1)]
     numerator = jax.lax.complex(accumulator.values[:, 0], accumulator.values[:, 1])
     transform = numerator / (accumulator.values[:, 2] + prior)
+    if unfaded:
+        kept = accumulator.values[:, 2] / (accumulator.values[:, 2] + prior)
+        total = jax.ops.segment_sum(kept, jnp.minimum(shells, n_shells), num_segments=n_shells + 1)
+        share = jnp.clip(total[:n_shells] / counts, 1.0 / MOST_FADED, 1.0)
+        transform /= share[jnp.minimum(shells, n_shells - 1)]
     transform = jnp.where(shells < n_shells, transform, 0.0).reshape(shape)
     if margin:
         z, y, x = (axis**2 for axis in axes)
@@ -107,11 +120,13 @@ def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box,
     return map_from_half_transform(transform, box=box, image_box=image_box)
 
 
-@partial(jax.jit, static_argnames=("box", "image_box", "margin"))
-def _wiener_on_device(accumulator, inverse_tau2, counts, axes, box, image_box, margin):
+@partial(jax.jit, static_argnames=("box", "image_box", "margin", "unfaded"))
+def _wiener_on_device(accumulator, inverse_tau2, counts, axes, box, image_box, margin, unfaded):
     shells = traced_grid_shells(accumulator.radius).reshape(-1)
     inverse_tau2 = jnp.asarray(inverse_tau2, jnp.float32)
-    return _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box, margin)
+    return _wiener_map(
+        accumulator, inverse_tau2, shells, counts, axes, box, image_box, margin, unfaded
+    )
 
 
 @jax.jit

@@ -50,12 +50,13 @@ class Classification(Mode):
             whose errors nobody knows). ``"global"`` finds them: those of every state where each has
             a reference of its own, else those of the consensus, and refines them locally then.
         start: ``"occupancy"``: from the relaxed consensus, relaxed states with one partner and of
-            the others the first with all and the last with none; ``"random"``: a seeded random
+            the others the first with all and the last with none; ``"directions"``: from clusters
+            of images along the directions in which they differ most; ``"random"``: a seeded random
             state for every image, from which what images differ by most grows; ``"splits"``: with
-            the symmetry of one state, random starts of as many of it as held-out images tell apart;
-            ``"references"``: each from a reference of its own, without a consensus; ``"auto"``:
-            references where there are several, occupancy where one state is relaxed and others have
-            the whole group, and random else.
+            the symmetry of one state, as many of it as held-out images tell apart, each number from
+            directions; ``"references"``: each from a reference of its own, without a consensus;
+            ``"auto"``: references where there are several, occupancy where one state is relaxed and
+            others have the whole group, and directions else.
         most: states, where their number is found.
         max_resolution: states are told apart by frequencies up to this, in Å; None: all.
         focus_mask: path of a map-sized mask (0…1); states differ only inside of it.
@@ -155,14 +156,14 @@ class Classification(Mode):
         return [state_groups(text) for text in self.states]
 
     def starts_from(self) -> str:
-        """How the maps of the states begin: from references, by occupancy or at random."""
+        """How states begin: from references, by occupancy, along directions or at random."""
         if self.start in ("references", "occupancy", "random", "directions"):
             return self.start
         groups = self.groups()
         relaxed = [group for group, kept in groups if kept.order < group.order]
         imposed = [group for group, kept in groups if kept.order == group.order]
         alike = len({group.name for group, _ in groups}) == 1
-        return "occupancy" if len(relaxed) == 1 and imposed and alike else "random"
+        return "occupancy" if len(relaxed) == 1 and imposed and alike else "directions"
 
     @property
     def seeds_states(self) -> bool:

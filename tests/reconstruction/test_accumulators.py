@@ -156,6 +156,31 @@ def test_a_prior_damps_and_shells_beyond_it_are_empty(add):
     assert power[k > 9].max() < 0.02 * power[k < 6].max()
 
 
+@pytest.mark.parametrize("strength", [0.3, 20.0])
+def test_a_map_may_keep_the_amplitude_of_its_shells(add, strength):
+    """Shell by shell what the prior takes in the mean is given back, but no more than twice."""
+    sums = completed(add(empty_accumulator(RADIUS), np.arange(N_IMAGES)))
+    prior = strength * np.asarray(mean_weight(sums, SHELL + 1), np.float64)
+    faded, unfaded = (
+        spectrum(
+            wiener_map(
+                sums, jnp.asarray(prior, jnp.float32), box=WORK, image_box=BOX, unfaded=unfaded
+            )
+        )
+        for unfaded in (False, True)
+    )
+    shells = half_grid_shells(RADIUS).ravel()
+    inside = shells <= SHELL
+    weight = np.asarray(sums.values[:, 2], np.float64)[inside]
+    kept = weight / (weight + prior[shells[inside]])
+    share = np.bincount(shells[inside], kept) / np.bincount(shells[inside])
+    expected = 1.0 / np.maximum(share, 0.5)
+    assert (expected[1:] < 1.6).all() if strength < 1 else (expected == 2.0).all()
+    found = cross_power(faded, unfaded, WORK) / cross_power(faded, faded, WORK)
+    # Shells of the map's grid are mixtures of those of the oversampled one beside them.
+    np.testing.assert_allclose(found[2:SHELL], expected[2:SHELL], rtol=0.03)
+
+
 def test_a_margin_ends_the_map_smoothly(add):
     sums = completed(add(empty_accumulator(RADIUS), np.arange(N_IMAGES)))
     sharp, smooth = (

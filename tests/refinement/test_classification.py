@@ -65,7 +65,7 @@ def test_the_consensus_has_the_largest_group_and_keeps_the_least():
     assert (relax.group, relax.to, relax.junk, symmetry) == ("D4", "C2", False, "D4")
     assert Classification(("C4", "C4")).consensus(None) == (None, "C4")
     assert Classification(("C4:C1", "C4", "C4")).starts_from() == "occupancy"
-    assert Classification(("C4:C1", "C4:C1")).starts_from() == "random"
+    assert Classification(("C4:C1", "C4:C1")).starts_from() == "directions"
 
 
 class Kept(Callback):
