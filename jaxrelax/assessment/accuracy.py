@@ -234,7 +234,7 @@ def groups(group: PointGroup | str, kept: PointGroup | str) -> tuple[PointGroup,
     Raises:
         ValueError: a name is unknown, or H is not a subgroup of G.
     """
-    group = parse_group(group) if isinstance(group, str) else group
+    group = parse_group(group, placed=True) if isinstance(group, str) else group
     if isinstance(kept, str):
         kept = point_group("C1") if kept.upper() == "C1" else subgroup(group, kept)
     return group, kept

@@ -116,7 +116,7 @@ def _keeps(group: str, name: str, evidence) -> bool:
     A group may have several kinds of one type (D4 three of C2), of which the name means one.
     """
     try:
-        subgroup(parse_group(group), name)
+        subgroup(parse_group(group, placed=True), name)
     except (UnknownGroupError, ValueError):
         return False
     tested = [row.name for row in evidence.subgroups if row.name.split()[0] == name]

@@ -125,7 +125,7 @@ def register_occupancy(result: Result, number: int) -> Float64[np.ndarray, " reg
 def operators_of(state: StateMap) -> Float64[np.ndarray, "operators 3 3"]:
     """Those of the group whose registers a state has; the identity alone of unknown names."""
     try:
-        group = parse_group(state.group)
+        group = parse_group(state.group, placed=True)
     except UnknownGroupError:
         return np.eye(3)[None]
     return group.operators

@@ -42,6 +42,9 @@ class PointGroup:
     Attributes:
         name: e.g. ``"D7"``.
         operators: (order, 3, 3) rotation matrices on (x, y, z) vectors, the identity first.
+        centre_angstrom: where its axes meet, (x, y, z) from the centre of the box, in a file that
+            says so. Operators are about the centre of the box none the less: whoever asks for a
+            group that is elsewhere moves what it acts on.
         multiplication_table: (order, order); ``operators[i] @ operators[j]`` is
             ``operators[table[i, j]]``.
         inverse: (order,); ``operators[inverse[i]]`` is ``operators[i].T``.
@@ -55,6 +58,7 @@ class PointGroup:
     operators: Float64[np.ndarray, "order 3 3"]
     multiplication_table: Int[np.ndarray, "order order"] = field(init=False, repr=False)
     inverse: Int[np.ndarray, "order"] = field(init=False, repr=False)
+    centre_angstrom: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), repr=False)
 
     def __post_init__(self):
         operators = np.array(self.operators, dtype=np.float64)

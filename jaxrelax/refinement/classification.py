@@ -313,7 +313,7 @@ def state_groups(text: str) -> tuple[PointGroup, PointGroup]:
     if found is None:
         raise InputError(f"state {text!r}: write GROUP or GROUP:KEPT, such as C4 or C4:C1")
     try:
-        group = parse_group(found["group"])
+        group = parse_group(found["group"], placed=True)
         return group, group if found["kept"] is None else subgroup_of(group, found["kept"])
     except (ValueError, OSError) as error:
         raise InputError(f"state {text!r}: {error}") from error

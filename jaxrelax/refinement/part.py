@@ -209,14 +209,10 @@ def _centre(
     voxel = pixel * np.rint(wanted / pixel)
     if group.order == 1:
         return voxel
-    along = np.asarray(part.axis_along, np.float64)
-    along = along / np.linalg.norm(along)
-    # What all operators leave where it is: the axis, or the centre alone.
-    shared = group.operators.mean(axis=0)
-    if float(np.trace(shared)) < 0.5:
-        nearest = axis_at
-    else:
-        nearest = axis_at + along * float(along @ (voxel - axis_at))
+    # The mean of all operators keeps what they leave where it is: the axis, or the centre alone.
+    axes = frame_along(axis_at, np.asarray(part.axis_along, np.float64)).axes
+    kept = axes.T @ group.operators.mean(axis=0) @ axes
+    nearest = axis_at + kept @ (voxel - axis_at)
     if part.fulcrum is None:
         return nearest
     off = float(np.linalg.norm(wanted - nearest))
@@ -228,6 +224,27 @@ def _centre(
             "with --axis-at (Part(axis_at=...)), or leave the fulcrum out"
         )
     return nearest
+
+
+def with_axes_of_group(part: Part | None, group: PointGroup) -> Part | None:
+    """The part with the axes that a file of operators with translations says.
+
+    Raises:
+        InputError: they are said a second time.
+    """
+    if not any(group.centre_angstrom):
+        return part
+    part = Part() if part is None else part
+    if part.axis_at is not None or tuple(part.axis_along) != (0.0, 0.0, 1.0):
+        raise InputError(
+            f"the operators of {group.name} have translations, which say where its axes are; leave "
+            "out --axis-at and --axis-along (Part.axis_at, Part.axis_along)"
+        )
+    return eqx.tree_at(lambda p: p.axis_at, part, group.centre_angstrom, is_leaf=_is_none)
+
+
+def _is_none(value) -> bool:
+    return value is None
 
 
 def require_axes_of_something(part: Part | None, relax: Relax | None, symmetry: str) -> None:

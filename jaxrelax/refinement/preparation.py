@@ -37,7 +37,13 @@ from jaxrelax.refinement.criteria import Criterion, FinalPasses
 from jaxrelax.refinement.described import described
 from jaxrelax.refinement.exclusive import exclusive_copies
 from jaxrelax.refinement.modes import Local, Mode, Registers
-from jaxrelax.refinement.part import Part, located, require_axes_of_something, require_group_of_part
+from jaxrelax.refinement.part import (
+    Part,
+    located,
+    require_axes_of_something,
+    require_group_of_part,
+    with_axes_of_group,
+)
 from jaxrelax.refinement.part_stage import at_base_poses, of_part, require_part, with_signs
 from jaxrelax.refinement.problem import Problem, make_problem
 from jaxrelax.refinement.projection_match import low_passed
@@ -118,8 +124,6 @@ def prepare(
     relax = Relax(relax) if isinstance(relax, str) else relax
     given = [reference] if isinstance(reference, Map | str | Path) else list(reference)
     mode = with_references(mode, len(given))
-    if part is not None:
-        require_part(part, mode, len(given))
     classification = mode if isinstance(mode, Classification) else None
     states: list[tuple[PointGroup, PointGroup]] = []
     if classification is not None:
@@ -131,11 +135,14 @@ def prepare(
     noise = RadialNoise() if noise is None else noise
     ini_high = mode.ini_high_angstrom if ini_high is None else ini_high
     require_consistent(mode, relax, map_prior, symmetry)
+    groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
     require_axes_of_something(part, relax, symmetry)
+    part = with_axes_of_group(part, groups[0])
+    if part is not None:
+        require_part(part, classification or mode, len(given))
     units, half_set = check_particles(particles, mode, seed, tested=relax is not None)
     if classification is not None:
         exclusive_copies(classification, particles, units, len(given))
-    groups = relaxation_groups(relax, symmetry)  # unknown ones are refused before anything is read
     if relax is not None and not keep_copies:
         rows = one_row_each(
             particles, units, *groups, poses_count=mode.needs_poses,
@@ -144,7 +151,7 @@ def prepare(
         particles, units, half_set = particles.select(rows), units.select(rows), half_set[rows]
     say_what_shares_noise(particles, units)
     optics = particles.optics[0]
-    of_whole = groups if part is None else relaxation_groups(None, part.rest_symmetry)
+    of_whole = groups if part is None else relaxation_groups(None, part.rest_symmetry, placed=False)
     references = [
         prepared_reference(one, of, optics, force=force_group)
         for one, of in zip(given, states or [of_whole], strict=True)

@@ -67,17 +67,23 @@ class Relax(eqx.Module):
             raise ValueError(f"optimism cannot be negative; got {self.optimism}")
 
 
-def relaxation_groups(relax: Relax | None, symmetry: str) -> tuple[PointGroup, PointGroup]:
+def relaxation_groups(
+    relax: Relax | None, symmetry: str, *, placed: bool = True
+) -> tuple[PointGroup, PointGroup]:
     """(G, H): relaxed from G to H; without relaxation both are the map's symmetry.
+
+    Args:
+        relax, symmetry: as of `refine`.
+        placed: whether axes may pass elsewhere than through the centre of the box.
 
     Raises:
         InputError: unknown groups, or H not contained in G.
     """
     try:
         if relax is None:
-            group = parse_group(symmetry)
+            group = parse_group(symmetry, placed=placed)
             return group, group
-        group = parse_group(relax.group)
+        group = parse_group(relax.group, placed=placed)
         kept = point_group("C1") if relax.to.upper() == "C1" else subgroup(group, relax.to)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error

@@ -74,6 +74,7 @@ def test_rounded_numbers_give_an_exact_group(write):
         ("1 0 0 0 1\n", r"line 1: found 5 numbers"),
         ("# title\n1 0 0\n0 1 0\n", r"line 2: .* three rows"),
         ("1 0 0\n0 1 0\n1 0 0 0 1 0 0 0 1\n", r"line 1: .* three rows"),
+        ("1 0 0 0\n0 1 0 0\n0 0 1\n", r"line 1: .* three rows of four"),
         ("# nothing\n\n", r"mine\.txt: no operators"),
         ("rot_axis 4 0 0 1\n", r"line 1: cannot read"),
     ],
@@ -90,6 +91,41 @@ def test_incomplete_groups_are_not_completed(write):
         match=r"mine\.txt: .*operator 2 \(line 3\) and operator 2 \(line 3\).*group of order 4",
     ):
         read_operators(write(quarter_turn))
+
+
+def affine_lines(group, centre, width=12):
+    """Operators about a point as text, x → R (x − c) + c."""
+    lines = []
+    for g in group.operators:
+        rows = np.column_stack([g, centre - g @ centre]).reshape(-1, width)
+        lines += [" ".join(f"{x:.5f}" for x in row) for row in rows]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("width", [12, 4])
+@pytest.mark.parametrize(("name", "nearest"), [("C6", [30.0, -12.0, 0.0]), ("D3", [30, -12, 40])])
+def test_axes_elsewhere(write, width, name, nearest):
+    """Of one axis the point nearest to the centre of the box, of several where they meet."""
+    expected = point_group(name)
+    path = write(affine_lines(expected, np.array([30.0, -12.0, 40.0]), width))
+    group = parse_group(path, placed=True)
+    np.testing.assert_allclose(group.operators, expected.operators, atol=1e-12)
+    np.testing.assert_allclose(group.centre_angstrom, nearest, atol=1e-3)
+    with pytest.raises(
+        ValueError, match=r"mine\.txt: .* about 30\.0 -12\.0 .*the centre of the box"
+    ):
+        parse_group(path)
+
+
+def test_translations_that_do_nothing(write):
+    group = read_operators(write(affine_lines(point_group("C3"), np.array([0.0, 0.0, 7.0]))))
+    assert group.centre_angstrom == (0.0, 0.0, 0.0)
+
+
+def test_a_screw_leaves_no_point_where_it_is(write):
+    screw = "1 0 0 0  0 1 0 0  0 0 1 0\n-1 0 0 4  0 -1 0 2  0 0 1 9\n"
+    with pytest.raises(NotAGroupError, match=r"operator 2 \(line 2\) moves .* by 9\.0 Å"):
+        read_operators(write(screw), placed=True)
 
 
 def test_mirrors_are_refused_with_their_line(write):

@@ -9,6 +9,7 @@ from jaxrelax.assessment import AgainstTruth, save
 from jaxrelax.geometry import (
     euler_to_matrix,
     frame_along,
+    parse_group,
     point_group,
     random_rotations,
     rotation_angle,
@@ -16,7 +17,7 @@ from jaxrelax.geometry import (
 )
 from jaxrelax.io import InputError, read_map, read_particles, write_map
 from jaxrelax.reconstruction import fsc, symmetrise
-from jaxrelax.refinement.part import Located, Part, located, shifted
+from jaxrelax.refinement.part import Located, Part, located, shifted, with_axes_of_group
 from jaxrelax.refinement.part_result import BASE_ANGLES, SHIFT, TURN
 from jaxrelax.simulate import Simulation, simulate
 
@@ -90,6 +91,29 @@ def test_the_centre_of_a_part(tmp_path):
     alone = located(Part(axis_at=(12.0, 0.0, 0.0)), c4, reference, **place)
     assert alone.mask is None
     assert alone.diameter_angstrom == pytest.approx(174.0)
+
+
+def test_axes_of_a_group_in_a_file(tmp_path):
+    """As `axis_at` says them, for an axis in any direction; and not twice."""
+    mask, reference = written_mask(tmp_path, (30.0, -12.0, 18.0)), np.ones((N,) * 3, np.float32)
+    place = {"pixel_size_angstrom": PIXEL, "particle_diameter_angstrom": 150.0}
+    turn = rotvec_to_matrix(np.array([0.0, np.pi / 2, 0.0]))  # z onto x
+    along_x = np.einsum("ab,gbc,dc->gad", turn, point_group("C4").operators, turn)
+    at = np.array([0.0, -9.0, 12.0])
+    text = "\n".join(
+        " ".join(f"{x:.6f}" for x in np.column_stack([g, at - g @ at]).ravel()) for g in along_x
+    )
+    (tmp_path / "operators.txt").write_text(text)
+    group = parse_group(tmp_path / "operators.txt", placed=True)
+    found = with_axes_of_group(Part(mask), group)
+    assert found.mask == mask
+    where = located(found, group, reference, **place)
+    # On the axis, next to the middle of the mask.
+    np.testing.assert_allclose(where.frame.centre_angstrom, [30.0, -9.0, 12.0], atol=1e-3)
+    assert with_axes_of_group(None, group).axis_at == group.centre_angstrom
+    assert with_axes_of_group(None, point_group("C4")) is None
+    with pytest.raises(InputError, match="leave out --axis-at"):
+        with_axes_of_group(Part(mask, axis_at=(1.0, 0.0, 0.0)), group)
 
 
 def test_fulcrum_off_the_axis_and_masks_that_cannot_be(tmp_path):
