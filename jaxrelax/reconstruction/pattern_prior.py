@@ -28,6 +28,7 @@ from jaxrelax.geometry import OccupancyPatterns, Pattern, PointGroup
 from jaxrelax.imaging import MARGIN, resample_map, working_box
 from jaxrelax.reconstruction.fsc import corrected_fsc, shell_counts
 from jaxrelax.reconstruction.isotypic import IsotypicParts, align_half_maps, apply_gain
+from jaxrelax.reconstruction.local_gains import filtered_locally, signal_profile
 from jaxrelax.reconstruction.map_priors import (
     LARGEST_GAIN,
     Learned,
@@ -38,7 +39,7 @@ from jaxrelax.reconstruction.masks import independent_fraction
 from jaxrelax.reconstruction.matching import voting_shells
 from jaxrelax.reconstruction.particle import Particle
 from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, rotated_maps, symmetrise
-from jaxrelax.reconstruction.state_priors import StatesPrior
+from jaxrelax.reconstruction.state_priors import StatesPrior, joined_locally
 from jaxrelax.reconstruction.wiener import MOST_FADED, inverse_tau2, wiener_map
 
 # Added to the (co)variances of the occupancies of sites, of which p = 1/2 has 1/4: a combination of
@@ -191,6 +192,7 @@ class PartnerGains(eqx.Module):
         occupancy: q.
         density: mask of the particle with all partners on the working box.
         differing: mask of what may belong to a partner.
+        profile: power of the partner's signal at every place, over its mean.
     """
 
     fsc_shared: Float[AnyArray, " shells"]
@@ -201,6 +203,7 @@ class PartnerGains(eqx.Module):
     occupancy: Float[AnyArray, ""]
     density: Float32[AnyArray, "b b b"]
     differing: Float32[AnyArray, "b b b"]
+    profile: Float32[AnyArray, "b b b"]
 
 
 class TiedPatterns(StatesPrior):
@@ -254,10 +257,16 @@ class TiedPatterns(StatesPrior):
         last = max_shell - MARGIN
         if self.finest_difference_angstrom is not None:
             last = min(last, max(int(first.edge_angstrom / self.finest_difference_angstrom), 1))
-        gain[np.arange(n_shells) > first.register_limit(last)] = 0.0
+        unseen = np.arange(n_shells) > first.register_limit(last)
+        gain[unseen] = 0.0
+        profile = np.ones_like(differing)
+        # P is at one site and has noise at all. In another frame half-sets would not say where.
+        if matched.index == 0 and not belief.full:
+            inside = (partner[0] * differing, partner[1] * differing)
+            profile = signal_profile(inside, np.where(unseen, 0.0, fsc_partner), differing, counts)
         state = PartnerGains(
             fsc_shared, gain, fsc_partner, coefficients, shares, np.asarray(occupancy),
-            density, differing,
+            density, differing, profile,
         )  # fmt: skip
         return Learned(state, fsc_shared, fsc_partner)
 
@@ -281,10 +290,10 @@ class TiedPatterns(StatesPrior):
         gain = np.minimum(MOST_FADED * gain, 1.0)  # not faded, as when they are solved
         shared = apply_gain(shared, gain) * state.density + apply_gain(alone_shared, 1.0 - low)
         counts = shell_counts(len(state.differing)) * independent_fraction(state.differing)
-        gain, low = _joined(state.gain, counts)
+        gain, low = joined_locally(state.gain[None], counts, state.profile, state.differing)
         partner = partner_map(mean, state.coefficients, group)
-        partner = apply_gain(partner, gain) * state.differing
-        partner = partner + apply_gain(alone_partner, 1.0 - low)
+        partner = filtered_locally(partner, gain[0], state.profile) * state.differing
+        partner = partner + apply_gain(alone_partner, 1.0 - low[0])
         made = _made(shared, partner, state, particles)
         return [IsotypicParts(p.symmetric, p.asymmetric * np.float32(strength)) for p in made]
 
@@ -303,7 +312,8 @@ class TiedPatterns(StatesPrior):
             )  # fmt: skip
             maps.append((np.asarray(map_) if on_host(map_) else map_) * sphere)
         shared = symmetrise(inside_sphere(_mean(state.shares, maps)), group)
-        partner = apply_gain(partner_map(maps, state.coefficients, group), state.gain)
+        partner = partner_map(maps, state.coefficients, group)
+        partner = filtered_locally(partner, state.gain, state.profile)
         return shared * state.density, partner * state.differing
 
 

@@ -305,7 +305,7 @@ class SharedAndOwn(StatesPrior):
         body += apply_gain(alone_shared, 1.0 - low[0])
         counts = particles[0].symmetric_coefficients(state.differing)
         rows = [
-            _joined_locally(gain[None], counts, profile, state.differing)
+            joined_locally(gain[None], counts, profile, state.differing)
             for gain, profile in zip(state.own, state.own_profile, strict=True)
         ]
         gains, lows = ([row[i][0] for row in rows] for i in (0, 1))
@@ -320,7 +320,7 @@ class SharedAndOwn(StatesPrior):
             if state.asymmetric[number] is not None:
                 profile = state.asymmetric_profile[number]
                 counts = particle.coefficients(state.differing)
-                gain, low = _joined_locally(
+                gain, low = joined_locally(
                     state.asymmetric[number], counts, profile, state.differing
                 )
                 joined = _registers_filtered(one.asymmetric, gain, profile, particle)
@@ -339,7 +339,7 @@ def _joined(curves, counts) -> tuple[np.ndarray, np.ndarray]:
     return 2.0 * curves / (1.0 + curves) * low, low
 
 
-def _joined_locally(curves, counts, profile, mask) -> tuple[np.ndarray, np.ndarray]:
+def joined_locally(curves, counts, profile, mask) -> tuple[np.ndarray, np.ndarray]:
     """:func:`_joined`, as far as half-sets agree where the signal is."""
     curves = np.clip(curves, 0.0, LARGEST_GAIN)
     ratio = concentration(profile, mask)
