@@ -90,6 +90,11 @@ def oracle_registers(
         particles = truth.with_updates(
             rotations=poses.rotations[rows], origins_angstrom=poses.origins_angstrom[rows]
         )
+    if any(groups(group, kept)[0].centre_angstrom):
+        raise InputError(
+            f"{group}: an oracle is about the centre of the box; give a map and poses that are "
+            "centred on the axes, and rotations alone"
+        )
     n = len(truth)
     radius = particle_radius_angstrom(truth_map, pixel_size_angstrom)
     problem = make_problem(

@@ -43,8 +43,8 @@ class PointGroup:
         name: e.g. ``"D7"``.
         operators: (order, 3, 3) rotation matrices on (x, y, z) vectors, the identity first.
         centre_angstrom: where its axes meet, (x, y, z) from the centre of the box, in a file that
-            says so. Operators are about the centre of the box none the less: whoever asks for a
-            group that is elsewhere moves what it acts on.
+            says so; `prepare` reads it, and refines about that point. Operators are about the
+            centre of the box none the less, and neither equality nor subgroups know of it.
         multiplication_table: (order, order); ``operators[i] @ operators[j]`` is
             ``operators[table[i, j]]``.
         inverse: (order,); ``operators[inverse[i]]`` is ``operators[i].T``.

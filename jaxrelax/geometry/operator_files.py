@@ -20,9 +20,9 @@ _RELION_LINES = re.compile(
 
 # Printed operators carry five or six digits.
 _TOLERANCE = 1e-3
-# Operators that move the point that they should all leave where it is by more have none in common.
+# Operators that move every point by more have no fixed point.
 _MEETING_ANGSTROM = 0.5
-# Nobody means an axis by this.
+# An axis that is nearer to the centre of the box passes through it.
 _CENTRED_ANGSTROM = 1e-3
 
 

@@ -80,7 +80,7 @@ def match_states(
 ) -> list[int]:
     """Which map of half-set 2 is which of half-set 1; only maps of one symmetry are exchanged.
 
-    Half-sets that start at random name their states each in its own way. They are matched by what
+    Half-sets find states for themselves, and number them as they like. They are matched by what
     every state has of its own: the correlation of what its symmetric part has beside the mean of
     all, plus that of the asymmetric parts in the best register.
 

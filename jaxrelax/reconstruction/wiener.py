@@ -106,9 +106,17 @@ def _wiener_map(accumulator, inverse_tau2, shells, counts, axes, box, image_box,
     numerator = jax.lax.complex(accumulator.values[:, 0], accumulator.values[:, 1])
     transform = numerator / (accumulator.values[:, 2] + prior)
     if unfaded:
-        kept = accumulator.values[:, 2] / (accumulator.values[:, 2] + prior)
-        total = jax.ops.segment_sum(kept, jnp.minimum(shells, n_shells), num_segments=n_shells + 1)
-        share = jnp.clip(total[:n_shells] / counts, 1.0 / MOST_FADED, 1.0)
+        # Of voxels that no image reached nothing is taken, and nothing seen.
+        weight = accumulator.values[:, 2]
+        reached = weight > (RIDGE * means)[jnp.minimum(shells, n_shells - 1)]
+        kept, of = (
+            jax.ops.segment_sum(
+                jnp.where(reached, each, 0.0), jnp.minimum(shells, n_shells),
+                num_segments=n_shells + 1,
+            )[:n_shells]
+            for each in (weight / (weight + prior), jnp.ones_like(weight))
+        )  # fmt: skip
+        share = jnp.clip(kept / jnp.maximum(of, 1.0), 1.0 / MOST_FADED, 1.0)
         transform /= share[jnp.minimum(shells, n_shells - 1)]
     transform = jnp.where(shells < n_shells, transform, 0.0).reshape(shape)
     if margin:

@@ -25,6 +25,8 @@ from jaxrelax.refinement.relax import Relax
 
 STATE = re.compile(r"^(?P<group>[^:]+)(:(?P<kept>[^:]+))?$")
 STARTS = ("auto", "references", "occupancy", "random", "directions", "splits")
+# Axes of states that are nearer to each other are the same.
+APART_ANGSTROM = 0.5
 POSES: dict[str, Mode] = {"held": Registers(), "local": Local(), "global": Homogeneous()}
 
 
@@ -182,7 +184,8 @@ class Classification(Mode):
             InputError: states of groups that do not contain each other, or other groups than asked.
         """
         groups = self.groups()
-        largest = max((group for group, _ in groups), key=lambda group: group.order)
+        number = max(range(len(groups)), key=lambda k: groups[k][0].order)
+        largest, name = groups[number][0], self.states[number].partition(":")[0]
         for text, (group, _) in zip(self.states, groups, strict=True):
             try:
                 subgroup_indices(largest, group)
@@ -191,19 +194,25 @@ class Classification(Mode):
                     f"state {text!r}: {group.name} is no subgroup of {largest.name}, the largest "
                     "group of the states; the consensus needs a symmetry that all are part of"
                 ) from error
-        if relax is not None and relax.group != largest.name:
+            apart = np.subtract(group.centre_angstrom, largest.centre_angstrom)
+            if group.order > 1 and np.linalg.norm(apart) > APART_ANGSTROM:
+                raise InputError(
+                    f"state {text!r}: its axes pass {np.linalg.norm(apart):.1f} Å beside those of "
+                    f"{name}; all states are about the same axes"
+                )
+        if relax is not None and relax.group not in (name, largest.name):
             raise InputError(
-                f"relaxing {relax.group}, but the largest group of the states is {largest.name}"
+                f"relaxing {relax.group}, but the largest group of the states is {name}"
             )
         relaxed = [text.partition(":")[2] or "C1" for text in self.states if ":" in text]
         if not relaxed:
             if relax is not None:
                 raise InputError("no state is relaxed: write it as GROUP:KEPT, such as C4:C1")
-            return None, largest.name
+            return None, name
         least = min(relaxed, key=lambda kept: subgroup_of(largest, kept).order)
         if relax is None:
-            return Relax(largest.name, to=least), largest.name
-        return dataclasses.replace(relax, to=least), largest.name
+            return Relax(name, to=least), name
+        return dataclasses.replace(relax, to=least), name
 
 
 class OccupancyPatterns(Classification):
@@ -237,10 +246,10 @@ class OccupancyPatterns(Classification):
         Raises:
             ValueError: no group, one without sites to tell apart, or one with too many.
         """
-        if parse_group(group).order == 1:
+        if parse_group(group, placed=True).order == 1:
             raise ValueError(f"{group} has one site; occupancy patterns need a larger group")
         self.group, self.tied = group, tied
-        self.states = tuple(occupancy_patterns(parse_group(group)).names)
+        self.states = tuple(occupancy_patterns(parse_group(group, placed=True)).names)
         self.poses, self.start, self.most = poses, "occupancy", len(self.states)
         self.max_resolution, self.focus_mask = max_resolution, focus_mask
         self.exclusive, self.exclusive_or_none = None, False
@@ -248,7 +257,7 @@ class OccupancyPatterns(Classification):
     @property
     def patterns(self) -> geometry.OccupancyPatterns:
         """All of the group."""
-        return occupancy_patterns(parse_group(self.group))
+        return occupancy_patterns(parse_group(self.group, placed=True))
 
     def groups(self) -> list[tuple[PointGroup, PointGroup]]:
         """Of every pattern the group and its stabiliser."""

@@ -177,7 +177,7 @@ class SeededState(eqx.Module):
 
 
 class Seeded(Course):
-    """For states that start at random: they grow first, and are judged afterwards.
+    """For states that start from images: they grow first, and are judged afterwards.
 
     What random states differ by is noise, of which gains leave nothing, and images that are sure of
     it lock. So while states grow their gains are optimistic, as those of the asymmetric part are
@@ -190,7 +190,8 @@ class Seeded(Course):
         optimism: standard errors added to the FSCs while states grow.
         certainty: 1 − normalised entropy, in the mean over images, from which on they have.
         longest: iterations that they have for it.
-        alike: iterations over which similarity falls to nothing.
+        alike: iterations over which similarity falls to nothing; 1: they are not held alike, for
+            clusters that maps can begin from.
         settling: iterations afterwards before criteria are asked.
     """
 

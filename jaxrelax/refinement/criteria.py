@@ -261,7 +261,8 @@ class AsymmetryStalled(Criterion):
 class DeviationSettled(Criterion):
     """The density at symmetry-related positions has stopped moving apart.
 
-    The rms of V − Sym V over that of Sym V, of the regularised half-maps; with states their mean.
+    The rms of V − Sym V over that of Sym V, of the regularised half-maps; with states the mean over
+    these, and in bands that of all together.
     Density breaks the symmetry only inside the particle's mask, and inside a register mask where
     there is one. With a band of resolution, in every band of `DEVIATION_BANDS` that ends in it.
 
@@ -303,6 +304,9 @@ class DeviationSettled(Criterion):
             if not all(info.deviations for info in last):
                 return None  # nothing is relaxed, or the run is of a version without them
             values = np.array([info.deviations for info in last])[:, self._bands()]
+            values = values[:, (values > 0.0).any(axis=0)]  # others are beyond the map
+            if not values.size:
+                return None
         change = np.abs(np.diff(values, axis=0)) / np.maximum(values[:-1], 1e-12)
         if change.max() > self.tolerance:
             return None

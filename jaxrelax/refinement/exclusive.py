@@ -113,7 +113,7 @@ def exclusive_copies(
         if len(alike) > 1:
             raise InputError(
                 f"class {state + 1} is to exclude itself, but classes "
-                f"{', '.join(map(str, alike))} start at random and alike, so that their numbers "
+                f"{', '.join(map(str, alike))} start from one map, so that their numbers "
                 "mean nothing yet. Use --exclusive auto, or give each a reference of its own "
                 "(--further-references)."
             )

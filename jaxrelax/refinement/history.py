@@ -201,11 +201,13 @@ class History(eqx.Module):
     def __getitem__(self, which: Any) -> Any:
         if isinstance(which, slice):
             return tuple(self[i] for i in range(*which.indices(len(self))))
-        scalars = {n: v[which].item() for n, v in self.columns.items() if n not in SEVERAL}
-        several = {n: self.columns[n][which] for n in SEVERAL}
-        return StepInfo(
-            **scalars, **{n: tuple(row[~np.isnan(row)].tolist()) for n, row in several.items()}
-        )
+        values: dict[str, Any] = {
+            n: v[which].item() for n, v in self.columns.items() if n not in SEVERAL
+        }
+        for name in SEVERAL:
+            row = self.columns[name][which]
+            values[name] = tuple(row[~np.isnan(row)].tolist())
+        return StepInfo(**values)
 
     def __iter__(self) -> Iterator[StepInfo]:
         return (self[i] for i in range(len(self)))

@@ -62,7 +62,7 @@ def step(problem: Problem, state: State, on_batch=None) -> tuple[State, StepInfo
     poses = next_poses(problem, state, found)
     info = _report(problem, state, found, solved, maps, poses)
     # Sums are the same bits in all processes, what follows from them may be rounded differently.
-    agreed = workers.agreed((_shared(solved), maps, info, poses))
+    agreed = workers.agreed((shared(solved), maps, info, poses))
     solved, maps, info, poses = agreed
     course = plan.course.next(
         state.course, Seen(info, solved.learned.fsc_symmetric, shell, problem.shells)
@@ -99,7 +99,7 @@ def exchange_states(problem: Problem, found: Expectation, order: list[int]) -> N
     found.sums[1] = [in_order(fold, order) for fold in found.sums[1]]
 
 
-def _shared(solved: Maximisation) -> Maximisation:
+def shared(solved: Maximisation) -> Maximisation:
     """What of an M-step processes have to agree on."""
     return solved._replace(halves=[], maps=[one._replace(raw=[], parts=[]) for one in solved.maps])
 

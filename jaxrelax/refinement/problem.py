@@ -262,7 +262,7 @@ def _course(relax: Relax | None, mode: Mode) -> Course:
     """Asymmetry is sought unless there is none to seek or it is given."""
     if isinstance(mode, Classification):
         if mode.starts_from() == "directions":
-            return Seeded(alike=1)  # they have grown together
+            return Seeded(alike=1)  # held alike, all would turn to the leading direction again
         return Seeded() if mode.seeds_states else Straight()
     if relax is None:
         return Straight()

@@ -269,7 +269,7 @@ def require_apart(
             raise InputError(
                 f"{names[first]} and {names[second]}: up to the resolution that is used at first "
                 f"these are one map, and classes {first + 1} and {second + 1} would stay alike. "
-                "Give other maps, or one reference for all states, which then start at random."
+                "Give other maps, or one reference for all states, which then find differences."
             )
     for number, (of, one) in enumerate(zip(of_maps, low, strict=True)):
         if not of.relaxed:

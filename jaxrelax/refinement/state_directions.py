@@ -1,6 +1,6 @@
 """Clusters of images along the directions in which they differ most: where states may start.
 
-At the poses and registers that are known, an image shows the mean map and what its particle has of
+An image shows the mean map and what its particle has of
 its own. The leading eigenvectors of the covariance of the latter over particles span the
 differences between states (Penczek, Kimmel & Spahn, Structure 19 (2011) 1582). They are found by
 subspace iteration (Golub & Van Loan, Matrix Computations, 2013, 8.2): maps are made of images with
@@ -12,6 +12,7 @@ start from which states need not be found out of noise.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -20,10 +21,12 @@ from jaxtyping import Float, Float32, Int
 
 from jaxrelax.reconstruction import Belief
 from jaxrelax.refinement.expectation import Expectation, expectation
-from jaxrelax.refinement.loop import exchange_states, of_states
+from jaxrelax.refinement.loop import exchange_states, of_states, shared
 from jaxrelax.refinement.maximisation import half_maps, maximisation
 from jaxrelax.refinement.problem import Problem
 from jaxrelax.refinement.state import FoldSums, MapState, State, Strength, replaced
+
+LOG = logging.getLogger("jaxrelax")
 
 # Of subspace iteration: rounds from orthonormal weights, and passes of each that are scored. The
 # weights of these are the posterior, which is linear in scores as long as states are held alike.
@@ -54,50 +57,82 @@ def directions(
 
     Returns:
         uncorrelated, of mean 0 in each half-set, and in the nats by which log-likelihoods differ
-        there: along a direction of noise they are small.
+        there: along a direction of noise they are small. NaN for images that show junk rather than
+        the particle.
     """
     rng = np.random.default_rng((seed, 10))
     unit = rng.standard_normal((len(problem.data), len(problem.of_maps) - 1))
     shell = problem.shells.accumulated(state.score_shell, grow=False)
-    nats = np.ones_like(unit)
+    nats, junk = np.ones_like(unit), np.zeros(len(unit))
+    LOG.info(
+        "looking for the directions in which images differ most, in %d passes",
+        ROUNDS * (1 + SCORED),
+    )
     for _ in range(ROUNDS):
         state, _ = _passed(problem, state, shell, placed(_weights(unit)))
         for _ in range(SCORED):
             state, found = _passed(problem, state, shell, None)
-        unit, nats = _orthonormal(problem, found)
-    return unit * nats
+        unit, nats = problem.execution.workers.agreed(_orthonormal(problem, found))
+        junk = found.junk
+    return np.where(junk[:, None] > 0.5, np.nan, unit * nats)
 
 
 def clusters(
     problem: Problem, coordinates: Float[np.ndarray, "n directions"], seed: int
 ) -> Int[np.ndarray, " n"]:
-    """The cluster of every image, in each half-set as many as states; by k-means."""
-    labels = np.zeros(len(coordinates), int)
+    """The cluster of every image, in each half-set as many as states; by k-means.
+
+    Images without coordinates are in one at random, and so are those of a half-set in which there
+    are not so many clusters.
+    """
+    count = len(problem.of_maps)
+    labels = np.random.default_rng((seed, 11)).integers(count, size=len(coordinates))
     for half in (1, 2):
-        rows = problem.data.half_set == half
+        rows = np.flatnonzero(
+            (problem.data.half_set == half) & np.isfinite(coordinates).all(axis=1)
+        )
         found = [
-            _k_means(coordinates[rows], len(problem.of_maps), (seed, half, attempt))
+            one
             for attempt in range(ATTEMPTS)
+            if (one := _k_means(coordinates[rows], count, (seed, half, attempt))) is not None
         ]
-        labels[rows] = min(found, key=lambda one: one[0])[1]
-    return labels
+        if found:
+            labels[rows] = min(found, key=lambda one: one[0])[1]
+    return problem.execution.workers.agreed(labels)
 
 
-def _k_means(points: np.ndarray, count: int, seed: tuple[int, ...]) -> tuple[float, np.ndarray]:
+def _k_means(
+    points: Float[np.ndarray, "n directions"], count: int, seed: tuple[int, ...]
+) -> tuple[float, Int[np.ndarray, " n"]] | None:
+    """Sum of squares and clusters; None if some are empty."""
+    if len(np.unique(points, axis=0)) < count:
+        return None
     rng = np.random.default_rng(seed)
-    centres, labels = scipy.cluster.vq.kmeans2(points, count, minit="++", rng=rng)
+    try:
+        centres, labels = scipy.cluster.vq.kmeans2(
+            points, count, minit="++", missing="raise", rng=rng
+        )
+    except scipy.cluster.vq.ClusterError:
+        return None
     return float(np.sum((points - centres[labels]) ** 2)), labels
 
 
 def _passed(
     problem: Problem, state: State, shell: int, weights: Float32[np.ndarray, "n places"] | None
 ) -> tuple[State, Expectation]:
-    """The state with maps of these weights, or of the posterior."""
+    """The state with maps of these weights, or (None) of the posterior; and what a pass found.
+
+    Poses are searched as the classification does it: at held ones errors would pass for
+    differences.
+    """
     found = expectation(problem, state, shell, weights_override=weights)
     belief = Belief(OPTIMISM, similarity=SIMILARITY)
     solved = maximisation(problem, found.sums, belief, score_shell=state.score_shell)
+    made = half_maps(problem, solved)
+    # Sums are the same bits in all processes, what follows from them may be rounded differently.
+    solved, made = problem.execution.workers.agreed((shared(solved), made))
     exchange_states(problem, found, solved.order)
-    symmetric, asymmetric = MapState.stacked(half_maps(problem, solved))
+    symmetric, asymmetric = MapState.stacked(made)
     maps = replaced(
         state.maps, symmetric=symmetric, asymmetric=asymmetric,
         sums=FoldSums.of(found.sums, solved.weight, solved.learned.state),
@@ -122,8 +157,8 @@ def _orthonormal(
         rows = problem.data.half_set == half
         mean = np.sum((shown * scores)[rows], axis=0) / max(float(shown[rows].sum()), 1e-30)
         left, values, _ = np.linalg.svd(shown[rows] * (scores[rows] - mean), full_matrices=False)
-        width = np.sqrt(rows.sum())
-        unit[rows], nats[rows] = width * left[:, :-1], values[:-1] / width
+        width, some = np.sqrt(rows.sum()), min(len(values), unit.shape[1])
+        unit[rows, :some], nats[rows, :some] = width * left[:, :some], values[:some] / width
     return unit, nats
 
 

@@ -170,7 +170,7 @@ def init_states(
         earlier, before: the stage before, and its last state: poses and their prior, noise, band
             and fraction of junk are taken from it.
         start: see :class:`jaxrelax.refinement.Classification`.
-        seed: of a random start.
+        seed: of random states, of directions and of clusters.
     """
     n, table = len(problem.data), problem.plan.table
     consensus = maps_without_folds(earlier, before)

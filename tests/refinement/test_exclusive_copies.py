@@ -286,7 +286,7 @@ def test_tables_without_copies_are_refused(copies):
     rows = np.flatnonzero(column(copies.particles, "jrxCopy") == 2)
     with pytest.raises(InputError, match="no particle has two rows"):
         exclusive_copies(copies.mode(), copies.particles.select(rows), units.select(rows), 1)
-    with pytest.raises(InputError, match=r"classes 1, 2 start at random.*auto"):
+    with pytest.raises(InputError, match=r"classes 1, 2 start from one map.*auto"):
         exclusive_copies(copies.mode(2), copies.particles, units, 1)
     named = exclusive_copies(copies.mode(2), copies.particles, units, 2)
     assert named is not None
