@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -242,6 +243,28 @@ def test_noise_that_is_no_partner_gets_no_gain(accumulated):
     assert np.count_nonzero(asked.gain == 1.0) > 5
     true = learned(accumulated, TiedPatterns()).state
     assert np.mean(true.gain[1:6]) > 0.8
+
+
+def test_the_partner_is_sought_where_it_is(accumulated):
+    """Its gain is that of one site, not of all; and maps are better by it."""
+    prior = TiedPatterns()
+    state = learned(accumulated, prior).state
+    partner = np.maximum(body_and_partner()[1], 0.0)
+    there = np.average(state.profile, weights=partner)
+    elsewhere = [
+        np.average(state.profile, weights=np.maximum(rotate_map(partner, g), 0.0))
+        for g in PARTICLE.group.operators[1:]
+    ]
+    assert there > 2.0 * max(elsewhere)
+    alike = eqx.tree_at(lambda s: s.profile, state, np.ones_like(state.profile))
+    local, uniform = (
+        errors(prior.solve(one, accumulated.portions[0], PARTICLES)) for one in (state, alike)
+    )
+    assert np.mean(local) < np.mean(uniform)
+    # Nothing is chosen where all is wanted.
+    rng = np.random.default_rng(2)
+    asked = prior.learn(accumulated.halves, SHARES, Belief(full=True), PARTICLES, rng).state
+    assert np.all(asked.profile == 1.0)
 
 
 def test_patterns_are_not_exchanged_between_half_sets():

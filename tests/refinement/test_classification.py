@@ -14,6 +14,7 @@ from jaxrelax.refinement import (
     Classification,
     Local,
     MaxIterations,
+    OccupancyPatterns,
     Registers,
     Relax,
     iterate,
@@ -66,6 +67,25 @@ def test_the_consensus_has_the_largest_group_and_keeps_the_least():
     assert Classification(("C4", "C4")).consensus(None) == (None, "C4")
     assert Classification(("C4:C1", "C4", "C4")).starts_from() == "occupancy"
     assert Classification(("C4:C1", "C4:C1")).starts_from() == "directions"
+
+
+def test_groups_of_states_may_be_in_files(tmp_path):
+    """The consensus keeps the file, which says where its axes are."""
+    quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    turns = [np.linalg.matrix_power(quarter, k) for k in range(4)]
+
+    def written(name, at):
+        rows = [np.column_stack([g, np.array(at) - g @ np.array(at)]).ravel() for g in turns]
+        (tmp_path / name).write_text("\n".join(" ".join(map(str, row)) for row in rows))
+        return str(tmp_path / name)
+
+    here, there = written("here.txt", (30.0, -12.0, 0.0)), written("there.txt", (30.0, 0.0, 0.0))
+    relax, symmetry = Classification((f"{here}:C1", here)).consensus(None)
+    assert (relax.group, relax.to, symmetry) == (here, "C1", here)
+    assert Classification((f"{here}:C1", here)).consensus(Relax(here))[1] == here
+    assert OccupancyPatterns(here).patterns.group.centre_angstrom == pytest.approx((30, -12, 0))
+    with pytest.raises(InputError, match=r"axes pass 12\.0 Å beside those of .*here\.txt"):
+        Classification((f"{here}:C1", there)).consensus(None)
 
 
 class Kept(Callback):

@@ -71,6 +71,11 @@ def test_density_may_settle_in_a_band_of_resolution():
     # All frequencies together are another figure, and a run without relaxation has none of these.
     assert DeviationSettled().reason(state)
     assert DeviationSettled(finest_angstrom=15.0).reason(with_deviations([], [], [])) is None
+    # Bands beyond the map are 0, and no standstill.
+    ended = with_deviations(*([0.1, 0.1, f] + [0.0] * 7 for f in fine))
+    assert DeviationSettled(coarsest_angstrom=10.0).reason(ended) is None
+    assert DeviationSettled(coarsest_angstrom=15.0).reason(ended) is None
+    assert DeviationSettled(finest_angstrom=20.0).reason(ended)
     with pytest.raises(ValueError, match="no band ends between 14 and 13 Å"):
         DeviationSettled(coarsest_angstrom=14, finest_angstrom=13)
 

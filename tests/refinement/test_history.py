@@ -65,7 +65,7 @@ def test_a_row_is_of_numbers():
     assert history[-1].fractions == (0.25, 0.75)
     assert history[0].fractions == ()
     row = history[-1].row()
-    banded = dataclasses.replace(INFOS[3], deviations=(0.5, 0.25))
+    banded = dataclasses.replace(INFOS[3], held_out_gain=0.5, deviations=(0.5, 0.25))
     history = history.appended(banded)
     assert history[-1].deviations == (0.5, 0.25)
     assert history[-2].deviations == ()

@@ -10,7 +10,7 @@ from jaxrelax.refinement import Classification, MaxIterations, Registers, prepar
 from jaxrelax.refinement.loop import of_states
 from jaxrelax.refinement.stages import following
 from jaxrelax.refinement.start import starting_weights
-from jaxrelax.refinement.state_directions import _weights
+from jaxrelax.refinement.state_directions import _weights, clusters
 from jaxrelax.simulate import Simulation, simulate
 
 
@@ -74,3 +74,42 @@ def test_images_begin_near_their_states(two_sites):
         state = step(problem, state)[0]
     for half in (1, 2):
         assert right(state.beliefs.registers, half) > 0.8
+    # Both half-sets give one state one number.
+    found = of_states(problem, state.beliefs.registers).argmax(axis=1)
+    assert (
+        max(np.mean(np.array(names)[found] == true) for names in itertools.permutations(range(4)))
+        > 0.8
+    )
+
+
+class Made:
+    """What clusters look at of a problem."""
+
+    class data:
+        half_set = np.repeat([1, 2], 60)
+
+    class execution:
+        class workers:
+            agreed = staticmethod(lambda values: values)
+
+    of_maps = (None,) * 3
+
+
+def test_clusters_without_coordinates_are_random():
+    """Junk has none, and a half-set may have none at all; three states begin all the same."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    true = np.tile([0, 1, 2], 40)
+    coordinates = centres[true] + 0.1 * rng.standard_normal((120, 2))
+    coordinates[:12] = np.nan
+    labels = clusters(Made, coordinates, 0)
+    first = slice(12, 60)
+    for k in range(3):  # one label for each
+        assert len(set(labels[first][true[first] == k])) == 1
+    assert len(set(labels[first])) == 3
+    assert len(set(labels[:12])) > 1
+    np.testing.assert_array_equal(labels, clusters(Made, coordinates, 0))
+    coordinates[60:] = 0.0
+    assert set(clusters(Made, coordinates, 0)[60:]) == {0, 1, 2}
+    coordinates[60:] = np.nan
+    assert set(clusters(Made, coordinates, 0)[60:]) == {0, 1, 2}
