@@ -1,13 +1,12 @@
 """Clusters of images along the directions in which they differ most: where states may start.
 
-An image shows the mean map and what its particle has of
-its own. The leading eigenvectors of the covariance of the latter over particles span the
-differences between states (Penczek, Kimmel & Spahn, Structure 19 (2011) 1582). They are found by
-subspace iteration (Golub & Van Loan, Matrix Computations, 2013, 8.2): maps are made of images with
-weights, images are scored by the maps, and the scores, made orthonormal, are the next weights. No
-image is scored by a map that was made of it, so that its coordinates do not hold its own noise.
-Many images make a direction where a cluster has few, so that clusters along the directions are a
-start from which states need not be found out of noise.
+An image shows the mean map and what its particle has of its own. The leading eigenvectors of the
+covariance of the latter over particles span the differences between states (Penczek, Kimmel &
+Spahn, Structure 19 (2011) 1582). They are found by subspace iteration (Golub & Van Loan, Matrix
+Computations, 2013, 8.2): maps are made of images with weights, images are scored by the maps, and
+the scores, made orthonormal, are the next weights. No image is scored by a map that was made of it,
+so that its coordinates do not hold its own noise. All images make a direction where few make a
+cluster, so that states need not be found out of the noise of maps of few images.
 """
 
 from __future__ import annotations
