@@ -15,7 +15,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Half of the time of all tests went into compiling what another one had compiled. Not by way of the
+# What another test or the last run has compiled is not compiled again. Not by way of the
 # environment: commands that tests start, and kill, compile for themselves.
 COMPILED = Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"
 jax.config.update("jax_compilation_cache_dir", str(COMPILED))
