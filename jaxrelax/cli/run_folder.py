@@ -17,9 +17,8 @@ import numpy as np
 
 STOPPED = "stopped"  # first word of the last line of a log, after its level, where a run failed
 # A run that has been silent for so long, and for so many of its longest iterations, is taken for
-# dead. The longest silences are the final passes, which take some iterations' time at full band,
-# and nine passes in which states look for the directions in which images differ.
-SILENT_SECONDS, SILENT_ITERATIONS = 600.0, 20.0
+# dead. The final passes are the longest silence: they take some iterations' time at full band.
+SILENT_SECONDS, SILENT_ITERATIONS = 600.0, 10.0
 
 Status = Literal["finished", "stopped", "running", "killed"]
 

@@ -39,8 +39,8 @@ from jaxrelax.reconstruction.masks import independent_fraction
 from jaxrelax.reconstruction.matching import voting_shells
 from jaxrelax.reconstruction.particle import Particle
 from jaxrelax.reconstruction.rotate import inside_sphere, rotate_map, rotated_maps, symmetrise
-from jaxrelax.reconstruction.state_priors import StatesPrior, joined_locally
-from jaxrelax.reconstruction.wiener import MOST_FADED, inverse_tau2, wiener_map
+from jaxrelax.reconstruction.state_priors import StatesPrior, joined_locally, unfaded_gain
+from jaxrelax.reconstruction.wiener import inverse_tau2, wiener_map
 
 # Added to the (co)variances of the occupancies of sites, of which p = 1/2 has 1/4: a combination of
 # sites that hardly varies among the images says nothing of the partner, only noise.
@@ -287,8 +287,9 @@ class TiedPatterns(StatesPrior):
         counts = particles[0].symmetric_coefficients(state.density)
         gain, low = _joined(state.fsc_shared, counts)
         shared = symmetrise(inside_sphere(_mean(state.shares, mean)), group)
-        gain = np.minimum(MOST_FADED * gain, 1.0)  # not faded, as when they are solved
-        shared = apply_gain(shared, gain) * state.density + apply_gain(alone_shared, 1.0 - low)
+        shared = apply_gain(shared, unfaded_gain(gain)) * state.density + apply_gain(
+            alone_shared, 1.0 - low
+        )
         counts = shell_counts(len(state.differing)) * independent_fraction(state.differing)
         gain, low = joined_locally(state.gain[None], counts, state.profile, state.differing)
         partner = partner_map(mean, state.coefficients, group)

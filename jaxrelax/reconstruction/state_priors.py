@@ -301,7 +301,7 @@ class SharedAndOwn(StatesPrior):
         alone_shared = _weighted(state.shares, [one.symmetric for one in alone])
         counts = particles[0].symmetric_coefficients(state.density)
         gain, low = _joined(state.fsc_shared[None], counts)
-        body = apply_gain(shared, np.minimum(MOST_FADED * gain[0], 1.0)) * state.density
+        body = apply_gain(shared, unfaded_gain(gain[0])) * state.density
         body += apply_gain(alone_shared, 1.0 - low[0])
         counts = particles[0].symmetric_coefficients(state.differing)
         rows = [
@@ -317,12 +317,10 @@ class SharedAndOwn(StatesPrior):
         made = []
         for number, (one, own, particle) in enumerate(zip(mean, alone, particles, strict=True)):
             asymmetric = own.asymmetric
-            if state.asymmetric[number] is not None:
-                profile = state.asymmetric_profile[number]
+            gains_own, profile = state.asymmetric[number], state.asymmetric_profile[number]
+            if gains_own is not None and profile is not None:
                 counts = particle.coefficients(state.differing)
-                gain, low = joined_locally(
-                    state.asymmetric[number], counts, profile, state.differing
-                )
+                gain, low = joined_locally(gains_own, counts, profile, state.differing)
                 joined = _registers_filtered(one.asymmetric, gain, profile, particle)
                 asymmetric = particle.region(
                     joined * state.differing
@@ -339,8 +337,28 @@ def _joined(curves, counts) -> tuple[np.ndarray, np.ndarray]:
     return 2.0 * curves / (1.0 + curves) * low, low
 
 
-def joined_locally(curves, counts, profile, mask) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`_joined`, as far as half-sets agree where the signal is."""
+def unfaded_gain(gain: Float[AnyArray, " shells"]) -> Float[np.ndarray, " shells"]:
+    """The gain of a mean that states are compared by: its amplitude is kept (`MOST_FADED`)."""
+    return np.minimum(MOST_FADED * np.asarray(gain), 1.0)
+
+
+def joined_locally(
+    curves: Float[AnyArray, "rows shells"],
+    counts: Float[np.ndarray, " counted"],
+    profile: Float32[AnyArray, "b b b"],
+    mask: Float32[AnyArray, "b b b"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gains of the mean of both half-sets, as far as they agree where the signal is.
+
+    Args:
+        curves: gains of a half-set.
+        counts: independent coefficients of every shell.
+        profile: power of the signal at every place, over its mean.
+        mask: of what may differ.
+
+    Returns:
+        gains, rows × shells, 0 beyond; and 1 up to there.
+    """
     curves = np.clip(curves, 0.0, LARGEST_GAIN)
     ratio = concentration(profile, mask)
     _, low = _joined(stronger(curves, ratio), counts / ratio)

@@ -216,7 +216,7 @@ def _deviations(problem: Problem, maps: list[IsotypicParts]) -> tuple[float, ...
     power = np.sum([[_power(part, n) for part in one] for one in maps], axis=0)
     ends = [min(int(problem.particle.edge_angstrom / to), n // 2) for to in DEVIATION_BANDS]
     bands = [power[:, low + 1 : high + 1].sum(axis=1) for low, high in pairwise([0, *ends])]
-    return tuple(float(np.sqrt(own / max(shared, 1e-30))) for shared, own in bands)
+    return tuple(float(np.sqrt(own / max(whole, 1e-30))) for whole, own in bands)
 
 
 def _power(part: Float[AnyArray, "b b b"], n: int) -> Float[np.ndarray, " shells"]:

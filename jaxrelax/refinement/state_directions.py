@@ -19,6 +19,7 @@ import scipy.cluster.vq
 from jaxtyping import Float, Float32, Int
 
 from jaxrelax.reconstruction import Belief
+from jaxrelax.refinement.course import Seeded
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.loop import exchange_states, of_states, shared
 from jaxrelax.refinement.maximisation import half_maps, maximisation
@@ -31,7 +32,7 @@ LOG = logging.getLogger("jaxrelax")
 # weights of these are the posterior, which is linear in scores as long as states are held alike.
 ROUNDS, SCORED = 3, 2
 # Standard errors added to the FSC of what states have of their own, as while they grow.
-OPTIMISM = 6.0
+OPTIMISM = Seeded().optimism
 # Share of what states have of their own that is withheld, so that they are held alike.
 SIMILARITY = 0.8
 # Standard deviation of an image's weight in a state, relative to the mean.
@@ -63,11 +64,12 @@ def directions(
     unit = rng.standard_normal((len(problem.data), len(problem.of_maps) - 1))
     shell = problem.shells.accumulated(state.score_shell, grow=False)
     nats, junk = np.ones_like(unit), np.zeros(len(unit))
-    LOG.info(
-        "looking for the directions in which images differ most, in %d passes",
-        ROUNDS * (1 + SCORED),
-    )
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        # A sign of life, too: nothing else is written meanwhile.
+        LOG.info(
+            "looking for the directions in which images differ most: passes %d to %d of %d",
+            number * (1 + SCORED) + 1, (number + 1) * (1 + SCORED), ROUNDS * (1 + SCORED),
+        )  # fmt: skip
         state, _ = _passed(problem, state, shell, placed(_weights(unit)))
         for _ in range(SCORED):
             state, found = _passed(problem, state, shell, None)

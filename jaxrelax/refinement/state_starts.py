@@ -196,8 +196,8 @@ def init_states(
         ]
     weights = np.broadcast_to(np.float32(1.0 / table.n_places), (n, table.n_places))
     if start == "random":
-        labels = random_states(n, len(problem.of_maps), seed)
-        weights = placed(problem, before.beliefs.registers, labels)
+        share = random_states(n, len(problem.of_maps), seed)
+        weights = placed(problem, before.beliefs.registers, share)
     latents = jax.tree.map(np.asarray, problem.plan.model.init())
     for name, params in before.latents.items():
         if name in latents:

@@ -58,11 +58,12 @@ def peak(particles, batches: int) -> int:
 
 
 def test_memory_of_a_pass_does_not_grow_with_the_images(particles):
-    few, many = peak(particles, 5), peak(particles, 60)
+    # The least of three: on a busy machine the reader may be a batch further at the peak, but
+    # images that are kept are there each time.
+    few, many = (min(peak(particles, batches) for _ in range(3)) for batches in (5, 60))
     image_bytes = 4 * 32**2 * BATCH
-    # The rows of all batches are in memory; their images are not, but for a batch more or less at
-    # the peak: the reader's thread is one ahead at another moment where the machine is busy.
-    assert many < few + 55 * 8 * BATCH + 2 * image_bytes
+    # The rows of all batches are in memory; their images are not.
+    assert many < few + 55 * 8 * BATCH + image_bytes
     assert many < 6 * image_bytes
 
 

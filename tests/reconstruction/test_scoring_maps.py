@@ -250,6 +250,8 @@ def test_the_solve_in_a_program(inserted):
     single = tau.astype(np.float32)
     found = jax.jit(lambda a, t: wiener_map(a, t, **box))(whole, single)
     same(found, wiener_map(whole, single, **box), 1e-6)
+    found = jax.jit(lambda a, t: wiener_map(a, t, **box, unfaded=True))(whole, single)
+    same(found, wiener_map(whole, single, **box, unfaded=True), 1e-6)
 
 
 @pytest.mark.parametrize("n", [8, N, 30, 48])
