@@ -5,10 +5,12 @@ which needs be on PATH, a table is expanded by symmetry, the copies are classifi
 alignment under a focus mask, here the *true* one, and the pattern of a particle is told from how
 many of its four copies fall in the class that shows the partner: 0, 1 or 4. Two or three are no
 pattern of this mixture: such particles are lost. Ours has one posterior per image over states and
-registers, and junk.
+registers, and junk; with poses held, as RELION's classification without alignment has them, and
+with poses refined.
 
     python experiments/classification_vs_relion.py DATA FOLDER --relion
     python experiments/classification_vs_relion.py DATA FOLDER --relion --run
+    python experiments/classification_vs_relion.py DATA FOLDER --run held
     python experiments/classification_vs_relion.py DATA FOLDER --ours DIR
 
 DATA has ``particles.star``, ``reference.mrc``, ``truth.star`` (``rlnClassNumber``: 1 one partner,
@@ -48,6 +50,7 @@ MASK_EXTEND_ANGSTROM, MASK_EDGE_ANGSTROM = 3.4, 17.0
 INITIAL_LOWPASS_ANGSTROM = 30.0
 DIAMETER_ANGSTROM = 300.0
 TIMES = "times.json"
+POSES = ("held", "local")  # of ours
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,10 @@ def main() -> None:
     options.add_argument("data", type=Path)
     options.add_argument("folder", type=Path, help="for RELION's files, and ours with --run")
     options.add_argument("--relion", action="store_true", help="run RELION")
-    options.add_argument("--ours", type=Path, help="a finished output folder of ours")
-    options.add_argument("--run", action="store_true", help="run ours")
+    options.add_argument("--ours", type=Path, nargs="+", help="finished output folders of ours")
+    options.add_argument(
+        "--run", nargs="*", choices=POSES, help="run ours with these poses (none named: all)"
+    )
     options.add_argument("--resolution", type=float, default=10.0, help="of RELION's E-step (Å)")
     options.add_argument("--tau2-fudge", type=float, default=4.0, help="of RELION")
     options.add_argument("--iterations", type=int, default=25)
@@ -89,14 +94,14 @@ def main() -> None:
     workaround = arguments.folder / "relion"
     if arguments.relion:
         run_relion(arguments, workaround)
-    ours = arguments.ours
-    if arguments.run:
-        ours = run_ours(arguments.data, arguments.folder / "ours")
+    ours = list(arguments.ours or [])
+    if arguments.run is not None:
+        for poses in arguments.run or POSES:
+            ours.append(run_ours(arguments.data, arguments.folder / f"ours_{poses}", poses))
     runs = []
     if (workaround / TIMES).exists():
         runs.append(patterns_of_relion(workaround, arguments.data, truth))
-    if ours is not None:
-        runs.append(patterns_of_ours(ours, truth))
+    runs += [patterns_of_ours(folder, truth) for folder in ours]
     if not runs:
         options.error("nothing to judge: --relion, --run or --ours DIR")
     print_table(runs, truth)
@@ -194,14 +199,14 @@ def patterns_of_relion(folder: Path, data: Path, truth: Particles) -> Patterns:
     )
 
 
-def run_ours(data: Path, folder: Path) -> Path:
-    """Classify with jaxrelax; returns the output folder."""
+def run_ours(data: Path, folder: Path, poses: str) -> Path:
+    """Classify with jaxrelax, poses held or refined; returns the output folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     command(
         folder.parent, sys.executable, "-m", "jaxrelax.cli", "refine",
         str((data / "particles.star").resolve()),
         "--reference", str((data / "reference.mrc").resolve()),
-        "--mode", "classification", "--states", "C4:C1", "C4", "C4",
+        "--mode", "classification", "--states", "C4:C1", "C4", "C4", "--poses", poses,
         "--out", str(folder.resolve()), "--overwrite",
     )  # fmt: skip
     return folder
@@ -229,7 +234,7 @@ def patterns_of_ours(folder: Path, truth: Particles) -> Patterns:
     poses = np.zeros((len(truth), 3, 3))
     poses[rows] = particles.rotations
     seconds = json.loads((folder / "result.json").read_text())["seconds"]
-    return Patterns("jaxrelax", pattern, poses, seconds, judged.summary())
+    return Patterns(f"jaxrelax, {folder.name}", pattern, poses, seconds, judged.summary())
 
 
 def true_patterns(truth: Particles) -> np.ndarray:

@@ -150,7 +150,14 @@ COMPONENTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", COMPONENTS)
+# Searches and noise models are also run by the page that tells how to write them.
+ON_THE_PAGE = {"search", "noise model"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k in ON_THE_PAGE)) for k in COMPONENTS],
+)
 def test_a_component_from_outside_counts_with_its_arrays(kind, data, usual):
     same, other = (refined(data, **COMPONENTS[kind](x)) for x in (1.0, 0.5))
     # With a neutral value it does what the package's own does.

@@ -98,7 +98,14 @@ from jaxrelax.reconstruction.rotate import rotate_map, rotated_maps, symmetrise
 from jaxrelax.reconstruction.scoring_maps import regularised_parts, scoring_volume
 from jaxrelax.reconstruction.self_rotation import SelfRotation, coarse_copy
 from jaxrelax.reconstruction.slice_power import slice_power
-from jaxrelax.reconstruction.state_priors import EachAlone, OwnGains, SharedAndOwn, StatesPrior
+from jaxrelax.reconstruction.state_priors import (
+    EachAlone,
+    OwnGains,
+    SharedAndOwn,
+    StatesPrior,
+    own_filtered,
+    registers_filtered,
+)
 from jaxrelax.reconstruction.turning import average_over, turn_map, turned_maps
 from jaxrelax.reconstruction.wiener import inverse_tau2, mean_weight, wiener_map
 
@@ -179,11 +186,13 @@ __all__ = [
     "moved",
     "of_patterns",
     "onto_first",
+    "own_filtered",
     "particle_box",
     "particle_radius_angstrom",
     "partner_coefficients",
     "partner_map",
     "pattern_parts",
+    "registers_filtered",
     "registers_onto_first",
     "regularised_parts",
     "resolution_shell",

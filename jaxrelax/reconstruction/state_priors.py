@@ -17,6 +17,7 @@ and of D_k vary in space as well (:mod:`jaxrelax.reconstruction.local_gains`).
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -170,6 +171,18 @@ class OwnGains(eqx.Module):
     own_profile: tuple[Float32[AnyArray, "b b b"], ...]
     asymmetric_profile: tuple[Float32[AnyArray, "b b b"] | None, ...]
 
+    def on_box(self, box: int) -> OwnGains:
+        """The same for maps on a wider box of the same edge."""
+
+        def place(map_):
+            return None if map_ is None else np.maximum(resample_map(map_, box), 0.0)
+
+        return dataclasses.replace(
+            self, density=place(self.density), differing=place(self.differing),
+            own_profile=tuple(map(place, self.own_profile)),
+            asymmetric_profile=tuple(map(place, self.asymmetric_profile)),
+        )  # fmt: skip
+
 
 class SharedAndOwn(StatesPrior):
     """What states share, and what each has of its own, have gains of their own.
@@ -273,12 +286,12 @@ class SharedAndOwn(StatesPrior):
             map_ = np.asarray(map_) if on_host(map_) else map_
             split.append(isotypic_parts(map_ * sphere, particle.group, particle.subgroup))
         shared = _weighted(state.shares, [one.symmetric for one in split])
-        own = _own_filtered(split, shared, state, state.own)
+        own = own_filtered(split, shared, state, state.own)
         made = []
         for number, (one, particle) in enumerate(zip(split, particles, strict=True)):
             gain, asymmetric = state.asymmetric[number], 0.0 * one.asymmetric
             if gain is not None:
-                asymmetric = _registers_filtered(
+                asymmetric = registers_filtered(
                     one.asymmetric, gain, state.asymmetric_profile[number], particle
                 )
                 asymmetric = particle.region(asymmetric * state.differing)
@@ -309,7 +322,7 @@ class SharedAndOwn(StatesPrior):
             for gain, profile in zip(state.own, state.own_profile, strict=True)
         ]
         gains, lows = ([row[i][0] for row in rows] for i in (0, 1))
-        symmetric = _own_filtered(mean, shared, state, gains)
+        symmetric = own_filtered(mean, shared, state, gains)
         kept = combined(state.contrasts.of_maps, [one.symmetric - alone_shared for one in alone])
         kept = [apply_gain(map_, 1.0 - low) for map_, low in zip(kept, lows, strict=True)]
         kept = combined(state.contrasts.to_maps, kept, like=shared)
@@ -321,7 +334,7 @@ class SharedAndOwn(StatesPrior):
             if gains_own is not None and profile is not None:
                 counts = particle.coefficients(state.differing)
                 gain, low = joined_locally(gains_own, counts, profile, state.differing)
-                joined = _registers_filtered(one.asymmetric, gain, profile, particle)
+                joined = registers_filtered(one.asymmetric, gain, profile, particle)
                 asymmetric = particle.region(
                     joined * state.differing
                     + apply_component_gains(own.asymmetric, 1.0 - low, particle.group)
@@ -365,8 +378,20 @@ def joined_locally(
     return np.asarray(stronger(curves, 2.0)) * low, low
 
 
-def _own_filtered(parts, shared, state: OwnGains, gains) -> list[Float32[AnyArray, "b b b"]]:
-    """Every E_k, filtered contrast by contrast."""
+def own_filtered(
+    parts: Sequence[IsotypicParts],
+    shared: Float32[AnyArray, "b b b"],
+    state: OwnGains,
+    gains: Sequence[Float[AnyArray, " shells"]],
+) -> list[Float32[AnyArray, "b b b"]]:
+    """Every E_k, filtered contrast by contrast, where it has signal, and masked.
+
+    Args:
+        parts: of every map.
+        shared: C.
+        state: what was learned.
+        gains: of every contrast, where its power is the mean.
+    """
     found = combined(state.contrasts.of_maps, [one.symmetric - shared for one in parts])
     every = zip(found, gains, state.own_profile, strict=True)
     return combined(
@@ -387,8 +412,13 @@ def _of_all_registers(particle: Particle, inside, index: int, curve, mask):
     )  # fmt: skip
 
 
-def _registers_filtered(asymmetric, gain, profile, particle: Particle):
-    """An asymmetric part with gains per component that vary in space."""
+def registers_filtered(
+    asymmetric: Float32[AnyArray, "b b b"],
+    gain: Float[AnyArray, "components shells"],
+    profile: Float32[AnyArray, "b b b"],
+    particle: Particle,
+) -> Float32[AnyArray, "b b b"]:
+    """A D_k with gains per component that vary in space; as :func:`own_filtered`."""
     return filtered_locally(
         asymmetric, gain, profile,
         apply=lambda map_, rows: apply_component_gains(map_, rows, particle.group),

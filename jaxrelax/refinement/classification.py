@@ -12,6 +12,7 @@ import numpy as np
 from jaxrelax import geometry
 from jaxrelax.geometry import (
     PointGroup,
+    common_subgroup,
     occupancy_patterns,
     parse_group,
     point_group,
@@ -172,13 +173,18 @@ class Classification(Mode):
         """Whether images begin in states, and maps follow."""
         return self.starts_from() in ("random", "directions")
 
-    def consensus(self, relax: Relax | None) -> tuple[Relax | None, str]:
+    def consensus(
+        self, relax: Relax | None, *, references: bool = False
+    ) -> tuple[Relax | None, str]:
         """What is relaxed before there are states, and the symmetry if nothing is.
 
-        It has the largest group of all states, and keeps the least of it.
+        It has the largest group of all states, and keeps the least of it. Where there is none,
+        since every state has a map of its own, it is what stands for all of them together.
 
         Args:
             relax: how registers are inferred; its groups must be those of the states.
+            references: whether there is a map for every state. Their groups need then not contain
+                each other as long as none is relaxed.
 
         Raises:
             InputError: states of groups that do not contain each other, or other groups than asked.
@@ -186,25 +192,32 @@ class Classification(Mode):
         groups = self.groups()
         number = max(range(len(groups)), key=lambda k: groups[k][0].order)
         largest, name = groups[number][0], self.states[number].partition(":")[0]
+        relaxed = [text.partition(":")[2] or "C1" for text in self.states if ":" in text]
+        if references and relaxed:
+            self._require_registers_apart(groups)
         for text, (group, _) in zip(self.states, groups, strict=True):
             try:
                 subgroup_indices(largest, group)
             except ValueError as error:
-                raise InputError(
-                    f"state {text!r}: {group.name} is no subgroup of {largest.name}, the largest "
-                    "group of the states; the consensus needs a symmetry that all are part of"
-                ) from error
+                if references and not relaxed:
+                    name = "C1"
+                else:
+                    raise InputError(
+                        f"state {text!r}: {group.name} is no subgroup of {largest.name}, the "
+                        "largest group of the states; the consensus needs a symmetry that all are "
+                        "part of. Give a reference for every state, and relax none (write C1 for "
+                        "a state whose asymmetry is sought): then they may have any groups"
+                    ) from error
             apart = np.subtract(group.centre_angstrom, largest.centre_angstrom)
             if group.order > 1 and np.linalg.norm(apart) > APART_ANGSTROM:
                 raise InputError(
                     f"state {text!r}: its axes pass {np.linalg.norm(apart):.1f} Å beside those of "
-                    f"{name}; all states are about the same axes"
+                    f"{self.states[number].partition(':')[0]}; all states are about the same axes"
                 )
         if relax is not None and relax.group not in (name, largest.name):
             raise InputError(
                 f"relaxing {relax.group}, but the largest group of the states is {name}"
             )
-        relaxed = [text.partition(":")[2] or "C1" for text in self.states if ":" in text]
         if not relaxed:
             if relax is not None:
                 raise InputError("no state is relaxed: write it as GROUP:KEPT, such as C4:C1")
@@ -213,6 +226,24 @@ class Classification(Mode):
         if relax is None:
             return Relax(name, to=least), name
         return dataclasses.replace(relax, to=least), name
+
+    def _require_registers_apart(self, groups: list[tuple[PointGroup, PointGroup]]) -> None:
+        """Refuse registers that are poses of another state, where both are searched.
+
+        What is equivalent for all states is searched once. Where one has less symmetry, poses that
+        a relaxed state relates by its registers are searched as well, and every register of it
+        would be found several times.
+        """
+        if self.pose_mode.needs_poses:
+            return
+        common = common_subgroup([group for group, _ in groups])
+        for number, (text, (group, kept)) in enumerate(zip(self.states, groups, strict=True)):
+            if kept.order < group.order > common.order:
+                raise InputError(
+                    f"state {text!r} (class {number + 1}): at unknown poses its registers are "
+                    f"poses that states without {group.name} are searched at, too. Write "
+                    f"{kept.name} for it: its reference says which register is which"
+                )
 
 
 class OccupancyPatterns(Classification):
@@ -264,7 +295,9 @@ class OccupancyPatterns(Classification):
         patterns = self.patterns
         return [(patterns.group, one.stabiliser) for one in patterns.patterns]
 
-    def consensus(self, relax: Relax | None) -> tuple[Relax | None, str]:
+    def consensus(
+        self, relax: Relax | None, *, references: bool = False
+    ) -> tuple[Relax | None, str]:
         """It is relaxed from the group to C1.
 
         Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
@@ -16,12 +18,13 @@ from jaxrelax.reconstruction import (
     IsotypicParts,
     OwnGains,
     SharedAndOwn,
-    apply_component_gains,
     apply_gain,
     corrected_fsc,
     local_resolution,
     match_halves,
     onto_first,
+    own_filtered,
+    registers_filtered,
     registers_onto_first,
     resolution_shell,
     resolved_shell,
@@ -234,6 +237,8 @@ def _state_maps(
     shells, plan, particles = problem.shells, problem.plan, problem.of_maps
     rng = np.random.default_rng((plan.seed, 7))
     prior = plan.prior if isinstance(plan.prior, SharedAndOwn) else SharedAndOwn()
+    # A band that decides between states is no band of their maps.
+    prior = dataclasses.replace(prior, finest_difference_angstrom=None)
     learned: OwnGains = prior.learn(
         [_on_working_box(one) for one in matched], fractions, Belief(), particles, rng
     ).state
@@ -246,24 +251,28 @@ def _state_maps(
         particle.split(0.5 * (first + second) * sphere)
         for particle, (first, second) in zip(particles, pairs, strict=True)
     ]
-    density, differing = (resample_map(m, shells.box) for m in (learned.density, learned.differing))
+    learned = learned.on_box(shells.box)
+    density, differing = learned.density, learned.differing
     shared = np.einsum("k,kzyx->zyx", fractions, np.stack([p.symmetric for p in parts]))
     shared = shared.astype(np.float32)
     whole = problem.particle.symmetric_coefficients(density)
     body = apply_gain(shared, joined_gain(until_zero(learned.fsc_shared, whole)))
     compared = states_in_sigma(particles, pairs, fractions, density, learned.fsc_shared)
+    # As the loop filters: a small state agrees with itself on little, but on a difference that it
+    # has in common with others it does.
+    own_counts = problem.particle.symmetric_coefficients(differing)
+    gains = [joined_gain(until_zero(gain, own_counts)) for gain in learned.own]
+    of_states = own_filtered(parts, shared, learned, gains)
     states, edge = [], problem.data.particles.optics[0].box
     for number, (particle, part) in enumerate(zip(particles, parts, strict=True)):
-        own_counts = particle.symmetric_coefficients(differing)
-        gain = joined_gain(until_zero(learned.fsc_own[number], own_counts))
-        map_ = body + apply_gain(part.symmetric - shared, gain) * differing
+        map_ = body + of_states[number]
         curves = {"own": np.asarray(learned.fsc_own[number])}
         own, asymmetric_resolved = resolved_shell(curves["own"], own_counts), 0
-        gains = learned.asymmetric[number]
-        if gains is not None:
+        gains, profile = learned.asymmetric[number], learned.asymmetric_profile[number]
+        if gains is not None and profile is not None:
             asymmetric_counts = particle.coefficients(differing)
-            rows = [joined_gain(until_zero(row, asymmetric_counts)) for row in gains]
-            asymmetric = apply_component_gains(part.asymmetric, np.stack(rows), particle.group)
+            rows = np.stack([joined_gain(until_zero(row, asymmetric_counts)) for row in gains])
+            asymmetric = registers_filtered(part.asymmetric, rows, profile, particle)
             map_ = map_ + particle.region(asymmetric * differing)
             curves["asymmetric"] = np.asarray(learned.fsc_asymmetric[number])
             asymmetric_resolved = resolved_shell(curves["asymmetric"], asymmetric_counts)

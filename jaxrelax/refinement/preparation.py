@@ -127,7 +127,7 @@ def prepare(
     classification = mode if isinstance(mode, Classification) else None
     states: list[tuple[PointGroup, PointGroup]] = []
     if classification is not None:
-        relax, consensus = classification.consensus(relax)
+        relax, consensus = classification.consensus(relax, references=len(given) > 1)
         symmetry = symmetry_of_consensus(symmetry, consensus, relax)
         states = classification.groups() if len(given) > 1 else []
         if not states:

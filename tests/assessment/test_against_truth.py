@@ -27,7 +27,7 @@ def watched(tmp_path_factory):
     simulate(
         "phantom", folder,
         Simulation(
-            n_images=160, box=32, pixel_size_angstrom=8.0, group="C4", protomer_kda=30.0,
+            n_images=100, box=32, pixel_size_angstrom=8.0, group="C4", protomer_kda=30.0,
             partner_kda=40.0, snr=0.5, junk_fraction=0.1, pose_error_deg=0.0, seed=3,
         ),
     )  # fmt: skip

@@ -41,6 +41,12 @@ def data(tmp_path_factory):
     return simulate("phantom", tmp_path_factory.mktemp("shares"), SMALL)
 
 
+@pytest.fixture(scope="module")
+def oracle(data):
+    truth, maps = loaded(data)
+    return oracle_patterns(truth, maps, group="C4")
+
+
 def by_atoms(result, power):
     """Posterior of the patterns in NumPy: atoms projected for all 16 subsets; no slices, registers.
 
@@ -77,10 +83,8 @@ def by_atoms(result, power):
     return np.stack([joint[:, pattern == k].sum(axis=1) for k in range(6)], axis=1)
 
 
-def test_posterior_against_atoms(data):
-    truth, maps = loaded(data)
-    found = oracle_patterns(truth, maps, group="C4")
-    exact = by_atoms(data, found.noise_power)
+def test_posterior_against_atoms(data, oracle):
+    found, exact = oracle, by_atoms(data, oracle.noise_power)
     # Slices are interpolated, to a per cent or two.
     assert np.abs(found.states - exact).mean() < 0.004
     assert np.abs(found.states - exact).max() < 0.12
@@ -88,9 +92,8 @@ def test_posterior_against_atoms(data):
     assert found.accuracy == pytest.approx(np.mean(exact.argmax(axis=1) == state), abs=0.01)
 
 
-def test_accuracy_is_what_the_posterior_says(data):
-    truth, maps = loaded(data)
-    found = oracle_patterns(truth, maps, group="C4")
+def test_accuracy_is_what_the_posterior_says(oracle):
+    found = oracle
     assert 0.6 < found.accuracy < 0.995
     assert found.accuracy == pytest.approx(found.mean_max_posterior, abs=0.04)
     assert found.calibration.expected_error < 0.06
@@ -102,17 +105,16 @@ def test_accuracy_is_what_the_posterior_says(data):
     np.testing.assert_allclose(found.noise_power[4:], 1.0, atol=0.06)
 
 
-def test_every_frame_is_as_good(data):
+def test_every_frame_is_as_good(data, oracle):
     """Poses of the symmetry-related frames: other registers, the same patterns."""
     truth, maps = loaded(data)
     operators = point_group("C4").operators
     turn = operators[np.random.default_rng(0).integers(0, 4, len(truth))]
     mates = truth.with_updates(rotations=truth.rotations @ turn.mT)
-    one = oracle_patterns(truth, maps, group="C4")
     other = oracle_patterns(truth, maps, group="C4", poses=mates)
-    assert np.abs(other.states - one.states).mean() < 0.003
-    assert other.accuracy == pytest.approx(one.accuracy, abs=0.01)
-    assert other.register_accuracy == pytest.approx(one.register_accuracy, abs=0.01)
+    assert np.abs(other.states - oracle.states).mean() < 0.003
+    assert other.accuracy == pytest.approx(oracle.accuracy, abs=0.01)
+    assert other.register_accuracy == pytest.approx(oracle.register_accuracy, abs=0.01)
 
 
 def test_consensus_poses_are_worse_and_junk_is_left_out(tmp_path):

@@ -10,7 +10,9 @@ from jaxrelax.refinement import MaxIterations, Registers, Relax, refine
 from jaxrelax.refinement.splits import half_sets
 
 
-@pytest.mark.parametrize("name", ["seg.star", "seg_bytube.star"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("seg.star", marks=pytest.mark.slow), "seg_bytube.star"]
+)
 def test_segments_of_a_tube_stay_together(case, name):
     result = refine(
         case("13") / name, case("base4") / "reference.mrc", relax=Relax("C4"), mode=Registers(),

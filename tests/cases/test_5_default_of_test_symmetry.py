@@ -14,6 +14,7 @@ def control(shared_data):
     return folder
 
 
+@pytest.mark.slow
 def test_the_default_finds_nothing(control, capsys):
     words = ["test-symmetry", str(control / "particles.star"), "--symmetry", "C4", "--quiet"]
     words += ["--reference", str(control / "reference.mrc"), "--max-iterations", "8"]

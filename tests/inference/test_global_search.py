@@ -69,13 +69,20 @@ def nowhere(n=IMAGES):
     return Poses(*start, *start)
 
 
-def searched(search, volume, batch, poses=None, prior=NO_PRIOR):
+def program_of(search, max_traces=1):
+    """Another trace than these raises."""
+
+    def run(target, batch, poses, prior):
+        return search(target, batch, geometry_of_images(), poses, prior, N_SHELLS)
+
+    return jax.jit(eqx.debug.assert_max_traces(run, max_traces=max_traces))
+
+
+def searched(search, volume, batch, poses=None, prior=NO_PRIOR, program=None):
+    """What a search says of images, in a program of its own unless there is one."""
     target = search.prepare(volume, geometry_of_images())
-    return jax.jit(
-        lambda target, batch, poses, prior: search(
-            target, batch, geometry_of_images(), poses, prior, N_SHELLS
-        )
-    )(target, batch, poses or nowhere(), prior)
+    program = program_of(search) if program is None else program
+    return program(target, batch, poses or nowhere(), prior)
 
 
 def best_of(found):
@@ -85,11 +92,19 @@ def best_of(found):
 
 
 @pytest.fixture(scope="module")
-def clear():
+def usual():
+    """A search, and the programs of it and of what follows its modes, one or three."""
+    search = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
+    return search, program_of(search), program_of(search.followed, max_traces=2)
+
+
+@pytest.fixture(scope="module")
+def clear(usual):
     """Images with little noise, and what the search says of them."""
     volume, batch, rotations, shifts = images_of(asymmetric_map(), 0.02)
-    search = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
-    return search, searched(search, volume, batch), volume, batch, rotations, shifts
+    search, program, _ = usual
+    found = searched(search, volume, batch, program=program)
+    return search, found, volume, batch, rotations, shifts
 
 
 def test_poses_and_shifts_are_found_from_nothing(clear):
@@ -101,22 +116,22 @@ def test_poses_and_shifts_are_found_from_nothing(clear):
     assert np.abs(origins[right] + shifts[right]).max() < 0.2
 
 
-def test_images_that_wandered_off_are_found_again(clear):
+def test_images_that_wandered_off_are_found_again(clear, usual):
     search, _, volume, batch, rotations, shifts = clear
     lost = nowhere()
     lost = Poses(
         lost.rotations, lost.origins_px + 14.0, lost.prior_rotations, lost.prior_origins_px
     )
-    estimated, origins = best_of(searched(search, volume, batch, lost))
+    estimated, origins = best_of(searched(search, volume, batch, lost, program=usual[1]))
     error = np.rad2deg(pose_error_mod_group(estimated, rotations, point_group("C1")))
     assert np.sum(error < 3.0) >= IMAGES - 1
     assert np.abs(origins + shifts)[error < 3.0].max() < 0.2
 
 
-def test_the_prior_of_origins_counts_beside_the_image(clear):
+def test_the_prior_of_origins_counts_beside_the_image(clear, usual):
     search, found, volume, batch, *_ = clear
     prior = PosePrior(jnp.float32(1.0), jnp.float32(2.0))
-    under = searched(search, volume, batch, prior=prior)
+    under = searched(search, volume, batch, prior=prior, program=usual[1])
     image = np.arange(IMAGES)
     best = np.asarray(found.log_evidence).argmax(axis=1)
     again = np.asarray(under.log_evidence).argmax(axis=1)
@@ -203,11 +218,12 @@ def known(found, modes, count):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_known_modes_are_climbed_from_where_they_were(clear, count):
+def test_known_modes_are_climbed_from_where_they_were(clear, usual, count):
     search, found, volume, batch, *_ = clear
     follow = search.followed
     assert not follow.is_global
-    again = searched(follow, volume, batch, known(found, search.modes, count))
+    before = known(found, search.modes, count)
+    again = searched(follow, volume, batch, before, program=usual[2])
     assert again.log_evidence.shape == (IMAGES, search.modes)
     np.testing.assert_allclose(again.log_evidence[:, 0], found.log_evidence[:, 0], atol=0.05)
     np.testing.assert_allclose(again.rotations[:, 0], found.rotations[:, 0], atol=2e-3)
@@ -222,14 +238,14 @@ def test_known_modes_are_climbed_from_where_they_were(clear, count):
         np.testing.assert_allclose(evidence[near], before[near], atol=0.1)
 
 
-def test_modes_go_with_the_map(clear):
+def test_modes_go_with_the_map(clear, usual):
     """Followed under a turned map they find its turn, if that is within their reach."""
     search, found, volume, batch, *_ = clear
     turn = np.asarray(exp_so3(jnp.deg2rad(jnp.array([1.5, -1.0, 1.0]))))
     # Where the modes were for a map that has been turned since.
     poses = known(found, search.modes, search.modes)
     poses = eqx.tree_at(lambda p: p.mode_rotations, poses, poses.mode_rotations @ turn)
-    again = searched(search.followed, volume, batch, poses)
+    again = searched(search.followed, volume, batch, poses, program=usual[2])
     before, after = (np.asarray(f.rotations[:, 0], np.float64) for f in (found, again))
     start = np.asarray(poses.mode_rotations[:, 0], np.float64)
     left, right = (
@@ -298,18 +314,12 @@ def test_where_the_band_is_wider_than_the_grid_modes_are_climbed_octave_by_octav
     assert len(search.levels(geometry_of_images())[0]) == 1
 
 
-def test_a_global_search_compiles_once():
-    volume, batch, _, _ = images_of(asymmetric_map(), 0.02)
-    search = global_search(BAND, DIAMETER, point_group("C1"), **SIZES)
-
-    @eqx.filter_jit
-    @eqx.debug.assert_max_traces(max_traces=1)
-    def run(target, batch):
-        return search(target, batch, geometry_of_images(), nowhere(), NO_PRIOR, N_SHELLS)
-
-    for factor in (1.0, 2.0):
-        scaled = eqx.tree_at(lambda v: v.values, volume, factor * volume.values)
-        run(search.prepare(scaled, geometry_of_images()), batch)
+def test_a_global_search_compiles_once(clear, usual):
+    """Whatever the map; the program of the fixture would raise."""
+    search, found, volume, batch, *_ = clear
+    twice = eqx.tree_at(lambda v: v.values, volume, 2.0 * volume.values)
+    again = searched(search, twice, batch, program=usual[1])
+    assert np.all(np.asarray(again.log_evidence[:, 0]) < np.asarray(found.log_evidence[:, 0]))
 
 
 def test_groups_that_leave_few_directions_have_as_few_candidates():

@@ -69,6 +69,29 @@ def test_the_consensus_has_the_largest_group_and_keeps_the_least():
     assert Classification(("C4:C1", "C4:C1")).starts_from() == "directions"
 
 
+def test_maps_of_their_own_may_have_any_groups():
+    """Nothing is relaxed: what stands for all of them together has no symmetry."""
+    mode = Classification(("C4", "C3"), start="references")
+    assert mode.consensus(None, references=True) == (None, "C1")
+    with pytest.raises(InputError, match="Give a reference for every state"):
+        mode.consensus(None)
+    nested = Classification(("D4", "C4", "C1"))
+    assert nested.consensus(None, references=True) == (None, "D4")
+    with pytest.raises(InputError, match="no subgroup of C4"):
+        Classification(("C4:C1", "C3")).consensus(None, references=True)
+
+
+def test_registers_are_not_searched_twice():
+    """Where poses are unknown and another state lacks the group that is relaxed."""
+    states = ("C4:C2", "C1")
+    with pytest.raises(InputError, match=r"'C4:C2' \(class 1\).*Write C2 for it"):
+        Classification(states, poses="global").consensus(None, references=True)
+    relax, symmetry = Classification(states).consensus(None, references=True)
+    assert (relax.group, relax.to, symmetry) == ("C4", "C2", "C4")
+    relax, _ = Classification(("C4:C1", "D4"), poses="global").consensus(None, references=True)
+    assert relax.group == "D4"
+
+
 def test_groups_of_states_may_be_in_files(tmp_path):
     """The consensus keeps the file, which says where its axes are."""
     quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -142,6 +165,7 @@ def test_every_state_has_its_files(classified):
     assert "fraction_class02" in header
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_among_states_goes_on(classified, mixture, tmp_path):
     """From the checkpoint of an iteration of the second stage."""
     folder, ends = mixture[0], classified[2]

@@ -239,7 +239,7 @@ def test_two_processes(data, alone, start, tmp_path):
         np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_lost_process_ends_the_run_and_leaves_a_checkpoint(data, alone, start, tmp_path, lost):
     folder, address = tmp_path / "out", free_address()
     workers = [

@@ -149,6 +149,7 @@ def test_particles_without_a_partner(tmp_path):
     assert share == pytest.approx(0.25 * copies.bound.mean(), abs=0.02)
 
 
+@pytest.mark.slow
 def test_alone_violations_are_counted(copies):
     result = copies.refined(None, until=MaxIterations(6))
     assert result.copies is not None

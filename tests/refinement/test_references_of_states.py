@@ -1,7 +1,9 @@
 """States that start from maps of their own: what is refused, and what they find."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import starfile
 
 from jaxrelax.assessment.states import state_accuracy
 from jaxrelax.geometry import point_group, pose_error_mod_group
@@ -16,6 +18,7 @@ from jaxrelax.refinement import (
     step,
 )
 from jaxrelax.refinement.stages import following
+from jaxrelax.simulate import Simulation, simulate
 
 
 def references_of(mixture):
@@ -109,3 +112,42 @@ def test_one_reference_and_no_poses(mixture):
         assert setup.problem.plan.mode.needs_poses
     state, info = step(setup.problem, setup.state)
     assert (int(state.stage), len(info.fractions)) == (2, 2)
+
+
+@pytest.mark.slow
+def test_particles_of_groups_that_have_nothing_in_common(tmp_path):
+    """A C4 and a C3 particle in one table without poses."""
+    names, tables = ("C4", "C3"), []
+    for number, (group, kda) in enumerate(zip(names, (40.0, 55.0), strict=True)):
+        folder = tmp_path / group
+        simulate(
+            "phantom", folder,
+            Simulation(
+                n_images=120, box=36, pixel_size_angstrom=8.0, snr=0.3, max_shift_angstrom=6.0,
+                group=group, protomer_kda=kda, partner_kda=30.0, occupancy="all", seed=number,
+                phantom_seed=number,
+            ),
+        )  # fmt: skip
+        read = starfile.read(folder / "truth.star")
+        optics, table = read["optics"], read["particles"]
+        image = table["rlnImageName"].str.split("@", expand=True)
+        tables.append(table.assign(rlnImageName=image[0] + f"@{group}/" + image[1]))
+    shared = tables[0].columns.intersection(tables[1].columns)
+    order = np.random.default_rng(0).permutation(240)
+    truth = pd.concat([table[shared] for table in tables]).iloc[order]
+    starfile.write({"optics": optics, "particles": truth}, tmp_path / "truth.star")
+    poses = [name for name in shared if name.startswith(("rlnAngle", "rlnOrigin", "rlnRandom"))]
+    table = truth.drop(columns=poses)
+    starfile.write({"optics": optics, "particles": table}, tmp_path / "particles.star")
+    mode = Classification(names, poses=Homogeneous(coarsest_order=1, finest_order=2))
+    references = [tmp_path / group / "truth_map.mrc" for group in names]
+    result = refine(tmp_path / "particles.star", references, mode=mode, until=MaxIterations(8))
+    found, true = result.particles.class_number, np.repeat([1, 2], 120)[order]
+    assert np.mean(found == true) > 0.97
+    known = read_particles(tmp_path / "truth.star")
+    for number, group in enumerate(names, start=1):
+        rows = np.flatnonzero((found == number) & (true == number))
+        errors = pose_error_mod_group(
+            result.particles.rotations[rows], known.rotations[rows], point_group(group)
+        )
+        assert np.rad2deg(np.median(errors)) < 4.0
