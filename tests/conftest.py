@@ -3,9 +3,8 @@
 import os
 
 # Once: processes of one run inherit it, and programs are kept under the flags that made them.
-TWO_DEVICES = "--xla_force_host_platform_device_count=2"
-if TWO_DEVICES not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {TWO_DEVICES}".strip()
+FLAGS = [*os.environ.get("XLA_FLAGS", "").split(), "--xla_force_host_platform_device_count=2"]
+os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(FLAGS))
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from pathlib import Path

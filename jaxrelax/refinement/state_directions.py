@@ -139,6 +139,7 @@ def _passed(
         sums=FoldSums.of(found.sums, solved.weight, solved.learned.state),
         strength=Strength.untouched(), alignment=np.asarray(solved.alignment),
     )  # fmt: skip
+    found.sums = []  # the state has them; here they would outlive the next pass
     return state.replace(maps=maps), found
 
 

@@ -14,6 +14,7 @@ from jaxrelax.reconstruction import (
     Belief,
     HalfMaps,
     IsotypicParts,
+    OwnGains,
     Particle,
     Portion,
     SharedAndOwn,
@@ -23,6 +24,7 @@ from jaxrelax.reconstruction import (
     each_seen_by_the_other,
     match_halves,
     mean_weight,
+    own_filtered,
     soft_sphere,
     symmetrise,
     unregularised_map,
@@ -128,6 +130,30 @@ def test_contrasts_take_maps_apart_and_put_them_together():
     back = combined(found.to_maps, combined(found.of_maps, first))
     np.testing.assert_allclose(back, first, atol=2e-4 * np.max(np.abs(first)))
     np.testing.assert_allclose(SHARES @ found.to_maps, 0.0, atol=1e-4 * np.abs(found.to_maps).max())
+
+
+def test_a_rare_state_is_shown_by_what_others_have_in_common_with_it():
+    """Filtered contrast by contrast and where the signal is, not by what its own half-maps say."""
+    first, second = states(np.random.default_rng(4), [0.25, 1.0, 0.0], 0.12)
+    truth = without_shared(np.multiply.outer(np.array([0.25, 1.0, 0.0], np.float32), domain()))
+    mean = [0.5 * (a + b) for a, b in zip(first, second, strict=True)]
+    found = contrasts(first, second, SHELLS)
+    pairs = list(zip(combined(found.of_maps, first), combined(found.of_maps, second), strict=True))
+    curves = [np.clip(fsc(*pair)[:SHELLS], 0.0, 0.99) for pair in pairs]
+    profiles = [signal_profile(*each, MASK, COUNTS) for each in zip(pairs, curves, strict=True)]
+    empty, ones = np.zeros((3, SHELLS)), np.ones_like(MASK)
+    state = OwnGains(
+        empty[0], found, np.array(curves), empty, (None,) * 3, empty, SHARES, ones,
+        MASK, tuple(profiles), (None,) * 3,
+    )  # fmt: skip
+    gains = [2.0 * f / (1.0 + f) for f in curves]
+    parts = [IsotypicParts(one, 0.0 * one) for one in mean]
+    shown = own_filtered(parts, 0.0 * MASK, state.on_box(N), gains)
+    for number in range(3):
+        own = np.clip(fsc(first[number], second[number])[:SHELLS], 0.0, 0.99)
+        alone = apply_gain(mean[number], 2.0 * own / (1.0 + own)) * MASK
+        errors = [np.linalg.norm(map_ - truth[number]) for map_ in (shown[number], alone)]
+        assert errors[0] < 0.8 * errors[1]
 
 
 def test_states_that_differ_in_one_way_have_one_contrast_with_signal():
