@@ -3,8 +3,11 @@
 import os
 
 # Once: processes of one run inherit it, and programs are kept under the flags that made them.
-FLAGS = [*os.environ.get("XLA_FLAGS", "").split(), "--xla_force_host_platform_device_count=2"]
-os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(FLAGS))
+os.environ["XLA_FLAGS"] = " ".join(
+    dict.fromkeys(
+        [*os.environ.get("XLA_FLAGS", "").split(), "--xla_force_host_platform_device_count=2"]
+    )
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from pathlib import Path
