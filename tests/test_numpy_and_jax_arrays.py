@@ -27,6 +27,7 @@ from jaxrelax.inference import (
     SymmetricState,
 )
 from jaxrelax.reconstruction import Accumulator, Candidates
+from jaxrelax.reconstruction.contrasts import Contrasts
 
 PACKAGES = (geometry, imaging, inference, reconstruction)
 N, BOX, SHELL, REGISTERS = 4, 16, 5, 2
@@ -99,6 +100,14 @@ POPULATIONS = np.full(6, 1.0 / 6.0)
 ASYMMETRIC = [m - reconstruction.symmetrise(m, C4) for m in (MAP, OTHER)]
 COMPONENTS = len(reconstruction.component_shares(C4, C1))
 WAVES = GEOMETRY.slice_wavevectors
+# Of two states: one contrast, their difference.
+OWN_GAINS = reconstruction.OwnGains(
+    fsc_shared=CURVE,
+    contrasts=Contrasts(np.array([[1.0, -1.0]]), np.array([[0.5], [-0.5]])),
+    own=CURVE[None], fsc_own=np.stack([CURVE, CURVE]), asymmetric=(None, None),
+    fsc_asymmetric=np.zeros((2, N_SHELLS)), shares=np.array([0.5, 0.5]), density=MASK,
+    differing=MASK, own_profile=(1.0 + MASK,), asymmetric_profile=(None, None),
+)  # fmt: skip
 
 
 def stages(volume, rotations, wavevectors):
@@ -304,6 +313,17 @@ CASES = {
             bound(r.mean_agreement, n_shells=7, score_shell=5), PARTICLE, CURVE.astype(float), MASK,
         ),
         "onto_first": (r.onto_first, PARTICLE, 1, MAP),
+        "own_filtered": (
+            lambda first, second, state, curve: r.own_filtered(
+                [r.IsotypicParts(first, second), r.IsotypicParts(second, first)],
+                0.5 * (first + second), state, [curve],
+            ),
+            MAP, OTHER, OWN_GAINS, CURVE,
+        ),
+        "registers_filtered": (
+            r.registers_filtered, ASYMMETRIC[0], numbers(COMPONENTS, N_SHELLS), 1.0 + MASK,
+            PARTICLE,
+        ),
         "registers_onto_first": (r.registers_onto_first, PARTICLE, 1, numbers(N, 4)),
         "slice_power": (r.slice_power, MAP, BOX, N_SHELLS),
         "component_fsc": (r.component_fsc, *ASYMMETRIC, C4, np.arange(N_SHELLS) % 4),

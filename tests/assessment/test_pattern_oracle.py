@@ -117,6 +117,7 @@ def test_every_frame_is_as_good(data, oracle):
     assert other.register_accuracy == pytest.approx(oracle.register_accuracy, abs=0.01)
 
 
+@pytest.mark.slow
 def test_consensus_poses_are_worse_and_junk_is_left_out(tmp_path):
     config = replace(
         SMALL, occupancy="0.4", group="D2", pose_error_deg=8.0, shift_error_angstrom=6.0,

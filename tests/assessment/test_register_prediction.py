@@ -68,6 +68,7 @@ def test_prediction_comes_true_at_the_true_poses(data, predicted):
         assert predicted.expected_accuracy[part].mean() == pytest.approx(largest, abs=0.04)
 
 
+@pytest.mark.slow
 def test_prediction_comes_true_at_consensus_poses(data, predicted):
     rotation, shift = consensus_error(data.particles, data.truth, "C4")
     local = Local(sigma_rotation_deg=rotation, sigma_shift_angstrom=shift)

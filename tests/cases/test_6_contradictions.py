@@ -26,6 +26,7 @@ def relaxed(folder, table, group, iterations, reference=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_poses_that_had_told_registers_apart_are_a_condition(base):
     """As from a refinement in C1: right, but only of such poses."""
     result = relaxed(base, "truth.star", "C4", 6)

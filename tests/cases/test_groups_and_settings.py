@@ -51,7 +51,10 @@ def test_the_other_setting_is_refused(case):
         )
 
 
-@pytest.mark.parametrize(("name", "group"), [("ref_D3_y.mrc", "D3"), ("I1_as_I2.mrc", "I2")])
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("ref_D3_y.mrc", "D3"), pytest.param("I1_as_I2.mrc", "I2", marks=pytest.mark.slow)],
+)
 def test_align_turns_the_map_into_the_setting_that_is_said(case, run, name, group, caplog):  # noqa: F811
     folder = case("22")
     given = ["align", folder / name, "--symmetry", group, "--out", folder / "aligned.mrc"]

@@ -42,7 +42,11 @@ def scene(box, shell, channels, n):
 @pytest.mark.parametrize("in_a_program", [False, True])
 @pytest.mark.parametrize(
     ("box", "shell", "channels", "parts"),
-    [(40, 10, 16, 2), pytest.param(64, 20, 4, 2, marks=pytest.mark.slow), (40, 14, 16, 3)],
+    [
+        (40, 10, 16, 2),
+        pytest.param(64, 20, 4, 2, marks=pytest.mark.slow),
+        pytest.param(40, 14, 16, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_every_block_has_its_own_data(box, shell, channels, parts, in_a_program):
     volume, batch, geometry, rotations, origins = scene(box, shell, channels, 6)

@@ -78,6 +78,7 @@ def test_the_conjugate_that_keeps_most_is_chosen():
     assert mean == pytest.approx(power, rel=0.02)
 
 
+@pytest.mark.slow
 def test_more_images_than_slices_fit_score_alike(tmp_path, monkeypatch):
     data = DataSet(tmp_path, **TINY)
     setup = prepare(data.star, data.reference, relax=Relax("C4"), mode=Registers(), ini_high=20.0)

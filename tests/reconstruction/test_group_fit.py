@@ -110,7 +110,7 @@ def test_every_map_has_c1():
 @pytest.mark.parametrize(
     ("name", "turn"),
     [
-        ("D3", about_z(90)),
+        pytest.param("D3", about_z(90), marks=pytest.mark.slow),
         ("C4", rotvec_to_matrix(np.deg2rad(70) * np.array([0.8, -0.6, 0.0]))),
     ],
 )

@@ -125,7 +125,7 @@ def classified(mixture, tmp_path_factory):
     kept = Kept()
     result = refine(
         folder / "particles.star", folder / "reference.mrc", callbacks=[kept],
-        mode=Classification(("C4:C1", "C4")), until=MaxIterations(24), out=OutputFolder(out),
+        mode=Classification(("C4:C1", "C4")), until=MaxIterations(16), out=OutputFolder(out),
     )  # fmt: skip
     save(result, OutputFolder(out))
     return result, out, kept.ends
@@ -172,13 +172,13 @@ def test_a_run_that_was_killed_among_states_goes_on(classified, mixture, tmp_pat
     state = next(state for problem, state, _ in ends if len(problem.of_maps) == 2)
     setup = prepare(
         folder / "particles.star", folder / "reference.mrc",
-        mode=Classification(("C4:C1", "C4")), until=MaxIterations(24),
+        mode=Classification(("C4:C1", "C4")), until=MaxIterations(16),
     )  # fmt: skip
     again = OutputFolder(tmp_path)
     save_checkpoint(again, state, setup.identity)
     resumed = refine(
         folder / "particles.star", folder / "reference.mrc", out=again, resume=True,
-        mode=Classification(("C4:C1", "C4")), until=MaxIterations(24),
+        mode=Classification(("C4:C1", "C4")), until=MaxIterations(16),
     )  # fmt: skip
     np.testing.assert_allclose(resumed.registers, classified[0].registers, atol=1e-4)
 

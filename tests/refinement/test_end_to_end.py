@@ -103,6 +103,7 @@ def test_a_symmetric_particle_stays_symmetric(four_partners):
     assert last["register_nats"] < 0.5 * HELD_NATS
 
 
+@pytest.mark.slow
 def test_resuming_gives_the_same_result(one_partner, tmp_path):
     options = dict(relax=Relax("C4"), mode=Registers(), until=MaxIterations(4))
     whole = refine(one_partner.star, one_partner.reference, **options)
@@ -255,7 +256,7 @@ def test_while_seeking_the_strength_is_held(one_partner):
     assert plain_info.register_nats > 2.0 * HELD_NATS
 
 
-@pytest.mark.parametrize("relaxed", [True, False])
+@pytest.mark.parametrize("relaxed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_gains_that_vary_in_space(one_partner, relaxed):
     """Learned by the loop, and kept by a checkpoint as they are."""
     asked = {"symmetry": "C4", "map_prior": LocalPrior()}

@@ -246,6 +246,7 @@ def test_devices_share_the_copies(copies, stage):
     np.testing.assert_allclose(two.claimed.log_ratio, one.claimed.log_ratio, atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_it_would_have(copies, found, tmp_path):
     result, _ = found
 

@@ -69,6 +69,7 @@ def errors(result, truth):
     return np.rad2deg(pose_error_mod_group(estimated @ frame, true, C4))
 
 
+@pytest.mark.slow
 def test_poses_are_found_from_a_low_passed_reference(found, small):
     error = errors(found, small.truth)
     # In the band that the half-maps support. The consensus is a measurement of its own.
@@ -103,13 +104,13 @@ def test_resuming_a_global_search_gives_the_same_result(small, tmp_path, monkeyp
         monkeypatch.setattr(pose_schedule, "SOME_JUMPS", 1.0)
     particles = without_poses(small).select(np.arange(80))
     options = dict(mode=Homogeneous(coarsest_order=1), symmetry="C4", ini_high=30.0)
-    until = MaxIterations(3)
+    until = MaxIterations(2)
     whole = refine(particles, small.reference, until=until, **options)
     folder = OutputFolder.create(tmp_path / "out")
     refine(particles, small.reference, until=MaxIterations(1), out=folder, **options)
     resumed = refine(particles, small.reference, until=until, out=folder, resume=True, **options)
     searched = [row["searched_globally"] for row in resumed.history]
-    assert searched == ([1.0, 0.0, 0.0] if followed else [1.0] * 3)
+    assert searched == [1.0, 0.0 if followed else 1.0]
     np.testing.assert_array_equal(resumed.poses, whole.poses)
     np.testing.assert_array_equal(
         resumed.particles.origins_angstrom, whole.particles.origins_angstrom
@@ -117,6 +118,7 @@ def test_resuming_a_global_search_gives_the_same_result(small, tmp_path, monkeyp
     np.testing.assert_array_equal(resumed.map, whole.map)
 
 
+@pytest.mark.slow
 def test_orientations_are_searched_first_and_followed_at_the_end(found):
     globally = [row["searched_globally"] for row in found.history]
     settled = [row["poses_settled"] for row in found.history]
@@ -153,6 +155,9 @@ def test_registers_are_found_from_no_poses(asymmetric, relax_from):
     )
     assert found.fraction > 0.9
     assert result.evidence.found
+    error = errors(result, asymmetric.truth)
+    assert np.mean(error > 15.0) < 0.03
+    assert np.median(error) < 4.0
     stages = [(row["relaxed"], row["searched_globally"]) for row in result.history]
     if relax_from == "start":
         assert all(relaxed for relaxed, _ in stages)

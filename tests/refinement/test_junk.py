@@ -47,6 +47,7 @@ def test_junk_is_counted_and_named(contaminated):
     assert found.fraction > 0.8
 
 
+@pytest.mark.slow
 def test_junk_leaves_the_sums(contaminated):
     """An image counts in map and noise by the probability that it shows the particle."""
     data, _, options = contaminated

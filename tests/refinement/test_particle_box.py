@@ -5,14 +5,14 @@ import pytest
 
 from jaxrelax.io import read_map
 from jaxrelax.reconstruction import particle_box
-from jaxrelax.refinement import Local, MaxIterations, Relax, prepare, refine
+from jaxrelax.refinement import MaxIterations, Registers, Relax, prepare, refine
 
 
 @pytest.fixture(scope="module")
 def narrow(one_partner):
     """A refinement in a box narrower than the images."""
     return refine(
-        one_partner.star, one_partner.reference, mode=Local(), relax=Relax("C4"),
+        one_partner.star, one_partner.reference, mode=Registers(), relax=Relax("C4"),
         until=MaxIterations(1), particle_diameter=170.0,
     )  # fmt: skip
 
