@@ -289,11 +289,10 @@ class SharedAndOwn(StatesPrior):
         own = own_filtered(split, shared, state, state.own)
         made = []
         for number, (one, particle) in enumerate(zip(split, particles, strict=True)):
-            gain, asymmetric = state.asymmetric[number], 0.0 * one.asymmetric
-            if gain is not None:
-                asymmetric = registers_filtered(
-                    one.asymmetric, gain, state.asymmetric_profile[number], particle
-                )
+            gain, profile = state.asymmetric[number], state.asymmetric_profile[number]
+            asymmetric = 0.0 * one.asymmetric
+            if gain is not None and profile is not None:
+                asymmetric = registers_filtered(one.asymmetric, gain, profile, particle)
                 asymmetric = particle.region(asymmetric * state.differing)
             made.append(IsotypicParts(shared * state.density + own[number], asymmetric))
         return made
@@ -382,7 +381,7 @@ def own_filtered(
     parts: Sequence[IsotypicParts],
     shared: Float32[AnyArray, "b b b"],
     state: OwnGains,
-    gains: Sequence[Float[AnyArray, " shells"]],
+    gains: Sequence[Float[AnyArray, " shells"]] | Float[AnyArray, "contrasts shells"],
 ) -> list[Float32[AnyArray, "b b b"]]:
     """Every E_k, filtered contrast by contrast, where it has signal, and masked.
 
