@@ -390,6 +390,9 @@ def own_filtered(
         shared: C.
         state: what was learned.
         gains: of every contrast, where its power is the mean.
+
+    Returns:
+        for every map, in the units of the parts.
     """
     found = combined(state.contrasts.of_maps, [one.symmetric - shared for one in parts])
     every = zip(found, gains, state.own_profile, strict=True)

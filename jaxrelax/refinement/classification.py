@@ -214,14 +214,14 @@ class Classification(Mode):
                     f"state {text!r}: its axes pass {np.linalg.norm(apart):.1f} Å beside those of "
                     f"{self.states[number].partition(':')[0]}; all states are about the same axes"
                 )
-        if relax is not None and relax.group not in (name, largest.name):
-            raise InputError(
-                f"relaxing {relax.group}, but the largest group of the states is {name}"
-            )
         if not relaxed:
             if relax is not None:
                 raise InputError("no state is relaxed: write it as GROUP:KEPT, such as C4:C1")
             return None, name
+        if relax is not None and relax.group not in (name, largest.name):
+            raise InputError(
+                f"relaxing {relax.group}, but the largest group of the states is {name}"
+            )
         least = min(relaxed, key=lambda kept: subgroup_of(largest, kept).order)
         if relax is None:
             return Relax(name, to=least), name
@@ -298,7 +298,7 @@ class OccupancyPatterns(Classification):
     def consensus(
         self, relax: Relax | None, *, references: bool = False
     ) -> tuple[Relax | None, str]:
-        """It is relaxed from the group to C1.
+        """It is relaxed from the group to C1; patterns start from it, never from maps of their own.
 
         Raises:
             InputError: another group or a subgroup was asked for.

@@ -103,8 +103,8 @@ def symmetry_of_consensus(symmetry: str, consensus: str, relax: Relax | None) ->
     """
     if symmetry.upper() not in ("C1", consensus.upper()):
         raise InputError(
-            f"symmetry {symmetry}, but the largest group of the states is {consensus}; every state "
-            "says its own"
+            f"symmetry {symmetry}, but all states together stand for {consensus}; every state says "
+            "its own"
         )
     return consensus if relax is None else "C1"
 

@@ -260,14 +260,16 @@ def _state_maps(
     compared = states_in_sigma(particles, pairs, fractions, density, learned.fsc_shared)
     # As the loop filters: a small state agrees with itself on little, but on a difference that it
     # has in common with others it does.
-    own_counts = problem.particle.symmetric_coefficients(differing)
-    gains = [joined_gain(until_zero(gain, own_counts)) for gain in learned.own]
+    # What differs has no more symmetry than the state with the least.
+    counts_of = [particle.symmetric_coefficients(differing) for particle in particles]
+    most = np.max(counts_of, axis=0)
+    gains = [joined_gain(until_zero(gain, most)) for gain in learned.own]
     of_states = own_filtered(parts, shared, learned, gains)
     states, edge = [], problem.data.particles.optics[0].box
     for number, (particle, part) in enumerate(zip(particles, parts, strict=True)):
         map_ = body + of_states[number]
         curves = {"own": np.asarray(learned.fsc_own[number])}
-        own, asymmetric_resolved = resolved_shell(curves["own"], own_counts), 0
+        own, asymmetric_resolved = resolved_shell(curves["own"], counts_of[number]), 0
         gains, profile = learned.asymmetric[number], learned.asymmetric_profile[number]
         if gains is not None and profile is not None:
             asymmetric_counts = particle.coefficients(differing)

@@ -117,7 +117,6 @@ def test_the_plain_prior(fake_refine, run, words):
     assert fake_refine.asked["relax"] == Relax("C4", prior="plain")
 
 
-@pytest.mark.slow
 def test_the_local_prior_with_and_without_relaxation(fake_refine, run, words):
     assert run(*words, "--relax", "C4", "--prior", "local", "--optimism", "2")[0] == 0
     assert fake_refine.asked["relax"] == Relax("C4", prior="local", optimism=2.0)
