@@ -7,6 +7,8 @@ would take the noise of the other three for signal as strong as that, and break 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.geometry import PointGroup, is_axis_aligned_permutation, isotypic_weights
 from jaxrelax.reconstruction.ball import half_ball, permuted, traced_ball
 from jaxrelax.reconstruction.fsc import shell_counts
-from jaxrelax.reconstruction.isotypic import apply_gain, gained
+from jaxrelax.reconstruction.isotypic import apply_gain, gained, gained_maps
 from jaxrelax.reconstruction.rotate import map_in_ball, rotated_spectra
 from jaxrelax.reconstruction.turning import map_of_ball, sum_of_turned
 
@@ -147,20 +149,36 @@ def apply_component_gains(
 
     The sum Σ_h [Σ_χ gain_χ w_χ(h)] h V.
     """
+    return next(component_gained_maps(map_, gains[None], group))
+
+
+def component_gained_maps(
+    map_: Float32[AnyArray, "n n n"],
+    gains: Float[AnyArray, "levels components shells"],
+    group: PointGroup,
+) -> Iterator[Float32[AnyArray, "n n n"]]:
+    """The map with each of several sets of gains, as by :func:`apply_component_gains`.
+
+    It is turned and transformed once for all.
+    """
     if not on_host(map_, gains):
-        return _gains_on_device(jnp.asarray(map_, jnp.float32), gains, group)
+        map_ = jnp.asarray(map_, jnp.float32)
+        yield from (_gains_on_device(map_, each, group) for each in gains)
+        return
     map_, gains = np.asarray(map_), np.asarray(gains)
-    if np.all(gains == gains[0]):
-        return apply_gain(map_, gains[0])
+    if np.all(gains == gains[:, :1]):
+        yield from gained_maps(map_, gains[:, 0])
+        return
     ball = half_ball(len(map_))
-    curves = np.zeros((group.order, len(map_) // 2 + 1), np.float32)
-    kept = min(gains.shape[1], curves.shape[1])
-    curves[:, :kept] = (isotypic_weights(group)[1:].T @ gains)[:, :kept]
-    turned = rotated_spectra(map_, group.operators)
-    total = np.zeros(len(ball.index), np.complex64)
-    for curve, spectrum in zip(curves, turned, strict=True):
-        total += curve[ball.shell] * spectrum
-    return map_in_ball(total, len(map_))
+    curves = np.zeros((len(gains), group.order, len(map_) // 2 + 1), np.float32)
+    kept = min(gains.shape[2], curves.shape[2])
+    curves[..., :kept] = (isotypic_weights(group)[1:].T @ gains)[..., :kept]
+    total = np.zeros((len(gains), len(ball.index)), np.complex64)
+    for number, spectrum in enumerate(rotated_spectra(map_, group.operators)):
+        for level, curve in zip(total, curves[:, number], strict=True):
+            level += curve[ball.shell] * spectrum
+    for each in total:
+        yield map_in_ball(each, len(map_))
 
 
 def _gains_on_device(map_, gains, group: PointGroup):

@@ -7,6 +7,7 @@ whole map is dominated by the first and hides whether the second is signal at al
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -125,15 +126,25 @@ def apply_gain(
     map_: Float32[AnyArray, "n n n"], gain: Float[AnyArray, " shells"]
 ) -> Float32[AnyArray, "n n n"]:
     """Multiply every shell of a map by its gain; shells beyond the curve are dropped."""
-    if not on_host(map_, gain):
-        return gained(map_, gain)
+    return next(gained_maps(map_, [gain]))
+
+
+def gained_maps(
+    map_: Float32[AnyArray, "n n n"],
+    gains: Sequence[Float[AnyArray, " shells"]] | Float[AnyArray, "levels shells"],
+) -> Iterator[Float32[AnyArray, "n n n"]]:
+    """The map with each of several gains, as by :func:`apply_gain`; it is transformed once."""
+    if not on_host(map_, gains):
+        yield from (gained(map_, gain) for gain in gains)
+        return
     n = map_.shape[0]
     shells = rfft_shells(n)[0].reshape(n, n, n // 2 + 1)
-    curve = np.zeros(int(shells.max()) + 1, np.float32)
-    curve[: len(gain)] = gain[: len(curve)]
     transform = np.asarray(scipy.fft.rfftn(np.asarray(map_, np.float32), workers=-1))
-    filtered = scipy.fft.irfftn(transform * curve[shells], s=map_.shape, workers=-1)
-    return np.asarray(filtered).astype(np.float32)
+    for gain in gains:
+        curve = np.zeros(int(shells.max()) + 1, np.float32)
+        curve[: len(gain)] = gain[: len(curve)]
+        filtered = scipy.fft.irfftn(transform * curve[shells], s=map_.shape, workers=-1)
+        yield np.asarray(filtered).astype(np.float32)
 
 
 @jax.jit

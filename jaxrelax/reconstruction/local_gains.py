@@ -28,7 +28,7 @@ from jaxrelax.reconstruction.fsc import (
     shell_counts,
     spectrum,
 )
-from jaxrelax.reconstruction.isotypic import apply_gain
+from jaxrelax.reconstruction.isotypic import apply_gain, gained_maps
 
 # Of the window over the resolution at which half of the power is signal; its width at half height
 # is 2.4 times as much.
@@ -145,7 +145,7 @@ def filtered_locally(
     map_: Float32[AnyArray, "n n n"],
     gain: Float[AnyArray, "*rows shells"],
     profile: Float32[AnyArray, "n n n"],
-    apply: Callable = apply_gain,
+    apply: Callable = gained_maps,
 ) -> Float32[AnyArray, "n n n"]:
     """A map multiplied by gains that vary in space.
 
@@ -156,14 +156,19 @@ def filtered_locally(
         map_: a map.
         gain: where the power of the signal is its mean.
         profile: of that power, relative to its mean.
-        apply: how a map is multiplied by gains.
+        apply: the map multiplied by each of several gains.
     """
     host = on_host(map_, gain, profile)
     xp = np if host else jnp
     gain, total = xp.asarray(gain), xp.zeros_like(map_)
-    for level, weight in zip(LEVELS, _shares(xp, profile), strict=True):
-        if not host or weight.any():
-            total = total + weight * apply(map_, stronger(gain, level))
+    levels = list(zip(LEVELS, _shares(xp, profile), strict=True))
+    if host:  # in a program it is not known which are there
+        levels = [(level, weight) for level, weight in levels if weight.any()]
+    if not levels:
+        return total
+    gains = xp.stack([stronger(gain, level) for level, _ in levels])
+    for (_, weight), made in zip(levels, apply(map_, gains), strict=True):
+        total = total + weight * made
     return total
 
 

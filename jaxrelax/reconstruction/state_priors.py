@@ -29,7 +29,7 @@ from jaxtyping import Float, Float32
 from jaxrelax.arrays import AnyArray, on_host
 from jaxrelax.geometry import isotypic_weights
 from jaxrelax.imaging import MARGIN, resample_map, working_box
-from jaxrelax.reconstruction.components import apply_component_gains
+from jaxrelax.reconstruction.components import apply_component_gains, component_gained_maps
 from jaxrelax.reconstruction.contrasts import Contrasts, combined, contrasts
 from jaxrelax.reconstruction.fsc import corrected_fsc, fsc
 from jaxrelax.reconstruction.isotypic import IsotypicParts, apply_gain, isotypic_parts
@@ -423,7 +423,7 @@ def registers_filtered(
     """A D_k with gains per component that vary in space; as :func:`own_filtered`."""
     return filtered_locally(
         asymmetric, gain, profile,
-        apply=lambda map_, rows: apply_component_gains(map_, rows, particle.group),
+        apply=lambda map_, rows: component_gained_maps(map_, rows, particle.group),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from jaxrelax.reconstruction import (
     share_of_components,
     symmetrise,
 )
+from jaxrelax.reconstruction.components import component_gained_maps
 
 from .blobs import blobs
 
@@ -73,6 +74,18 @@ def test_equal_gains_are_one_gain():
     np.testing.assert_array_equal(found, apply_gain(map_, curve))
     nearly = apply_component_gains(map_, np.stack([curve, curve + 1e-6]), group)
     assert np.linalg.norm(nearly - found) < 0.04 * np.linalg.norm(found)
+
+
+@pytest.mark.parametrize("name", ["C4", "D3"])
+def test_several_gains_at_once_are_each_by_itself(name):
+    group, rng = point_group(name), np.random.default_rng(5)
+    map_ = asymmetric(group, 4)
+    gains = rng.uniform(size=(3, len(projected(map_, group)), N // 2))
+    for some in (gains, np.repeat(gains[:, :1], gains.shape[1], axis=1)):
+        made = list(component_gained_maps(map_, some, group))
+        each = [apply_component_gains(map_, one, group) for one in some]
+        np.testing.assert_allclose(made, each, atol=1e-6 * np.abs(map_).max())
+    assert len(made) == 3
 
 
 def test_shares_count_what_the_kept_subgroup_leaves():

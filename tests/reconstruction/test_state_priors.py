@@ -29,8 +29,10 @@ from jaxrelax.reconstruction import (
     symmetrise,
     unregularised_map,
 )
+from jaxrelax.reconstruction.components import component_gained_maps
 from jaxrelax.reconstruction.contrasts import combined, contrasts
 from jaxrelax.reconstruction.fsc import fsc, shell_counts
+from jaxrelax.reconstruction.isotypic import gained_maps
 from jaxrelax.reconstruction.local_gains import (
     LEVELS,
     _shares,
@@ -280,13 +282,13 @@ def test_one_power_everywhere_is_one_gain():
 def test_local_gains_in_a_program(name):
     rng = np.random.default_rng(6)
     map_, profile = noise(rng, N, N, N), np.exp(noise(rng, N, N, N))
-    gain, apply = rng.uniform(0.0, 0.95, SHELLS), apply_gain
+    gain, apply = rng.uniform(0.0, 0.95, SHELLS), gained_maps
     if name is not None:
         group = point_group(name)
         rows = {"C4": 2, "D3": 2}[name]
         gain = rng.uniform(0.0, 0.95, (rows, SHELLS))
         map_ = soft_sphere(N, 0.4 * N, 2.0) * map_
-        apply = lambda m, g: apply_component_gains(m, g, group)  # noqa: E731
+        apply = lambda m, g: component_gained_maps(m, g, group)  # noqa: E731
     expected = filtered_locally(map_, gain, profile, apply)
     found = jax.jit(lambda m, g, p: filtered_locally(m, g, p, apply))(map_, gain, profile)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(map_).max())
