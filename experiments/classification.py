@@ -6,6 +6,7 @@
     python experiments/classification.py DATA --auto          # the number of states is found
     python experiments/classification.py DATA --forced 2      # states that are not there
     python experiments/classification.py --homogeneous 20     # small simulated sets of one state
+    python experiments/classification.py --homogeneous 10 --seed 10   # the second half of them
 
 DATA holds particles.star, reference.mrc and, with rlnClassNumber (0: junk), truth.star.
 """
@@ -155,10 +156,10 @@ def seeds(data: Path, mode: Classification, count: int) -> None:
         )
 
 
-def homogeneous(count: int) -> None:
+def homogeneous(count: int, first: int) -> None:
     """The number of states that is found where there is one."""
     answers = []
-    for seed in range(count):
+    for seed in range(first, first + count):
         with tempfile.TemporaryDirectory() as folder:
             simulate(
                 "phantom", Path(folder) / "set",
@@ -194,7 +195,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.homogeneous:
-        return homogeneous(given.homogeneous)
+        return homogeneous(given.homogeneous, given.seed)
     if given.data is None:
         parser.error("name the folder of the data")
     if given.folder:
