@@ -83,17 +83,20 @@ def _real(result: Result) -> Answer:
 
 
 def _states_are_real(result: Result) -> Answer:
-    support = result.support
+    apart, support = result.states_apart, result.support
+    assert apart is not None
     assert support is not None
     first, second = support.classes
+    further = apart.how_many()
     return Answer(
         "Are the states real?",
-        "yes" if support.supported else "not supported",
+        "yes" if apart.supported else "not supported",
         (
             f"held-out images tell classes {first} and {second}, the most alike, apart by "
             f"{support.z_score:+.1f} σ",
+            *([] if further is None else [further]),
         ),
-        not support.supported,
+        not apart.supported,
     )
 
 

@@ -49,8 +49,8 @@ def _supported(result: Result) -> list[StateShare]:
     against = {*empty_states(result), *unsupported_states(result)}
     if result.patterns is not None:
         against = set(empty_states(result))
-    elif result.support is not None and not result.support.supported:
-        against |= set(result.support.classes)
+    elif result.states_apart is not None:
+        against |= {k for one in result.states_apart.groups if len(one) > 1 for k in one}
     good = [one for one in state_shares(result) if one.particles and one.number not in against]
     return sorted(good, key=lambda one: -one.fraction)[:MOST_STATES]
 

@@ -236,7 +236,7 @@ def _states(result: Result) -> dict[str, Any] | None:
             )
             for share, one in zip(state_shares(result), result.states, strict=True)
         ],
-        "support": None if result.support is None else result.support.sentence(),
+        "support": None if result.states_apart is None else result.states_apart.sentence(),
         "either_half": None if result.either_half is None else result.either_half.tolist(),
         "repeats": repeats_sentence(result),
         "certainty": _panels(certainty_figures(result)),

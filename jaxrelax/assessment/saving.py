@@ -311,12 +311,13 @@ def summary(result: Result) -> dict[str, Any]:
         content["expected_state_accuracy"] = expected_state_accuracy(result)
         content["states"] = state_table(result)
         content["states_supported"] = None
-        if result.support is not None:
+        if result.states_apart is not None:
             content["states_supported"] = {
-                "supported": result.support.supported,
-                "sentence": result.support.sentence(),
-                "nats_per_particle": result.support.nats,
-                "z_score": result.support.z_score,
+                "supported": result.states_apart.supported,
+                "sentence": result.states_apart.sentence(),
+                "nats_per_particle": result.states_apart.tests[0].nats,
+                "z_score": result.states_apart.tests[0].z_score,
+                "told_apart": result.states_apart.groups,
             }
         content["states_by_either_half"] = result.either_half
         content["copies_of_parents"] = None

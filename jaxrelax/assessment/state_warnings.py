@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -76,9 +77,12 @@ def state_doubt(result: Result) -> str:
         for numbers, what in ((empty, "empty"), (unsupported, "not supported by both half-sets"))
         if numbers
     ]
-    if result.support is not None and not result.support.supported:
-        first, second = result.support.classes
-        said.append(f"held-out images do not tell classes {first} and {second} apart")
+    if result.states_apart is not None:
+        said += [
+            f"held-out images do not tell {_named(one)} apart"
+            for one in result.states_apart.groups
+            if len(one) > 1
+        ]
     return f" But {' and '.join(said)}: see the warnings." if said else ""
 
 
@@ -140,8 +144,8 @@ def _of_support(result: Result) -> list[str]:
         "with fewer states."
         for number in unsupported_states(result)
     ]
-    if result.support is not None and not result.support.supported:
-        notes.append(f"{result.support.sentence()} Take them for one state: run with fewer.")
+    if result.states_apart is not None and not result.states_apart.supported:
+        notes.append(f"{result.states_apart.sentence()} Take them for one state: run with fewer.")
     for number, one in enumerate(result.states, start=1):
         curve = one.fsc.get("asymmetric")
         if curve is None or number in empty_states(result) or agrees(curve, of_kept(one)):
@@ -234,7 +238,11 @@ def _own_part(
     return np.asarray(resample_map(own.astype(np.float32), box))
 
 
-def _classes(numbers: list[int]) -> str:
+def _classes(numbers: Sequence[int]) -> str:
+    return f"{_named(numbers)} {'is' if len(numbers) == 1 else 'are'}"
+
+
+def _named(numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
-        return f"class {numbers[0]} is"
-    return f"classes {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} are"
+        return f"class {numbers[0]}"
+    return f"classes {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"

@@ -37,7 +37,12 @@ from jaxrelax.refinement.differences import states_in_sigma
 from jaxrelax.refinement.exclusive import copies_in_states, parents_of
 from jaxrelax.refinement.expectation import Expectation, expectation
 from jaxrelax.refinement.finish import joined_gain, until_zero, window
-from jaxrelax.refinement.held_out_states import given, state_support, under_the_other_half
+from jaxrelax.refinement.held_out_states import (
+    StatesApart,
+    given,
+    states_apart,
+    under_the_other_half,
+)
 from jaxrelax.refinement.loop import exchange_states, of_states
 from jaxrelax.refinement.maximisation import (
     half_maps,
@@ -89,10 +94,10 @@ def finish_states(
     mode = problem.plan.mode
     patterns = mode.patterns if isinstance(mode, OccupancyPatterns) else None
     if patterns is None:
-        other, supported = state_support(problem, state, solved, banded.junk, accumulated, on_batch)
+        other, apart = states_apart(problem, state, solved, banded.junk, accumulated, on_batch)
     else:
         # Patterns are known to differ: by their sites, of one partner.
-        maps, supported = half_maps(problem, solved), None
+        maps, apart = half_maps(problem, solved), None
         other = under_the_other_half(problem, state, maps, accumulated, on_batch)
     shows = banded.junk < LIKELY_JUNK
     exponent = honest_exponent(banded.registers[shows], other.registers[shows])
@@ -121,8 +126,8 @@ def finish_states(
         kept.append(raw)
         matched.append(HalfMaps(raw, parts, aligned, shells.last, rung))
     shown = found.junk < LIKELY_JUNK
-    registers, particles, of_states, best = _in_one_frame(problem, found, matched, claims)
-    weight = (1.0 - found.junk)[:, None] * of_states
+    registers, particles, posterior, best = _in_one_frame(problem, found, matched, claims, apart)
+    weight = (1.0 - found.junk)[:, None] * posterior
     fractions = weight.sum(axis=0, dtype=np.float64) / weight.sum(dtype=np.float64)
     counts = np.bincount(best[shown], minlength=len(matched))
     states, mean = _state_maps(problem, matched, fractions, counts)
@@ -149,7 +154,7 @@ def finish_states(
         seconds=seconds,
         peak_memory_gib=peak_memory_gib(),
         states=states,
-        support=supported,
+        states_apart=apart,
         patterns=patterns,
         either_half=either_half,
         copies=_copies(problem, found, np.where(shown, best, -1)),
@@ -179,7 +184,11 @@ def _copies(problem: Problem, found: Expectation, state: Int[np.ndarray, " n"]):
 
 
 def _in_one_frame(
-    problem: Problem, found: Expectation, matched: list[HalfMaps], claims: Claims | None
+    problem: Problem,
+    found: Expectation,
+    matched: list[HalfMaps],
+    claims: Claims | None,
+    apart: StatesApart | None,
 ) -> tuple[
     Float32[np.ndarray, "n places"],
     Particles,
@@ -189,18 +198,22 @@ def _in_one_frame(
     """Posteriors and poses with half-set 2 turned onto half-set 1, state by state."""
     data, table = problem.data, problem.plan.table
     second, registers = data.half_set == 2, found.registers.copy()
-    of_states, best_of_state, largest = [], [], []
+    best_of_state, largest = [], []
     for number, (particle, one) in enumerate(zip(problem.of_maps, matched, strict=True)):
         columns = np.flatnonzero(table.place_maps == number)
         block = registers[:, columns]
         if particle.relaxed:
             block[second] = registers_onto_first(particle, one.matched.index, block[second])
             registers[:, columns] = block
-        of_states.append(block.sum(axis=1))
         best_of_state.append(columns[block.argmax(axis=1)])
-        largest.append(block.max(axis=1) / np.maximum(of_states[-1], 1e-30))
-    posterior = np.stack(of_states, axis=1)
+        largest.append(block.max(axis=1) / np.maximum(block.sum(axis=1), 1e-30))
+    posterior = of_states(problem, registers)
     best, every, exclusive = posterior.argmax(axis=1), np.arange(len(posterior)), {}
+    if apart is not None and claims is None:
+        # Labels stay those that were found: which image went into which map.
+        weight = 1.0 - found.junk.astype(np.float64)
+        registers = apart.averaged(registers, table.place_maps, weight @ posterior / weight.sum())
+        posterior = of_states(problem, registers)
     if claims is not None:
         assert problem.exclusive is not None
         assert found.exclusive is not None

@@ -14,7 +14,7 @@ from jaxrelax.judgement.predicted import Discriminability
 from jaxrelax.judgement.verdict import AsymmetryEvidence
 from jaxrelax.reconstruction import DifferenceInSigma
 from jaxrelax.refinement.exclusive import CopiesOfParents
-from jaxrelax.refinement.held_out_states import StateSupport
+from jaxrelax.refinement.held_out_states import StatesApart, StateSupport
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class Result:
         notes: what the log warned of during the run.
         states: where images may show one of several maps, these; ``map`` and the other maps are
             then of their mean, ``registers`` has the registers of all states one after another.
-        support: whether held-out images tell the two most similar states apart; None without
-            states, and where they are occupancy patterns.
+        states_apart: which states held-out images tell apart; None without states, and where they
+            are occupancy patterns.
         patterns: where states are occupancy patterns, these, in their order.
         either_half: images that show the particle by the state that maps of their own half-set
             (without their fold) find most probable, in rows, and by what those of the other one
@@ -192,7 +192,7 @@ class Result:
     compile_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     states: tuple[StateMap, ...] = ()
-    support: StateSupport | None = None
+    states_apart: StatesApart | None = None
     patterns: OccupancyPatterns | None = None
     either_half: Int[np.ndarray, "states states"] | None = None
     copies: CopiesOfParents | None = None
@@ -203,6 +203,11 @@ class Result:
     part: PartMotion | None = None
     map_composite: Float32[np.ndarray, "n n n"] | None = None
     maps_of_iterations: MapsOfIterations | None = None
+
+    @property
+    def support(self) -> StateSupport | None:
+        """Whether held-out images tell the two most similar states apart; None as above."""
+        return None if self.states_apart is None else self.states_apart.tests[0]
 
     @property
     def state_posterior(self) -> Float[np.ndarray, "particles states"]:

@@ -110,5 +110,4 @@ def supported(problem: Problem, state: State, on_batch=None) -> StateSupport:
     belief = problem.plan.course.orders(state.course).belief
     solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
     exchange_states(problem, banded, solved.order)
-    found = state_support(problem, state, solved, banded.junk, shell, on_batch)[1]
-    return problem.execution.workers.agreed(found)
+    return state_support(problem, state, solved, banded.junk, shell, on_batch)

@@ -16,7 +16,7 @@ from jaxrelax.cli.commands import COMMANDS
 from jaxrelax.geometry import parse_group
 from jaxrelax.io import OutputFolder
 from jaxrelax.judgement import SubgroupTest
-from jaxrelax.refinement.held_out_states import StateSupport
+from jaxrelax.refinement.held_out_states import StatesApart, StateSupport
 
 
 def from_cryosparc(result):
@@ -232,7 +232,8 @@ def test_states_are_selected_and_refined_by_themselves(states_result):
 
 
 def test_states_that_are_not_told_apart_are_not_refined(states_result):
-    support = StateSupport(classes=(1, 2), nats=-0.1, z_score=-1.0, total=-40.0)
-    steps = next_steps(replace(states_result, support=support))
-    assert not support.supported
+    tests = (StateSupport((1, 2), -0.1, -1.0, -40.0), StateSupport((1, 3), 0.3, 9.0, 90.0))
+    apart = StatesApart(tests, (((0, 1), (2,)), ((0, 1, 2),)))
+    steps = next_steps(replace(states_result, states_apart=apart))
+    assert not apart.supported
     assert not any("state1" in line or "state2" in line for s in steps for line in s.commands)

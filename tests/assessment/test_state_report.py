@@ -23,7 +23,7 @@ from jaxrelax.cli.refine import tell
 from jaxrelax.geometry import parse_group
 from jaxrelax.io import OutputFolder
 from jaxrelax.reconstruction import rotate_map
-from jaxrelax.refinement.held_out_states import StateSupport
+from jaxrelax.refinement.held_out_states import StatesApart, StateSupport
 from tests.assessment.conftest import make_states
 from tests.assessment.test_report import Page
 
@@ -183,7 +183,9 @@ def test_states_that_are_alike_are_named(states_result):
 
 
 def test_what_held_out_images_say_is_said(states_result):
-    told = replace(states_result, support=StateSupport((2, 3), 0.412, 8.3, 120.0))
+    partitions = (((0,), (1, 2)), ((0, 1, 2),))
+    one = StatesApart((StateSupport((2, 3), 0.412, 8.3, 120.0),), partitions[:1])
+    told = replace(states_result, states_apart=one)
     assert warnings(told) == []
     assert "But" not in headline(told)
     page = Page(report_html(told)).text
@@ -192,10 +194,15 @@ def test_what_held_out_images_say_is_said(states_result):
     # Alike to the eye, and yet not the same.
     near = changed(told, 2, map=states_result.states[1].map)
     assert warnings(near) == []
-    not_told = replace(states_result, support=StateSupport((2, 3), -0.01, -0.4, -3.0))
+    tests = (StateSupport((2, 3), -0.01, -0.4, -3.0), StateSupport((1, 2), 0.2, 6.0, 70.0))
+    not_told = replace(states_result, states_apart=StatesApart(tests, partitions))
     (note,) = warnings(not_told)
     assert note.startswith("Held-out images do not support the difference between classes 2 and 3")
+    assert "Of 3 classes 2 are told apart: 1; 2 = 3." in note
     assert "held-out images do not tell classes 2 and 3 apart" in headline(not_told)
+    nothing = (tests[0], StateSupport((1, 2), -0.2, -6.0, -70.0))
+    (note,) = warnings(replace(states_result, states_apart=StatesApart(nothing, partitions)))
+    assert "None of the 3 classes is told apart from the others." in note
     assert Page(report_html(states_result)).text.count("Held-out") == 0
 
 

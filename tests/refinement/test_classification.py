@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxrelax.assessment import save
 from jaxrelax.assessment.states import state_accuracy
@@ -24,9 +26,10 @@ from jaxrelax.refinement import (
 )
 from jaxrelax.refinement.checkpoint import save_checkpoint
 from jaxrelax.refinement.expectation import Expectation
-from jaxrelax.refinement.held_out_states import StateSupport, alike, most_alike
+from jaxrelax.refinement.held_out_states import StatesApart, StateSupport, alike, most_alike
 from jaxrelax.refinement.loop import exchange_states, of_states
 from jaxrelax.refinement.stages import following
+from jaxrelax.refinement.strength import OCCAM_NATS
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,10 @@ def test_the_origin_says_nothing_of_states(classified):
 
 def test_states_of_half_set_2_take_the_numbers_of_half_set_1(classified):
     problem, state, _ = classified[2][-1]
-    assert most_alike(problem, state.maps.parts(), max_shell=8, score_shell=6) == (0, 1)
+    assert most_alike(problem, state.maps.parts(), ((0,), (1,)), max_shell=8, score_shell=6) == (
+        0,
+        1,
+    )
     found = object.__new__(Expectation)
     found.registers = np.array(state.beliefs.registers)
     found.sums = [list(folds) for folds in state.maps.sums.by_half()]
@@ -233,6 +239,41 @@ def test_rounding_supports_nothing():
     assert not StateSupport((1, 2), 0.1, 2.0, 40.0).supported
 
 
+@given(
+    totals=st.lists(st.floats(-200.0, 200.0), min_size=1, max_size=2),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_posteriors_are_averaged_over_which_states_are_one(totals, seed):
+    rng, place_maps = np.random.default_rng(seed), np.array([0, 0, 0, 1, 2, 2])
+    places = rng.dirichlet(np.full(6, 0.3), size=20)
+    shares = rng.dirichlet(np.ones(3))
+    partitions = (((0, 2), (1,)), ((0, 1, 2),))[: len(totals)]
+    tests = tuple(StateSupport((1, 3), 0.0, 0.0, total) for total in totals)
+    found = StatesApart(tests, partitions).averaged(places, place_maps, shares)
+    # One model after the other: is each as probable as its odds say, and what follows from it?
+    log = np.concatenate([[0.0], np.cumsum([OCCAM_NATS - 0.5 * total for total in totals])])
+    weights = np.exp(log) / np.exp(log).sum()
+    sums = np.stack([places[:, place_maps == k].sum(axis=1) for k in range(3)], axis=1)
+    expected = weights[0] * sums
+    together = sums[:, 0] + sums[:, 2]
+    for k in (0, 2):
+        expected[:, k] += weights[1] * together * shares[k] / (shares[0] + shares[2])
+    expected[:, 1] += weights[1] * sums[:, 1]
+    if len(totals) == 2:
+        expected += weights[2] * shares
+    np.testing.assert_allclose(found, (expected / sums)[:, place_maps] * places, atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_states_that_nothing_tells_apart_keep_a_posterior_in_sum():
+    """Also where one of them has none of it."""
+    apart = StatesApart((StateSupport((1, 2), -1.0, -9.0, -900.0),), (((0, 1),),))
+    places = np.array([[0.0, 0.0, 1.0], [0.2, 0.6, 0.2]])
+    found = apart.averaged(places, np.array([0, 0, 1]), np.array([0.4, 0.6]))
+    np.testing.assert_allclose(found, [[0.2, 0.2, 0.6], [0.1, 0.3, 0.6]], rtol=1e-6)
+    assert apart.groups == ((1, 2),)
+
+
 @pytest.mark.slow
 def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
     """Forced into two states of one symmetry, a single kind of particle is called one."""
@@ -245,6 +286,9 @@ def test_two_alike_are_told_apart_only_if_held_out_images_say_so(mixture):
     assert result.support is not None
     assert not result.support.supported
     assert "do not support" in result.support.sentence()
+    # Nobody knows which of them an image shows.
+    assert result.state_posterior.max(axis=1).mean() < 0.75
+    assert result.states_apart.groups == ((1, 2),)
 
 
 @pytest.mark.slow
