@@ -7,7 +7,7 @@ where there is nothing else, and signal lost where there is much.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jaxrelax.reconstruction.band_gains import (
     local_ratio,
     more_gain,
 )
-from jaxrelax.reconstruction.components import apply_component_gains
+from jaxrelax.reconstruction.components import apply_component_gains, component_gained_maps
 from jaxrelax.reconstruction.fsc import cross_power, first_below, shell_counts, spectrum
 from jaxrelax.reconstruction.isotypic import IsotypicParts, apply_gain
 from jaxrelax.reconstruction.local_gains import concentration, stronger
@@ -236,29 +236,32 @@ def _validated_focus(halves: HalfMaps, known: Gains, window: float, particle: Pa
     weight[len(voting) :] = 0.0
     gain = np.clip(known.gain, 0.0, LARGEST_GAIN)
 
-    def predicts(focused: Sequence[AnyArray], ratio: float) -> tuple[float, float]:
+    def predict(
+        focused: Sequence[AnyArray], ratios: Sequence[float]
+    ) -> Iterator[tuple[float, float]]:
         """Correlation with the other half-map, and the factor by which it is nearest to it."""
-        together, scales = [], []
-        for one, other in zip(focused, spectra[::-1], strict=True):
-            made = apply_component_gains(one, stronger(gain, ratio), particle.group)
-            made = spectrum(particle.region(made * known.density))
-            power = max(float(np.sum(weight * cross_power(made, made, n))), 1e-30)
-            cross = float(np.sum(weight * cross_power(made, other, n)))
-            together.append(cross / np.sqrt(power))
-            scales.append(cross / power)
-        return float(np.mean(together)), max(float(np.mean(scales)), 0.0)
+        gains = np.stack([stronger(gain, ratio) for ratio in ratios])
+        every = (component_gained_maps(one, gains, particle.group) for one in focused)
+        for filtered in zip(*every, strict=True):
+            together, scales = [], []
+            for one, other in zip(filtered, spectra[::-1], strict=True):
+                made = spectrum(particle.region(one * known.density))
+                power = max(float(np.sum(weight * cross_power(made, made, n))), 1e-30)
+                cross = float(np.sum(weight * cross_power(made, other, n)))
+                together.append(cross / np.sqrt(power))
+                scales.append(cross / power)
+            yield float(np.mean(together)), max(float(np.mean(scales)), 0.0)
 
     filtered = [apply_component_gains(one, gain, particle.group) * known.density for one in pair]
     powers = [local_power(one, window) for one in filtered]
     means = [_mean_inside(one**2, known.density) for one in filtered]
-    best, chosen = predicts(pair, 1.0)[0], Focus(0.0, 1.0, 1.0)
+    best, chosen = next(predict(pair, (1.0,)))[0], Focus(0.0, 1.0, 1.0)
     for floor in FLOORS:
         focused = [
             one * standing_out(power, floor * mean)
             for one, power, mean in zip(pair, powers, means, strict=True)
         ]
-        for ratio in RATIOS:
-            found, scale = predicts(focused, ratio)
+        for ratio, (found, scale) in zip(RATIOS, predict(focused, RATIOS), strict=True):
             if found > best:
                 best, chosen = found, Focus(floor, ratio, scale)
     return chosen
