@@ -190,10 +190,14 @@ class SharedAndOwn(StatesPrior):
     Attributes:
         finest_difference_angstrom: only frequencies up to this tell states apart; None: all.
         focus_mask: states differ only inside of it, on the particle's box; None: everywhere.
+        unfaded: the mean of all states keeps its amplitude. Images are told apart without bias
+            then; but noise keeps its amplitude, too, and misleads a search of all orientations.
+            Maps that are joined for a last scoring are unfaded in any case.
     """
 
     finest_difference_angstrom: float | None = None
     focus_mask: Float32[np.ndarray, "b b b"] | None = None
+    unfaded: bool = True
 
     def learn(self, halves, shares, belief, particles, rng) -> Learned:
         """Masks, FSCs and gains of all parts."""
@@ -281,7 +285,7 @@ class SharedAndOwn(StatesPrior):
             tau = inverse_tau2(portion.weight, state.fsc_shared) * portion.share
             map_ = wiener_map(
                 portion.sums.accumulator(), tau.astype(np.float32), box=box,
-                image_box=particle.box, margin=MARGIN, unfaded=True,
+                image_box=particle.box, margin=MARGIN, unfaded=self.unfaded,
             )  # fmt: skip
             map_ = np.asarray(map_) if on_host(map_) else map_
             split.append(isotypic_parts(map_ * sphere, particle.group, particle.subgroup))

@@ -252,7 +252,10 @@ def _prior(
     if given is None and isinstance(mode, OccupancyPatterns) and mode.tied:
         return TiedPatterns(mode.max_resolution, focus_mask)
     if given is None and n_maps > 1:
-        return SharedAndOwn(getattr(mode, "max_resolution", None), focus_mask)
+        # Where poses are found with the states' maps they are what a noisy mean costs most.
+        return SharedAndOwn(
+            getattr(mode, "max_resolution", None), focus_mask, unfaded=mode.needs_poses
+        )
     if given is None:
         given = PRIORS["isotypic" if relax is None else relax.prior]()
     return EachAlone(given)

@@ -31,7 +31,7 @@ from jaxrelax.reconstruction import (
 )
 from jaxrelax.reconstruction.components import component_gained_maps
 from jaxrelax.reconstruction.contrasts import combined, contrasts
-from jaxrelax.reconstruction.fsc import fsc, shell_counts
+from jaxrelax.reconstruction.fsc import cross_power, fsc, shell_counts, spectrum
 from jaxrelax.reconstruction.isotypic import gained_maps
 from jaxrelax.reconstruction.local_gains import (
     LEVELS,
@@ -437,6 +437,12 @@ def test_one_state_has_only_what_is_shared():
     portion = Portion(sums[0], np.asarray(mean_weight(sums[0].accumulator(), LAST + 1)))
     (made,) = prior.solve(state, [portion], [particle])
     (joined,) = prior.join(state, [portion], [parts[1]], 1.0, [particle])
+    faded = SharedAndOwn(unfaded=False).solve(state, [portion], [particle])[0]
+    # In a box of noise and signal it is damped shell by shell, most where there is least signal.
+    kept = cross_power(spectrum(made.symmetric), spectrum(made.symmetric), SMALL)[1 : LAST - 2]
+    power = cross_power(spectrum(faded.symmetric), spectrum(faded.symmetric), SMALL)[1 : LAST - 2]
+    assert np.all(power < kept)
+    assert np.all(power > kept / 4.1)  # by half at the most
     for one in (made, joined):
         assert np.corrcoef(one.symmetric.ravel(), (raw[0] * state.density).ravel())[0, 1] > 0.9
         assert not one.asymmetric.any()
