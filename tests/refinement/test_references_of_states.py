@@ -81,6 +81,13 @@ def test_states_and_registers_follow_their_references(mixture):
     assert np.trace(result.either_half) > 0.85 * result.either_half.sum()
 
 
+@pytest.mark.parametrize("poses", ["local", "global"])
+def test_noise_of_the_mean_is_faded_where_it_decides_poses(mixture, poses):
+    mode = Classification(MODE.states, poses=poses)
+    setup = prepare(mixture[0] / "particles.star", references_of(mixture), mode=mode)
+    assert setup.problem.plan.prior.unfaded == (poses == "local")
+
+
 @pytest.mark.slow
 def test_poses_and_states_from_nothing(mixture):
     (folder, true), references = mixture, references_of(mixture)
