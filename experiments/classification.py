@@ -85,6 +85,18 @@ def judge_folder(folder: Path, data: Path) -> None:
     for one in written["states"]:
         print(f"{one['name']}: {100 * one['fraction']:.1f} %, {one['resolution_angstrom']:.2f} Å")
     print(written["states_supported"]["sentence"])
+    groups = written["states_supported"]["told_apart"]
+    if 1 < len(groups) < count:
+        together = np.stack(
+            [posterior[:, [k - 1 for k in group]].sum(axis=1) for group in groups], axis=1
+        )
+        best = together.argmax(axis=1)
+        right = state_accuracy(
+            best, truth_labels(data), n_states=len(groups), probability=together.max(axis=1),
+            posterior=together,
+            junk_probability=np.asarray(columns["jrxJunkProbability"], np.float64),
+        )  # fmt: skip
+        print(f"classes that are not told apart taken for one:\n{right.summary()}")
     print(f"{written['seconds']:.0f} s, {written['peak_memory_gib']:.2f} GiB")
 
 
