@@ -10,7 +10,7 @@ its mean over independent images, in standard errors, is a one-sided test (Vuong
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -256,34 +256,6 @@ def _onto(
     return np.asarray(rotate_map(other.asymmetric, particle.group.operators[index]))
 
 
-class _Test(NamedTuple):
-    answer: StateSupport
-    partition: tuple[tuple[int, ...], ...]
-
-
-def state_support(
-    problem: Problem,
-    state: State,
-    solved: Maximisation,
-    junk: Float[np.ndarray, " n"],
-    max_shell: int,
-    on_batch=None,
-) -> StateSupport:
-    """Whether the two most similar states are told apart by held-out images.
-
-    Args:
-        problem, state: inputs, poses, noise, band.
-        solved: the M-step of a pass.
-        junk: probability that an image shows no particle.
-        max_shell: last shell of that pass.
-        on_batch: called with the number of images done.
-    """
-    maps = half_maps(problem, solved)
-    several = under_the_other_half(problem, state, maps, max_shell, on_batch)
-    tests = _tests(problem, state, solved, maps, several.log_marginal, junk, max_shell, on_batch)
-    return next(tests).answer
-
-
 def states_apart(
     problem: Problem,
     state: State,
@@ -291,6 +263,8 @@ def states_apart(
     junk: Float[np.ndarray, " n"],
     max_shell: int,
     on_batch=None,
+    *,
+    once: bool = False,
 ) -> tuple[Expectation, StatesApart]:
     """Which states are told apart by held-out images.
 
@@ -298,43 +272,36 @@ def states_apart(
     used for the maps are not explained worse. Where all states are real that is one test.
 
     Args:
-        problem, state, solved, junk, max_shell, on_batch: as for :func:`state_support`.
+        problem, state: inputs, poses, noise, band.
+        solved: the M-step of a pass.
+        junk: probability that an image shows no particle.
+        max_shell: last shell of that pass.
+        on_batch: called with the number of images done.
+        once: only the two that are most alike are asked about.
 
     Returns:
         what the other half-set's maps say of every image, and the answer.
     """
+    shells = {"max_shell": solved.halves[0].max_shell, "score_shell": state.score_shell}
     maps = half_maps(problem, solved)
     several = under_the_other_half(problem, state, maps, max_shell, on_batch)
-    tests = _tests(problem, state, solved, maps, several.log_marginal, junk, max_shell, on_batch)
-    return several, StatesApart(*map(tuple, zip(*tests, strict=True)))
-
-
-def _tests(
-    problem: Problem,
-    state: State,
-    solved: Maximisation,
-    maps: list[IsotypicParts],
-    before: Float[np.ndarray, " n"],
-    junk: Float[np.ndarray, " n"],
-    max_shell: int,
-    on_batch,
-) -> Iterator[_Test]:
-    """Tests of ever fewer states, until one tells two apart or one state is left."""
-    shells = {"max_shell": solved.halves[0].max_shell, "score_shell": state.score_shell}
+    before, tests, partitions = several.log_marginal, [], []
     apart: tuple[tuple[int, ...], ...] = tuple((k,) for k in range(len(problem.of_maps)))
     while len(apart) > 1:
         pair = most_alike(problem, maps, apart, **shells)
         joined = tuple(sorted(k for group in apart if {*pair} & {*group} for k in group))
         maps = alike(problem, maps, solved.shares, joined, **shells)
         fewer = under_the_other_half(problem, state, maps, max_shell, on_batch).log_marginal
-        answer = _in_standard_errors(problem, before - fewer, junk, pair)
+        test = _in_standard_errors(problem, before - fewer, junk, pair)
         apart = tuple(sorted([*(one for one in apart if not {*one} <= {*joined}), joined]))
         # Of the first process, for what follows is the same in all.
-        test = problem.execution.workers.agreed(_Test(answer, apart))
-        yield test
-        if test.answer.supported:
-            return
-        apart, before = test.partition, fewer
+        test, apart = problem.execution.workers.agreed((test, apart))
+        tests.append(test)
+        partitions.append(apart)
+        if once or test.supported:
+            break
+        before = fewer
+    return several, StatesApart(tuple(tests), tuple(partitions))
 
 
 def _in_standard_errors(problem: Problem, ratio, junk, pair: tuple[int, int]) -> StateSupport:

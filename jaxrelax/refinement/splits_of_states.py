@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from jaxrelax.refinement.expectation import expectation
-from jaxrelax.refinement.held_out_states import StateSupport, state_support
+from jaxrelax.refinement.held_out_states import StateSupport, states_apart
 from jaxrelax.refinement.loop import exchange_states
 from jaxrelax.refinement.maximisation import maximisation
 from jaxrelax.refinement.problem import Problem
@@ -110,4 +110,5 @@ def supported(problem: Problem, state: State, on_batch=None) -> StateSupport:
     belief = problem.plan.course.orders(state.course).belief
     solved = maximisation(problem, banded.sums, belief, score_shell=state.score_shell)
     exchange_states(problem, banded, solved.order)
-    return state_support(problem, state, solved, banded.junk, shell, on_batch)
+    apart = states_apart(problem, state, solved, banded.junk, shell, on_batch, once=True)[1]
+    return apart.tests[0]
